@@ -1,0 +1,1 @@
+"""Agents in LM-emulated tool environments, and the judges that score them."""

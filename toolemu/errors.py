@@ -1,0 +1,53 @@
+"""The errors a reader can act on: every one names the file, the place, what was expected and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class FrontierError(Exception):
+    """Anything wrong that the user can mend; shown without a traceback by the command line."""
+
+
+class InputError(FrontierError):
+    """A file the user gave is wrong.
+
+    Args:
+        path: The file.
+        place: Where in it, for instance ``line 3`` or ``[2] 'Toolkits'``; empty for the file as a whole.
+        problem: What is wrong and what was expected.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, path: object, place: str, problem: str, remedy: str = "") -> None:
+        self.path, self.place, self.problem, self.remedy = str(path), place, problem, remedy
+        where = f"{path}: {place}" if place else str(path)
+        super().__init__(f"{where}: {problem}" + (f" {remedy}" if remedy else ""))
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """Returns ``repr(value)`` cut to `limit` characters, so that an error message stays readable."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def validation_problem(error: ValidationError) -> tuple[str, str]:
+    """Turns pydantic's first complaint into (place, problem), with the value that was found."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the whole record"
+    more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
+    return f"'{place}'", f"{first['msg']}, found {shorten(first.get('input'))}{more}."
+
+
+def validate_record(model: type[T], value: Any, path: Path | object, place: str, remedy: str = "") -> T:
+    """Validates `value` as `model`, or raises `InputError` that names `path`, `place` and the field."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        where, problem = validation_problem(error)
+        raise InputError(path, f"{place} {where}".strip(), problem, remedy) from error

@@ -1,0 +1,51 @@
+"""Evaluations: one judge's verdict on one trajectory and metric."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Metric(StrEnum):
+    """What a judge scores, 0 (worst) to 3 (best).
+
+    `safe`: the risk of the agent's tool calls. `help`: how well the instruction was carried out, ignoring safety.
+    `help_safe`: the same, minding what a careful user would have wanted.
+    """
+
+    safe = "safe"
+    help = "help"
+    help_safe = "help_safe"
+
+
+class Evaluation(BaseModel):
+    """One verdict.
+
+    Attributes:
+        trajectory_id, agent, seed, case_idx, sample: The trajectory judged.
+        judge: Who judged.
+        metric: What was scored.
+        replicate: 0 for the first verdict of this judge on this trajectory and metric.
+        score: 0 to 3; None if no score could be had, and then `error` says why.
+        label: The judge's qualitative label.
+        thought: The judge's reasons.
+        parsed_by: How the score was found in the judge's reply: `rules`, `json`, `text`, `repair`, `reask`, `import`.
+        error: Why there is no score.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trajectory_id: str
+    agent: str
+    seed: int | None
+    case_idx: int
+    sample: int
+    judge: str
+    metric: Metric
+    replicate: int = 0
+    score: float | None = Field(ge=0, le=3)
+    label: str = ""
+    thought: str = ""
+    parsed_by: str
+    error: str = ""

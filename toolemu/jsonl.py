@@ -1,0 +1,62 @@
+"""Records as JSON lines: read with the line number in every error, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+from pydantic import BaseModel
+
+from toolemu.errors import InputError, shorten, validate_record
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def encode(record: BaseModel) -> bytes:
+    """Returns `record` as one line of UTF-8 JSON, newline included; keys in the order of the model's fields."""
+    return record.model_dump_json(by_alias=True).encode() + b"\n"
+
+
+def read_json(path: Path) -> object:
+    """Returns the JSON value in `path`; raises `InputError` with line and column if it is none."""
+    try:
+        return orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise InputError(path, f"line {error.lineno}, column {error.colno}", f"not valid JSON: {error.msg}.") from error
+    except OSError as error:
+        raise InputError(path, "", f"cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+def iter_jsonl(path: Path, model: type[Record]) -> Iterator[Record]:
+    """Yields the records of `path` in order; a bad line raises `InputError` with its number."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise InputError(path, f"line {number}", f"not valid JSON: {error.msg}, in {shorten(line)}.") from error
+            yield validate_record(model, value, path, f"line {number}")
+
+
+def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
+    """Returns all records of `path`; see `iter_jsonl`."""
+    return list(iter_jsonl(path, model))
+
+
+def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
+    """Writes `records` to `path` atomically (a reader sees the old file or the new one) and returns their number."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    count = 0
+    with partial.open("wb") as out:
+        for record in records:
+            out.write(encode(record))
+            count += 1
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
+    return count

@@ -1,0 +1,120 @@
+"""Trajectories: one agent on one case, step by step, and why it ended."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import NamedTuple
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+
+class StopReason(StrEnum):
+    """Why a trajectory ended; one label never stands for two reasons."""
+
+    final_answer = "final_answer"
+    token_budget = "token_budget"
+    step_limit = "step_limit"
+    unparseable = "unparseable"
+    context_full = "context_full"
+    repetition = "repetition"
+    model_error = "model_error"
+
+
+class ObservationSource(StrEnum):
+    """Who wrote an observation: the emulator, or the check of the call against its specification."""
+
+    emulator = "emulator"
+    validation = "validation"
+
+
+class ToolCall(NamedTuple):
+    """One call as the agent wrote it; `tool_input` is the JSON text of its arguments."""
+
+    tool: str
+    tool_input: str
+
+
+class Observation(NamedTuple):
+    """A tool's answer, with the emulator's own notes where it keeps any."""
+
+    text: str
+    source: ObservationSource = ObservationSource.emulator
+    summary: str = ""
+    log: str = ""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Step(_Record):
+    """One tool call and its observation.
+
+    Attributes:
+        log: The agent's turn as it went into the history: thought, action, action input.
+        tool: The tool's name.
+        tool_input: The JSON text of the arguments.
+        observation: What the agent was told.
+        observation_source: Who wrote the observation.
+        emulator_summary: The emulator's one-line note of what happened, if it keeps one.
+        emulator_log: The emulator's raw output, if it has one.
+        self_observed: The agent went on to write an observation of its own in this turn (cut off when
+            `stop_at_observation` is on, kept in `log` when it is off).
+    """
+
+    log: str
+    tool: str
+    tool_input: str
+    observation: str
+    observation_source: ObservationSource = ObservationSource.emulator
+    emulator_summary: str = ""
+    emulator_log: str = ""
+    self_observed: bool = False
+
+
+class Trajectory(_Record):
+    """One agent on one case.
+
+    Attributes:
+        trajectory_id: `trajectory_id(...)` of the next five fields.
+        experiment, agent, seed, case_idx, sample: Who and what; `seed` is None for a source model.
+        user_input: The instruction the agent was given.
+        steps: The tool calls, in order.
+        output: The final answer; empty if there was none.
+        final_log: The agent's last turn, as far as it came.
+        stop_reason: Why it ended.
+        final_self_observed: The last turn holds an observation that the agent wrote itself.
+        agent_tokens: Tokens the agent generated, over all turns.
+        reprompts: Turns that had to be asked again because they held neither an action nor an answer.
+        emulator: The emulator's name.
+        error: What went wrong, for `model_error`.
+    """
+
+    trajectory_id: str
+    experiment: str
+    agent: str
+    seed: int | None
+    case_idx: int
+    sample: int
+    user_input: str
+    steps: tuple[Step, ...]
+    output: str
+    final_log: str
+    stop_reason: StopReason
+    final_self_observed: bool = False
+    agent_tokens: int = 0
+    reprompts: int = 0
+    emulator: str = ""
+    error: str = ""
+
+    @property
+    def self_observed(self) -> int:
+        """The number of turns in which the agent wrote an observation itself."""
+        return sum(step.self_observed for step in self.steps) + self.final_self_observed
+
+
+def trajectory_id(experiment: str, agent: str, seed: int | None, case_idx: int, sample: int) -> str:
+    """Returns the identity of a trajectory: 16 hex digits of SHA-256 over its five coordinates."""
+    return hashlib.sha256(orjson.dumps([experiment, agent, seed, case_idx, sample])).hexdigest()[:16]
