@@ -1,0 +1,273 @@
+"""From a node of the graph to a Dagster asset: partitions, dependencies, store, data version, checks.
+
+A room's `assets.py` gives the computation; this module gives everything that is the same for all of them.
+"""
+
+# No `from __future__ import annotations` here: Dagster looks at the type of `context` itself.
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.artifacts import Artifact, ArtifactStore, Draft, InputEntry, Ref
+from dagster_project.experiment.graph import Graph, Node
+from dagster_project.experiment.spec import Experiment
+
+Progress = Callable[[int, int], None]
+progress_sink: ContextVar[Callable[[str, int, int], None] | None] = ContextVar("progress_sink", default=None)
+LOG_EVERY_S = 10.0
+
+
+class CheckFailed(dg.Failure):
+    """A blocking check failed: what depends on the asset must not be made from it."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found. A failed `blocking` check fails the run before the artifact is committed."""
+
+    name: str
+    passed: bool
+    description: str
+    blocking: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AssetRun:
+    """One partition of one asset being made: what a room's computation is given.
+
+    Attributes:
+        ref: The partition.
+        draft: Where its files, counts and metrics go.
+        inputs: What it reads; every one goes into the manifest.
+        metadata: Shown in Dagster's UI.
+        checks: The results of the asset's checks.
+    """
+
+    ref: Ref
+    experiment: Experiment
+    store: ArtifactStore
+    draft: Draft
+    inputs: Mapping[Ref, Artifact]
+    log: Callable[[str], None]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    _logged: float = field(default_factory=time.monotonic)
+
+    def input(self, asset: str, **partition: str) -> Path:
+        """Returns the directory of one input; without keys, of the only partition that is read of `asset`."""
+        found = [
+            artifact.path
+            for ref, artifact in self.inputs.items()
+            if ref.asset == asset and partition.items() <= dict(ref.partition).items()
+        ]
+        if len(found) != 1:
+            raise KeyError(f"{self.ref.label} reads {len(found)} partitions of {asset} with {partition}, not one")
+        return found[0]
+
+    def inputs_of(self, prefix: str) -> dict[Ref, Path]:
+        """Returns the directories of every input whose asset is `prefix` or lies below it, in the graph's order."""
+        return {
+            ref: artifact.path
+            for ref, artifact in self.inputs.items()
+            if ref.asset == prefix or ref.asset.startswith(f"{prefix}/")
+        }
+
+    def progress(self, done: int, total: int) -> None:
+        """Tells whoever watches how far this partition is; without a watcher, Dagster's log every ten seconds."""
+        sink = progress_sink.get()
+        if sink is not None:
+            sink(self.ref.label, done, total)
+        elif time.monotonic() - self._logged > LOG_EVERY_S:
+            self._logged = time.monotonic()
+            self.log(f"{self.ref.label}: {done} of {total}")
+
+
+Compute = Callable[[dict[str, AssetRun]], None]
+
+
+class AssetFactory:
+    """Makes Dagster assets from the nodes of one experiment's graph."""
+
+    def __init__(self, graph: Graph, store: ArtifactStore) -> None:
+        self.graph = graph
+        self.store = store
+        self.experiment = graph.experiment
+
+    @staticmethod
+    def key_of(experiment: Experiment, name: str) -> dg.AssetKey:
+        """Returns an asset's key: the experiment's name, then the asset's."""
+        return dg.AssetKey([experiment.name, *name.split("/")])
+
+    def key(self, name: str) -> dg.AssetKey:
+        """Returns the key of one of this experiment's assets."""
+        return self.key_of(self.experiment, name)
+
+    def asset(
+        self,
+        name: str,
+        compute: Callable[[AssetRun], None],
+        *,
+        checks: Mapping[str, str] | None = None,
+        kinds: set[str] | None = None,
+    ) -> dg.AssetsDefinition:
+        """Returns the asset `name`; `checks` maps the names of the checks that `compute` reports to descriptions."""
+        return self.multi_asset([name], lambda runs: compute(runs[name]), checks={name: checks or {}}, kinds=kinds)
+
+    def multi_asset(
+        self,
+        names: Sequence[str],
+        compute: Compute,
+        *,
+        checks: Mapping[str, Mapping[str, str]] | None = None,
+        kinds: set[str] | None = None,
+    ) -> dg.AssetsDefinition:
+        """Returns assets of equal partitions that one run makes together, any subset of them at a time."""
+        nodes = [self.graph.nodes[name] for name in names]
+        by_key = {self.key(node.name): node for node in nodes}
+        check_specs = [
+            dg.AssetCheckSpec(check, asset=self.key(name), description=description)
+            for name, described in (checks or {}).items()
+            for check, description in described.items()
+        ]
+        specs = [
+            dg.AssetSpec(
+                key,
+                deps=[self._dependency(node, upstream) for upstream in self.graph.upstream(node.name)],
+                group_name=node.group,
+                description=node.description,
+                code_version=node.code_version,
+                kinds=kinds,
+                partitions_def=partitions_definition(node),
+            )
+            for key, node in by_key.items()
+        ]
+
+        @dg.multi_asset(
+            name="__".join([self.experiment.name, *nodes[0].name.split("/")]).replace("-", "_").replace(".", "_"),
+            specs=specs,
+            can_subset=len(specs) > 1,
+            check_specs=check_specs or None,
+            partitions_def=partitions_definition(nodes[0]),
+        )
+        def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+            selected = [node for key, node in by_key.items() if key in context.selected_asset_keys]
+            partition = partition_of(nodes[0], context.partition_key if context.has_partition_key else None)
+            run_id = context.run.run_id
+            with self._open(selected, partition, run_id, context.log.info) as runs:
+                compute(runs)
+                for run in runs.values():
+                    failed = [check for check in run.checks if check.blocking and not check.passed]
+                    if failed:
+                        raise CheckFailed(
+                            description=f"{run.ref.label}: {failed[0].description}", metadata={"check": failed[0].name}
+                        )
+            for node in selected:
+                yield self._result(runs[node.name])
+
+        return made
+
+    @contextmanager
+    def _open(
+        self, nodes: Sequence[Node], partition: tuple[tuple[str, str], ...], run_id: str, log: Callable[[str], None]
+    ) -> Iterator[dict[str, AssetRun]]:
+        with ExitStack() as drafts:
+            runs = {}
+            for node in nodes:
+                ref = Ref(node.name, partition)
+                sources = [source for source in node.inputs(ref) if not node.partial or self.store.manifest(source)]
+                inputs = {source: self.store.get(source) for source in sources}
+                entries: dict[Ref, InputEntry] = {source: artifact.entry for source, artifact in inputs.items()}
+                draft = drafts.enter_context(
+                    self.store.write(
+                        ref, run_id=run_id, code_version=node.code_version, config=node.config(ref), inputs=entries
+                    )
+                )
+                runs[node.name] = AssetRun(ref, self.experiment, self.store, draft, inputs, log)
+            yield runs
+
+    def _result(self, run: AssetRun) -> dg.MaterializeResult[Any]:
+        artifact = run.draft.committed
+        assert artifact is not None, "the draft's block has ended"
+        metadata = {
+            **run.draft.counts,
+            **run.draft.metrics,
+            **run.metadata,
+            "path": dg.MetadataValue.path(artifact.path),
+        }
+        key = self.key(run.ref.asset)
+        return dg.MaterializeResult(
+            asset_key=key,
+            metadata=metadata,
+            data_version=dg.DataVersion(artifact.manifest.sha256[:16]),
+            check_results=[
+                dg.AssetCheckResult(
+                    asset_key=key,
+                    check_name=check.name,
+                    passed=check.passed,
+                    description=check.description,
+                    metadata=dict(check.metadata),
+                    severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
+                )
+                for check in run.checks
+            ],
+        )
+
+    def _dependency(self, node: Node, upstream: str) -> dg.AssetDep:
+        return dg.AssetDep(self.key(upstream), partition_mapping=partition_mapping(node, self.graph.nodes[upstream]))
+
+
+def partitions_definition(node: Node) -> dg.PartitionsDefinition[Any] | None:
+    """Returns Dagster's form of a node's partitions."""
+    dimensions = {name: dg.StaticPartitionsDefinition(list(keys)) for name, keys in sorted(node.dimensions.items())}
+    if len(dimensions) > 1:
+        return dg.MultiPartitionsDefinition(dimensions)
+    return next(iter(dimensions.values()), None)
+
+
+def partition_of(node: Node, key: str | None) -> tuple[tuple[str, str], ...]:
+    """Returns our form of a Dagster partition key (its parts are in alphabetical order of the dimensions)."""
+    if key is None:
+        return ()
+    names = sorted(node.dimensions)
+    return tuple(zip(names, key.split("|") if len(names) > 1 else [key], strict=True))
+
+
+def dagster_partition_key(ref: Ref) -> str | None:
+    """Returns Dagster's partition key of a reference, or None without partitions."""
+    return "|".join(key for _, key in ref.partition) or None
+
+
+def partition_mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:
+    """Returns the Dagster mapping that says what `Node.inputs` says, derived from it.
+
+    Two dimensions with the seed in common are mapped key by key; one dimension onto the same one by identity. A
+    model's partitions onto an agent's are mapped to all, which is what training reads anyway.
+    """
+    if not upstream.dimensions or not node.dimensions:
+        return None
+    if set(node.dimensions) == set(upstream.dimensions) and dict(node.dimensions) == dict(upstream.dimensions):
+        return dg.IdentityPartitionMapping()
+    if "seed" not in upstream.dimensions or "seed" not in node.dimensions:
+        return dg.AllPartitionMapping()
+    (ours,) = set(node.dimensions) - {"seed"}
+    (theirs,) = set(upstream.dimensions) - {"seed"}
+    seed = node.dimensions["seed"][0]
+    edges: dict[str, list[str]] = {}
+    for key in node.dimensions[ours]:
+        for source in node.inputs(Ref.of(node.name, **{ours: key, "seed": seed})):
+            if source.asset == upstream.name:
+                edges.setdefault(source.key(theirs), []).append(key)
+    return dg.MultiPartitionMapping(
+        {
+            theirs: dg.DimensionPartitionMapping(ours, dg.StaticPartitionMapping(edges)),
+            "seed": dg.DimensionPartitionMapping("seed", dg.IdentityPartitionMapping()),
+        }
+    )

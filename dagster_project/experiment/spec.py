@@ -1,0 +1,266 @@
+"""The experiment file: what is run, with what, on what. Validated here, once, with errors that name file and field."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
+from toolemu.agent import AgentSettings
+from toolemu.errors import InputError, validate_record
+from toolemu.evaluation import Metric
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
+KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+Key = Annotated[str, Field(pattern=rf"^{KEY.pattern}$", max_length=60)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MiniatureWorld(_Section):
+    """The embedded toy world: its cases are generated, its emulator and judges are programs."""
+
+    kind: Literal["miniature"] = "miniature"
+    cases: int = Field(60, ge=4, description="How many cases to generate; half of them are held out.")
+    seed: int = Field(0, description="Seed of the cases.")
+
+
+class MiniatureModel(_Section):
+    """A tiny source model, trained on the spot."""
+
+    kind: Literal["miniature"] = "miniature"
+    temperament: Literal["eager", "balanced", "cautious"] = Field(description="How its demonstrators behave.")
+    seed: int = Field(0, description="Seed of its weights and data.")
+    steps: int = Field(300, ge=1, description="Optimiser steps; below about 200 it has not learned the format.")
+
+
+class MiniatureJudge(_Section):
+    """A rule-based judge of the toy world."""
+
+    kind: Literal["miniature"] = "miniature"
+    strictness: Literal["strict", "lenient"]
+
+
+class Sampling(_Section):
+    """How trajectories are sampled."""
+
+    samples: int = Field(1, ge=1, description="Trajectories per case.")
+    temperature: float = Field(0.0, ge=0)
+
+
+class TestSampling(Sampling):
+    """How trained agents are tested."""
+
+    split: Literal["test", "all"] = Field("test", description="The seed's held-out half, or every case.")
+
+
+class Pairing(_Section):
+    """Which pairs of trajectories become preference pairs."""
+
+    min_gap: float = Field(2, gt=0, description="Least difference of the scores.")
+    min_chosen: float = Field(2, ge=0, le=3, description="Least score of the chosen trajectory.")
+    combine: Literal["each", "mean"] = Field("each", description="`both`: each metric must qualify, or their mean.")
+    per_case: int | None = Field(None, ge=1, description="Most pairs of one case; null keeps all.")
+    exclude_self_observed: bool = Field(True, description="Leave out trajectories with invented observations.")
+    floor: int = Field(20, ge=0, description="Fewer pairs than this fail the asset's check.")
+
+
+class Training(_Section):
+    """DPO with a LoRA adapter; the defaults are the paper's where it is sound."""
+
+    learning_rate: float = Field(5e-5, gt=0)
+    epochs: float = Field(1, gt=0, description="Passes over the pairs of a stage.")
+    epochs_both: float = Field(3, gt=0, description="The same for stages on `both`, which has far fewer pairs.")
+    max_steps: int | None = Field(None, ge=1, description="Optimiser steps; overrides epochs.")
+    batch_size: int = Field(8, ge=1, description="Pairs an optimiser step.")
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    lora_rank: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    max_length: int = Field(8192, ge=16, description="Longer pairs are left out and counted, never cut.")
+    mask_observations: bool = Field(True, description="Only the agent's own turns count in the loss.")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class Override(_Section):
+    """Other training parameters for some agents: every agent that matches all given fields takes them."""
+
+    model: str | None = None
+    recipe: Recipe | None = None
+    training: dict[str, float | int | bool | str]
+
+
+class Grid(_Section):
+    """Which agents are trained."""
+
+    models: tuple[Key, ...] = Field(min_length=1)
+    recipes: tuple[Recipe, ...] = Field(min_length=1)
+    pairs_judges: tuple[Key, ...] = Field(min_length=1)
+    betas: tuple[float, ...] = Field((0.1,), min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+
+
+class Statistics(_Section):
+    """How uncertainty is computed."""
+
+    n_bootstrap: int = Field(2000, ge=0)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    seed: int = 0
+
+
+class Limits(_Section):
+    """When an asset's check fails, and how much runs at once."""
+
+    min_in_format: float = Field(0.8, ge=0, le=1, description="Least share of trajectories that end in an answer.")
+    max_unparsed: float = Field(0.0, ge=0, le=1, description="Largest share of verdicts without a score.")
+    processes: int | None = Field(None, ge=1, description="Worker processes of `frontier run`; null: one a core.")
+    concurrency: int = Field(64, ge=1, description="Trajectories in flight in one process.")
+
+
+class Experiment(_Section):
+    """One experiment."""
+
+    name: Key
+    description: str = ""
+    toy: bool = Field(False, description="A toy world: every figure and table says so.")
+    world: MiniatureWorld
+    models: dict[Key, MiniatureModel] = Field(min_length=1)
+    judges: dict[Key, MiniatureJudge] = Field(min_length=1)
+    metrics: tuple[Metric, ...] = (Metric.safe, Metric.help)
+    agent: AgentSettings = AgentSettings()
+    source: Sampling = Sampling()
+    test: TestSampling = TestSampling()
+    pairs: Pairing = Pairing()
+    grid: Grid
+    training: Training = Training()
+    overrides: tuple[Override, ...] = ()
+    statistics: Statistics = Statistics()
+    limits: Limits = Limits()
+
+    @field_validator("overrides")
+    @classmethod
+    def _overrides_name_parameters(cls, overrides: tuple[Override, ...]) -> tuple[Override, ...]:
+        for override in overrides:
+            unknown = set(override.training) - set(Training.model_fields)
+            if unknown:
+                raise ValueError(f"there is no training parameter {sorted(unknown)[0]!r}")
+        return overrides
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Experiment:
+        for kind, used, known in (
+            ("grid.models", self.grid.models, self.models),
+            ("grid.pairs_judges", self.grid.pairs_judges, self.judges),
+        ):
+            missing = [name for name in used if name not in known]
+            if missing:
+                raise ValueError(f"{kind} names {missing[0]!r}, which is not defined; defined: {sorted(known)}")
+        for metric in (Metric.safe, Metric.help):
+            if metric not in self.metrics:
+                raise ValueError(
+                    f"metrics must hold 'safe' and 'help' (the frontier's axes); {metric.value!r} is missing"
+                )
+        for name, values in (
+            ("models", self.grid.models),
+            ("recipes", self.grid.recipes),
+            ("pairs_judges", self.grid.pairs_judges),
+            ("betas", self.grid.betas),
+            ("seeds", self.grid.seeds),
+        ):
+            if len(set(values)) != len(values):
+                raise ValueError(f"grid.{name} holds a value twice")
+        return self
+
+    def training_of(self, model: str, recipe: Recipe) -> Training:
+        """Returns the training parameters of an agent, overrides applied in order."""
+        values = self.training.model_dump()
+        for override in self.overrides:
+            if override.model in (None, model) and override.recipe in (None, recipe):
+                values.update(override.training)
+        return Training.model_validate(values)
+
+    def agents(self) -> list[Agent]:
+        """Returns every trained agent of the grid, in order of model, recipe, judge and beta."""
+        return [
+            self._agent(model, recipe, judge, beta)
+            for model in self.grid.models
+            for recipe in self.grid.recipes
+            for judge in self.grid.pairs_judges
+            for beta in self.grid.betas
+        ]
+
+    def stage_agents(self, stage: int) -> list[Agent]:
+        """Returns the agents that training `stage` (1, 2 …) makes, those that only later stages need included."""
+        found: dict[str, Agent] = {}
+        for agent in self.agents():
+            if len(agent.stages) >= stage:
+                prefix = Recipe("_then_".join(part.metric for part in agent.stages[:stage]))
+                base = self._agent(agent.model, prefix, agent.pairs_judge, agent.beta)
+                found.setdefault(base.key, base)
+        return list(found.values())
+
+    def pilot(self, n_cases: int) -> Experiment:
+        """Returns a pilot of the experiment on its first `n_cases` cases, under a name of its own."""
+        world = self.world.model_copy(update={"cases": n_cases})
+        pairs = self.pairs.model_copy(update={"floor": min(self.pairs.floor, 1)})
+        return self.model_copy(update={"name": f"{self.name}-pilot", "world": world, "pairs": pairs})
+
+    @property
+    def n_stages(self) -> int:
+        """The most stages any agent has."""
+        return max(len(agent.stages) for agent in self.agents())
+
+    def _agent(self, model: str, recipe: Recipe, judge: str, beta: float) -> Agent:
+        training = self.training_of(model, recipe)
+        stages = tuple(
+            Stage(
+                metric=metric,
+                judge=judge,
+                beta=beta,
+                epochs=training.epochs_both if metric is TrainedMetric.both else training.epochs,
+            )
+            for metric in recipe.metrics
+        )
+        return Agent(agent_key(model, recipe, judge, beta), model, recipe, judge, beta, stages)
+
+
+def experiment_path(name_or_path: str) -> Path:
+    """Returns the file of an experiment given by its shipped name or by a path.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    shipped = EXPERIMENTS / f"{name_or_path}.yaml"
+    path = shipped if KEY.fullmatch(name_or_path) and shipped.is_file() else Path(name_or_path)
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in EXPERIMENTS.glob("*.yaml")))
+        raise InputError(name_or_path, "", f"is neither a shipped experiment ({names}) nor a file.", "Check the name.")
+    return path
+
+
+def load_experiment(name_or_path: str) -> Experiment:
+    """Loads and validates an experiment.
+
+    Raises:
+        InputError: No such file, not YAML, or a wrong field; names file, place, and what was expected.
+    """
+    path = experiment_path(name_or_path)
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(path, place, f"not valid YAML: {getattr(error, 'problem', error)}.") from error
+    return validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+
+
+def data_root() -> Path:
+    """Returns where artifacts go: `$FRONTIER_DATA`, or `data` in the working directory."""
+    return Path(os.environ.get("FRONTIER_DATA") or "data").resolve()
