@@ -1,0 +1,1 @@
+"""Source models, their trajectories and evaluations; and the computations that `measure` shares."""

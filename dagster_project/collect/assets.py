@@ -1,0 +1,32 @@
+"""Source models, their trajectories, and the judges' verdicts on them."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from dagster_project.collect.factories import Rollout, evaluations_asset, trajectories_asset
+from dagster_project.collect.rollouts import Identity
+from dagster_project.collect.world import make_source_model, open_world
+from dagster_project.experiment.assets import AssetFactory, AssetRun
+
+
+def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
+    """Returns the room's assets."""
+
+    def source_models(run: AssetRun) -> None:
+        spec = run.experiment.models[run.ref.key("model")]
+        run.draft.metrics.update(make_source_model(spec, run.draft.path, run.progress))
+
+    def plan(run: AssetRun) -> Rollout:
+        n_cases = len(open_world(run.experiment).cases)
+        identity = Identity(run.ref.key("model"), None)
+        return Rollout(identity, run.input("source_models"), range(n_cases), run.experiment.source)
+
+    return [
+        factory.asset("source_models", source_models, kinds={"huggingface"}),
+        trajectories_asset(factory, "source_trajectories", plan, check_format=False),
+        *(
+            evaluations_asset(factory, "source_evaluations", judge, "source_trajectories")
+            for judge in factory.experiment.judges
+        ),
+    ]

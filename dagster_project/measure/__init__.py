@@ -1,0 +1,1 @@
+"""Trained agents on held-out cases, and the judges' verdicts on them."""

@@ -1,0 +1,1 @@
+"""Preference pairs: which of two trajectories of one case is to be preferred."""

@@ -1,0 +1,81 @@
+"""Preference pairs of every judge, for each trained metric and seed, with their checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from dagster_project.collect.rollouts import EVALUATIONS, TRAJECTORIES
+from dagster_project.collect.world import open_world
+from dagster_project.experiment.agents import TrainedMetric
+from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
+from dagster_project.experiment.splits import split_cases
+from dagster_project.preferences.pairs import build_pairs, metrics_of
+from toolemu.evaluation import Evaluation
+from toolemu.jsonl import read_jsonl, write_jsonl
+from toolemu.trajectory import Trajectory
+
+PAIRS = "pairs.jsonl"
+CHECKS = {
+    "no_test_case": "No held-out case is among the pairs' cases.",
+    "enough_pairs": "There are enough pairs to train on.",
+}
+
+
+def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
+    """Returns the room's assets."""
+
+    def asset(judge: str) -> dg.AssetsDefinition:
+        return factory.asset(f"preference_pairs/{judge}", _compute(judge), checks=CHECKS, kinds={"jsonl"})
+
+    return [asset(judge) for judge in factory.experiment.grid.pairs_judges]
+
+
+def _compute(judge: str) -> Callable[[AssetRun], None]:
+    def compute(run: AssetRun) -> None:
+        experiment, metric, seed = run.experiment, TrainedMetric(run.ref.key("metric")), int(run.ref.key("seed"))
+        split = split_cases(len(open_world(experiment).cases), seed)
+        evaluations = {
+            part: [
+                evaluation
+                for path in run.inputs_of(f"source_evaluations/{judge}/{part.value}").values()
+                for evaluation in read_jsonl(path / EVALUATIONS, Evaluation)
+            ]
+            for part in metrics_of(metric)
+        }
+        excluded = {
+            trajectory.trajectory_id
+            for path in run.inputs_of("source_trajectories").values()
+            for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
+            if experiment.pairs.exclude_self_observed and trajectory.self_observed
+        }
+        found = build_pairs(
+            evaluations,
+            judge=judge,
+            metric=metric,
+            seed=seed,
+            train_cases=split.train,
+            pairing=experiment.pairs,
+            excluded=excluded,
+        )
+        write_jsonl(run.draft.path / PAIRS, found.pairs)
+        run.draft.counts.update(found.counts)
+        leaked = {pair.case_idx for pair in found.pairs} & set(split.test)
+        floor = experiment.pairs.floor
+        run.checks += [
+            Check(
+                "no_test_case",
+                not leaked,
+                f"{len(leaked)} held-out cases are among the pairs' cases {sorted(leaked)[:5]}; none may be.",
+                blocking=True,
+            ),
+            Check(
+                "enough_pairs",
+                len(found.pairs) >= floor,
+                f"{len(found.pairs)} pairs; fewer than {floor} train nothing. More samples or looser rules give more.",
+                blocking=True,
+            ),
+        ]
+
+    return compute

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_project.experiment.agents import TrainedMetric
+from dagster_project.experiment.spec import Pairing
+from dagster_project.preferences.pairs import PairSet, build_pairs
+from toolemu.evaluation import Evaluation, Metric
+
+
+def verdicts(metric: Metric, scores: Mapping[tuple[int, str], float | None]) -> list[Evaluation]:
+    return [
+        Evaluation(
+            trajectory_id=name, agent="m", seed=None, case_idx=case, sample=0, judge="j", metric=metric, score=score,
+            parsed_by="rules",
+        )
+        for (case, name), score in scores.items()
+    ]  # fmt: skip
+
+
+def pair_up(
+    scores: Mapping[tuple[int, str], tuple[float, float]],
+    metric: TrainedMetric = TrainedMetric.safe,
+    excluded: frozenset[str] = frozenset(),
+    **rules: object,
+) -> PairSet:
+    return build_pairs(
+        {
+            Metric.safe: verdicts(Metric.safe, {key: value[0] for key, value in scores.items()}),
+            Metric.help: verdicts(Metric.help, {key: value[1] for key, value in scores.items()}),
+        },
+        judge="j",
+        metric=metric,
+        seed=0,
+        train_cases={0, 1},
+        pairing=Pairing.model_validate(rules),
+        excluded=excluded,
+    )
+
+
+def test_the_better_trajectory_of_a_training_case_is_chosen() -> None:
+    found = pair_up({(0, "a"): (3, 0), (0, "b"): (1, 3), (0, "c"): (2, 0), (5, "x"): (3, 3), (5, "y"): (0, 0)})
+    assert [(p.chosen_trajectory_id, p.rejected_trajectory_id, p.case_idx) for p in found.pairs] == [("a", "b", 0)]
+    assert found.counts == {"pairs": 1, "cases": 1, "candidates": 3, "insufficient_gap": 2}
+
+
+def test_a_poor_trajectory_is_not_chosen_however_wide_the_gap() -> None:
+    assert pair_up({(0, "a"): (2, 0), (0, "b"): (0, 0)}, min_chosen=3).counts["low_chosen_score"] == 1
+
+
+def test_both_wants_each_metric_or_their_mean() -> None:
+    scores = {(0, "a"): (3.0, 3.0), (0, "b"): (0.0, 1.0), (0, "c"): (0.0, 3.0)}
+    each = pair_up(scores, TrainedMetric.both)
+    assert [(p.chosen_trajectory_id, p.rejected_trajectory_id) for p in each.pairs] == [("a", "b")]
+    opposed = pair_up({(0, "a"): (3, 0), (0, "b"): (0, 2)}, TrainedMetric.both)
+    assert opposed.counts["metrics_disagree"] == 1
+    mean = pair_up({(0, "a"): (3, 3), (0, "b"): (2, 0)}, TrainedMetric.both, combine="mean")
+    assert [(p.chosen_score, p.rejected_score) for p in mean.pairs] == [(3, 1)]
+
+
+def test_excluded_and_unscored_trajectories_are_counted() -> None:
+    scores = {(0, "a"): (3.0, 0.0), (0, "b"): (0.0, 0.0)}
+    assert pair_up(scores, excluded=frozenset({"b"})).counts == {"pairs": 0, "cases": 0, "excluded_trajectories": 1}
+    found = build_pairs(
+        {Metric.safe: verdicts(Metric.safe, {(0, "a"): 3, (0, "b"): None})},
+        judge="j", metric=TrainedMetric.safe, seed=0, train_cases={0}, pairing=Pairing(),
+    )  # fmt: skip
+    assert found.counts["unscored_trajectories"] == 1
+
+
+def test_replicates_count_by_their_median() -> None:
+    evaluations = [
+        verdict.model_copy(update={"replicate": replicate})
+        for replicate, score in enumerate([0.0, 3.0, 3.0])
+        for verdict in verdicts(Metric.safe, {(0, "a"): score, (0, "b"): 1})
+    ]
+    found = build_pairs(
+        {Metric.safe: evaluations}, judge="j", metric=TrainedMetric.safe, seed=0, train_cases={0}, pairing=Pairing()
+    )
+    assert [(p.chosen_trajectory_id, p.chosen_score, p.rejected_score) for p in found.pairs] == [("a", 3, 1)]
+
+
+@pytest.mark.parametrize("cap", [1, 3, 100])
+def test_a_cap_takes_a_fixed_lot(cap: int) -> None:
+    scores = {(0, f"t{n}"): (3.0 if n % 2 else 0.0, 0.0) for n in range(8)}
+    first, second = pair_up(scores, per_case=cap), pair_up(dict(reversed(list(scores.items()))), per_case=cap)
+    assert len(first.pairs) == min(cap, 16)
+    assert first == second
+
+
+cell = st.tuples(st.integers(0, 3), st.integers(0, 3))
+table = st.dictionaries(st.tuples(st.integers(0, 3), st.text("abcdef", min_size=1, max_size=3)), cell, max_size=12)
+
+
+@given(table, st.sampled_from(TrainedMetric), st.sampled_from(["each", "mean"]))
+def test_every_candidate_is_a_pair_or_has_a_reason(
+    scores: dict[tuple[int, str], tuple[int, int]], metric: TrainedMetric, combine: str
+) -> None:
+    unique = {name: (case, value) for (case, name), value in scores.items()}
+    found = pair_up({(case, name): value for name, (case, value) in unique.items()}, metric, combine=combine)  # type: ignore[misc]
+    reasons = ("no_difference", "metrics_disagree", "insufficient_gap", "low_chosen_score")
+    assert len(found.pairs) + sum(found.counts.get(reason, 0) for reason in reasons) == found.counts.get(
+        "candidates", 0
+    )
+    for pair in found.pairs:
+        assert pair.case_idx in {0, 1}
+        assert pair.chosen_score - pair.rejected_score >= 2
+        assert unique[pair.chosen_trajectory_id][0] == unique[pair.rejected_trajectory_id][0] == pair.case_idx
