@@ -1,0 +1,20 @@
+"""The published database: the warehouse and every result table in one DuckDB file, for any client to open."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+
+
+def publish_database(warehouse: Path, tables: Iterable[Path], target: Path) -> None:
+    """Writes warehouse and result tables (Parquet files, named like their tables) to `target`, replaced atomically."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.copyfile(warehouse, partial)
+    with duckdb.connect(str(partial)) as database:
+        for path in tables:
+            database.execute(f'CREATE TABLE "{path.stem}" AS FROM read_parquet($path)', {"path": str(path)})
+    partial.replace(target)

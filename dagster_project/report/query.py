@@ -1,0 +1,35 @@
+"""Read-only SQL on an experiment's published database."""
+
+from __future__ import annotations
+
+import duckdb
+import orjson
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.experiment.spec import Experiment
+from toolemu.errors import FrontierError
+
+FORMATS = ("table", "csv", "json")
+
+
+def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: str) -> str:
+    """Returns the answer to `sql` as text.
+
+    Raises:
+        MissingArtifactError: The tables have not been made.
+        FrontierError: The query is wrong, would write, or the format is unknown.
+    """
+    if output not in FORMATS:
+        raise FrontierError(f"--format {output}: expected one of {', '.join(FORMATS)}.")
+    path = store.get(Ref("tables")).path / f"{experiment.name}.duckdb"
+    with duckdb.connect(str(path), read_only=True) as database:
+        try:
+            table = database.execute(sql).df()
+        except duckdb.Error as error:
+            raise FrontierError(f"the query failed: {error}") from error
+    if output == "csv":
+        return str(table.to_csv(index=False))
+    if output == "json":
+        records = orjson.loads(table.to_json(orient="records", date_format="iso"))
+        return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode() + "\n"
+    return str(table.to_markdown(index=False, floatfmt=".4g")) + "\n"

@@ -1,0 +1,116 @@
+"""One trajectory with its verdicts, for reading in a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+from rich.console import Group
+from rich.rule import Rule
+from rich.text import Text
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.collect.rollouts import EVALUATIONS
+from dagster_project.collect.world import open_world
+from dagster_project.experiment.spec import Experiment
+from toolemu.cases import Case
+from toolemu.errors import FrontierError
+from toolemu.evaluation import Evaluation
+from toolemu.jsonl import iter_jsonl, read_jsonl
+from toolemu.trajectory import Trajectory
+
+
+class Transcript(NamedTuple):
+    """A trajectory, its case, and what the judges said of it."""
+
+    trajectory: Trajectory
+    case: Case
+    verdicts: list[Evaluation]
+
+
+def find_transcript(
+    experiment: Experiment,
+    store: ArtifactStore,
+    trajectory_id: str | None,
+    agent: str | None,
+    case: int | None,
+    seed: int | None,
+    sample: int,
+) -> Transcript:
+    """Returns the transcript of a trajectory given by its id, or by agent, case, seed and sample.
+
+    Raises:
+        FrontierError: There is no such trajectory.
+        MissingArtifactError: The tables have not been made.
+    """
+    if trajectory_id is None and (agent is None or case is None):
+        raise FrontierError("Name a trajectory: its id, or --agent and --case (and --seed for a trained agent).")
+    path = store.get(Ref("tables")).path / f"{experiment.name}.duckdb"
+    with duckdb.connect(str(path), read_only=True) as database:
+        row = database.execute(
+            """
+            SELECT path, line, trajectory_id FROM trajectories
+            WHERE trajectory_id = $id OR ($id IS NULL AND agent = $agent AND case_idx = $case
+                AND seed IS NOT DISTINCT FROM $seed AND sample = $sample)
+            """,
+            {"id": trajectory_id, "agent": agent, "case": case, "seed": seed, "sample": sample},
+        ).fetchone()
+    if row is None:
+        asked = trajectory_id or f"agent {agent}, case {case}, seed {seed}, sample {sample}"
+        raise FrontierError(
+            f"{experiment.name} has no trajectory {asked}. Trained agents are tested on held-out cases only: "
+            f"frontier query {experiment.name} 'SELECT agent, seed, case_idx, sample, trajectory_id FROM trajectories'"
+        )
+    trajectory = next(record for record in iter_jsonl(Path(row[0]), Trajectory) if record.trajectory_id == row[2])
+    prefix, partition = ("source", {"model": trajectory.agent})
+    if trajectory.seed is not None:
+        prefix, partition = "agent", {"agent": trajectory.agent, "seed": str(trajectory.seed)}
+    refs = [
+        Ref.of(f"{prefix}_evaluations/{judge}/{metric.value}", **partition)
+        for judge in experiment.judges
+        for metric in experiment.metrics
+    ]
+    verdicts = [
+        verdict
+        for ref in refs
+        for verdict in read_jsonl(store.get(ref).path / EVALUATIONS, Evaluation)
+        if verdict.trajectory_id == trajectory.trajectory_id
+    ]
+    return Transcript(trajectory, open_world(experiment).cases[trajectory.case_idx], verdicts)
+
+
+def render(transcript: Transcript) -> Group:
+    """Returns the transcript for a terminal; texts are shown as they are, control characters made visible."""
+    trajectory, case, verdicts = transcript
+    seed = "" if trajectory.seed is None else f", seed {trajectory.seed}"
+    parts: list[Rule | Text] = [
+        Rule(f"{trajectory.trajectory_id}: {trajectory.agent}{seed}, case {trajectory.case_idx}.{trajectory.sample}"),
+        Text(f"task     {_visible(trajectory.user_input)}", style="bold"),
+        Text(f"toolkits {', '.join(case.toolkits)}"),
+    ]
+    for number, step in enumerate(trajectory.steps, 1):
+        mark = "  [wrote its own observation]" if step.self_observed else ""
+        parts += [
+            Rule(f"step {number}{mark}", align="left", style="dim"),
+            Text(_visible(step.log)),
+            Text(f"→ {_visible(step.observation)}", style="cyan"),
+        ]
+    parts += [
+        Rule(f"end: {trajectory.stop_reason.value}", align="left", style="dim"),
+        Text(_visible(trajectory.final_log)),
+        Rule("verdicts", align="left", style="dim"),
+    ]
+    for verdict in verdicts:
+        score = "no score" if verdict.score is None else f"{verdict.score:g}"
+        parts.append(
+            Text(
+                f"{verdict.judge:>10} {verdict.metric.value:<10} {score}  {verdict.label}: {_visible(verdict.thought)}"
+            )
+        )
+    return Group(*parts)
+
+
+def _visible(text: str) -> str:
+    """Returns `text` with control characters other than newline and tab escaped: a transcript may hold anything."""
+    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text.strip())

@@ -1,0 +1,1 @@
+"""The warehouse, and the result tables computed from it."""

@@ -1,0 +1,39 @@
+-- The base tables of the warehouse. Names and columns are public; docs/warehouse.md explains them.
+CREATE TABLE artifacts (
+    experiment VARCHAR, asset VARCHAR, "partition" VARCHAR, run_id VARCHAR, code_version VARCHAR,
+    started_at TIMESTAMPTZ, ended_at TIMESTAMPTZ, path VARCHAR, sha256 VARCHAR, bytes BIGINT,
+    PRIMARY KEY (asset, "partition")
+);
+CREATE TABLE lineage (
+    asset VARCHAR, "partition" VARCHAR, run_id VARCHAR,
+    input_asset VARCHAR, input_partition VARCHAR, input_run_id VARCHAR, input_sha256 VARCHAR
+);
+CREATE TABLE agents (
+    agent VARCHAR, model VARCHAR, recipe VARCHAR,
+    stages STRUCT(metric VARCHAR, judge VARCHAR, beta DOUBLE, epochs DOUBLE)[],
+    pairs_judge VARCHAR, beta DOUBLE, seed INTEGER, label VARCHAR
+);
+CREATE TABLE splits (seed INTEGER, case_idx INTEGER, split VARCHAR, PRIMARY KEY (seed, case_idx));
+CREATE TABLE trajectories (
+    trajectory_id VARCHAR PRIMARY KEY, agent VARCHAR, seed INTEGER, case_idx INTEGER, sample INTEGER, split VARCHAR,
+    emulator VARCHAR, stop_reason VARCHAR, steps INTEGER, self_observed INTEGER, agent_tokens BIGINT,
+    path VARCHAR, line INTEGER
+);
+CREATE TABLE evaluations (
+    trajectory_id VARCHAR, agent VARCHAR, seed INTEGER, case_idx INTEGER, judge VARCHAR, metric VARCHAR,
+    replicate INTEGER, score DOUBLE, label VARCHAR, parsed_by VARCHAR,
+    PRIMARY KEY (trajectory_id, judge, metric, replicate)
+);
+CREATE TABLE preference_pairs (
+    judge VARCHAR, metric VARCHAR, seed INTEGER, case_idx INTEGER,
+    chosen_trajectory_id VARCHAR, rejected_trajectory_id VARCHAR, chosen_score DOUBLE, rejected_score DOUBLE
+);
+CREATE TABLE training_runs (
+    agent VARCHAR, seed INTEGER, stage INTEGER, steps INTEGER, loss DOUBLE, reward_accuracy DOUBLE,
+    tokens_per_second DOUBLE, gpu VARCHAR, seconds DOUBLE, pairs INTEGER, PRIMARY KEY (agent, seed, stage)
+);
+CREATE TABLE training_steps (
+    agent VARCHAR, seed INTEGER, stage INTEGER, step INTEGER, loss DOUBLE, reward_accuracy DOUBLE,
+    reward_margin DOUBLE, reward_chosen DOUBLE, reward_rejected DOUBLE, logps_chosen DOUBLE, logps_rejected DOUBLE,
+    grad_norm DOUBLE, learning_rate DOUBLE
+);

@@ -1,0 +1,211 @@
+"""The warehouse: one DuckDB file with every record of an experiment, rebuilt from its artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from dagster_project.artifacts import Artifact, ArtifactStore, Ref
+from dagster_project.experiment.graph import agents_by_key
+from dagster_project.experiment.spec import Experiment
+from dagster_project.experiment.splits import split_cases
+
+SCHEMA = Path(__file__).parent / "sql" / "warehouse.sql"
+FILE = "warehouse.duckdb"
+
+TRAJECTORY_COLUMNS = {
+    "trajectory_id": "VARCHAR",
+    "agent": "VARCHAR",
+    "seed": "INTEGER",
+    "case_idx": "INTEGER",
+    "sample": "INTEGER",
+    "emulator": "VARCHAR",
+    "stop_reason": "VARCHAR",
+    "steps": "STRUCT(self_observed BOOLEAN)[]",
+    "final_self_observed": "BOOLEAN",
+    "agent_tokens": "BIGINT",
+}
+EVALUATION_COLUMNS = {
+    "trajectory_id": "VARCHAR",
+    "agent": "VARCHAR",
+    "seed": "INTEGER",
+    "case_idx": "INTEGER",
+    "judge": "VARCHAR",
+    "metric": "VARCHAR",
+    "replicate": "INTEGER",
+    "score": "DOUBLE",
+    "label": "VARCHAR",
+    "parsed_by": "VARCHAR",
+}
+PAIR_COLUMNS = {
+    "judge": "VARCHAR",
+    "metric": "VARCHAR",
+    "seed": "INTEGER",
+    "case_idx": "INTEGER",
+    "chosen_trajectory_id": "VARCHAR",
+    "rejected_trajectory_id": "VARCHAR",
+    "chosen_score": "DOUBLE",
+    "rejected_score": "DOUBLE",
+}
+STEP_COLUMNS = ["step", "loss", "reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected"]
+STEP_COLUMNS += ["logps_chosen", "logps_rejected", "grad_norm", "learning_rate"]
+
+
+def build_warehouse(
+    experiment: Experiment, store: ArtifactStore, inputs: Mapping[Ref, Artifact], n_cases: int, path: Path
+) -> dict[str, int]:
+    """Writes the warehouse of what `inputs` hold to `path` and returns the number of rows of each table."""
+    with duckdb.connect(str(path)) as database:
+        database.execute(SCHEMA.read_text(encoding="utf-8"))
+        _manifests(database, store)
+        _agents(database, experiment)
+        for seed in experiment.grid.seeds:
+            split = split_cases(n_cases, seed)
+            rows = [(seed, case, name) for name in ("train", "test") for case in getattr(split, name)]
+            database.executemany("INSERT INTO splits VALUES (?, ?, ?)", rows)
+        _trajectories(database, _files(inputs, ("source_trajectories", "agent_trajectories"), "trajectories.jsonl"))
+        evaluations = _files(inputs, ("source_evaluations", "agent_evaluations"), "evaluations.jsonl")
+        _records(database, "evaluations", evaluations, EVALUATION_COLUMNS)
+        pairs = _files(inputs, ("preference_pairs",), "pairs.jsonl")
+        _records(database, "preference_pairs", pairs, PAIR_COLUMNS)
+        _training(database, inputs)
+        names = [
+            str(row[0]) for row in database.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+        ]
+        return {name: _count(database, name) for name in names}
+
+
+def _count(database: duckdb.DuckDBPyConnection, table: str) -> int:
+    row = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _files(inputs: Mapping[Ref, Artifact], prefixes: Iterable[str], name: str) -> list[str]:
+    wanted = tuple(prefixes)
+    return [str(artifact.path / name) for ref, artifact in inputs.items() if ref.asset.split("/")[0] in wanted]
+
+
+def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore) -> None:
+    artifacts: list[tuple[Any, ...]] = []
+    edges: list[tuple[Any, ...]] = []
+    for manifest in store.manifests():
+        ref = manifest.ref
+        place = str(store.directory(ref) / manifest.run_id)
+        artifacts.append(
+            (
+                manifest.experiment,
+                ref.asset,
+                ref.partition_label,
+                manifest.run_id,
+                manifest.code_version,
+                manifest.started_at,
+                manifest.ended_at,
+                place,
+                manifest.sha256,
+                manifest.bytes,
+            )
+        )
+        edges += [
+            (
+                ref.asset,
+                ref.partition_label,
+                manifest.run_id,
+                entry.asset,
+                entry.ref.partition_label,
+                entry.run_id,
+                entry.sha256,
+            )
+            for entry in manifest.inputs
+        ]
+    insert(database, "artifacts", artifacts)
+    insert(database, "lineage", edges)
+
+
+def _agents(database: duckdb.DuckDBPyConnection, experiment: Experiment) -> None:
+    rows: list[tuple[Any, ...]] = [
+        (model, model, None, None, None, None, None, "source") for model in experiment.models
+    ]
+    for agent in agents_by_key(experiment).values():
+        stages = [stage.model_dump(mode="json") for stage in agent.stages]
+        rows += [
+            (
+                agent.key,
+                agent.model,
+                agent.recipe.value,
+                stages,
+                agent.pairs_judge,
+                agent.beta,
+                seed,
+                agent.recipe.label,
+            )
+            for seed in experiment.grid.seeds
+        ]
+    insert(database, "agents", rows)
+
+
+def insert(database: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:
+    """Inserts rows, values in order of the table's columns."""
+    if rows:
+        marks = ", ".join("?" * len(rows[0]))
+        database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+
+
+def _reader(columns: Mapping[str, str]) -> str:
+    types = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
+    return f"read_json($files, format = 'newline_delimited', columns = {{{types}}}, filename = true)"
+
+
+def _trajectories(database: duckdb.DuckDBPyConnection, files: list[str]) -> None:
+    if not files:
+        return
+    database.execute(
+        f"""
+        INSERT INTO trajectories
+        SELECT t.trajectory_id, t.agent, t.seed, t.case_idx, t.sample, s.split, t.emulator, t.stop_reason, len(t.steps),
+            len(list_filter(t.steps, lambda step: step.self_observed)) + t.final_self_observed::INTEGER,
+            t.agent_tokens, t.filename,
+            row_number() OVER (PARTITION BY t.filename ORDER BY t.case_idx, t.sample)
+        FROM {_reader(TRAJECTORY_COLUMNS)} t LEFT JOIN splits s USING (seed, case_idx)
+        """,
+        {"files": files},
+    )
+
+
+def _records(database: duckdb.DuckDBPyConnection, table: str, files: list[str], columns: Mapping[str, str]) -> None:
+    if files:
+        names = ", ".join(columns)
+        database.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {_reader(columns)}", {"files": files})
+
+
+def _training(database: duckdb.DuckDBPyConnection, inputs: Mapping[Ref, Artifact]) -> None:
+    runs: list[tuple[Any, ...]] = []
+    for ref, artifact in inputs.items():
+        if not ref.asset.endswith("/adapters"):
+            continue
+        manifest, stage = artifact.manifest, int(ref.asset.split("/")[0].removeprefix("stage_"))
+        agent, seed = ref.key("agent"), int(ref.key("seed"))
+        counts, metrics = manifest.counts, manifest.metrics
+        runs.append(
+            (
+                agent,
+                seed,
+                stage,
+                counts["steps"],
+                metrics["loss"],
+                metrics["reward_accuracy"],
+                metrics["tokens_per_second"],
+                manifest.gpu,
+                metrics["seconds"],
+                counts["pairs"],
+            )
+        )
+        columns, names = dict.fromkeys(STEP_COLUMNS, "DOUBLE"), ", ".join(STEP_COLUMNS)
+        database.execute(
+            f"INSERT INTO training_steps SELECT $agent, $seed, $stage, {names} FROM {_reader(columns)}",
+            {"files": [str(artifact.path / "steps.jsonl")], "agent": agent, "seed": seed, "stage": stage},
+        )
+    insert(database, "training_runs", runs)
