@@ -1,0 +1,175 @@
+"""The roof: the `frontier` command. It only collects; what it calls lives in the rooms."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dagster_project.artifacts import ArtifactStore
+from dagster_project.experiment.graph import Graph, build_graph
+from dagster_project.experiment.spec import Experiment, data_root, load_experiment
+from toolemu.errors import FrontierError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Where does an LLM agent land after post-training for safety, helpfulness, or both?",
+)
+WIDTH = 120  # of output into a file or a pipe; a terminal says its own
+out = Console(width=None if sys.stdout.isatty() else WIDTH)
+err = Console(stderr=True, soft_wrap=True)
+
+ExperimentArgument = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="A shipped name or the path of a YAML file.")
+]
+
+
+def _open(name: str) -> tuple[Experiment, Graph, ArtifactStore]:
+    experiment = load_experiment(name)
+    return experiment, build_graph(experiment), ArtifactStore(data_root(), experiment.name)
+
+
+@app.command()
+def init(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new experiment.")]) -> None:
+    """Write NAME.yaml, a new experiment file from the template."""
+    from dagster_project.experiment.template import write_template
+
+    path = write_template(name, Path.cwd())
+    out.print(f"Wrote {path.name}. Edit it, then: frontier check {path.name}", markup=False)
+
+
+@app.command()
+def check(name: ExperimentArgument) -> None:
+    """Validate an experiment before anything runs."""
+    from dagster_project.operations.overview import describe
+
+    experiment, graph, store = _open(name)
+    for line in describe(experiment, graph, store):
+        out.print(line, markup=False)
+
+
+@app.command()
+def plan(
+    name: ExperimentArgument,
+    select: Annotated[list[str] | None, typer.Option(help="Only these assets.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
+    update: Annotated[bool, typer.Option(help="Also what is stale and expensive.")] = False,
+) -> None:
+    """Show what would run, and how long it took before."""
+    from dagster_project.operations.overview import plan_table
+    from dagster_project.operations.state import make_plan, states
+
+    _, graph, store = _open(name)
+    planned = make_plan(graph, states(graph, store), select=select or (), seeds=seed or (), update=update)
+    out.print(plan_table(planned, graph, store))
+
+
+@app.command()
+def run(
+    name: ExperimentArgument,
+    select: Annotated[list[str] | None, typer.Option(help="Only these assets, and what they still need.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
+    limit: Annotated[int | None, typer.Option(min=4, help="A pilot of its own on this many cases.")] = None,
+    update: Annotated[bool, typer.Option(help="Also redo what is stale and expensive.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Delete the experiment's artifacts first.")] = False,
+    processes: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one a core.")] = None,
+) -> None:
+    """Make what is missing, in order; resumes after any interruption."""
+    from dagster_project.operations.run import run_experiment
+
+    experiment = load_experiment(name)
+    if limit is not None:
+        experiment = experiment.pilot(limit)
+    if processes is not None:
+        limits = experiment.limits.model_copy(update={"processes": processes})
+        experiment = experiment.model_copy(update={"limits": limits})
+    done = run_experiment(experiment, out, select=select or (), seeds=seed or (), update=update, fresh=fresh)
+    if not done:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(name: ExperimentArgument) -> None:
+    """Show, per asset, how many partitions are done, missing, stale, failed."""
+    from dagster_project.operations.overview import status_table
+
+    _, graph, store = _open(name)
+    out.print(status_table(graph, store))
+
+
+@app.command()
+def query(
+    name: ExperimentArgument,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One read-only query.")],
+    output: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+) -> None:
+    """Ask the warehouse in SQL."""
+    from dagster_project.report.query import run_query
+
+    experiment, _, store = _open(name)
+    sys.stdout.write(run_query(experiment, store, sql, output))
+
+
+@app.command()
+def lineage(
+    name: ExperimentArgument,
+    point: Annotated[str, typer.Argument(metavar="POINT", help="MODEL:RECIPE[:JUDGE[:BETA]], as in the tables.")],
+) -> None:
+    """Show the runs and files behind a point of the frontier, and check that the files match their hashes."""
+    from dagster_project.artifacts.lineage import trace
+    from dagster_project.operations.overview import lineage_table, point_refs
+
+    _, graph, store = _open(name)
+    rows = trace(store, point_refs(graph, point))
+    out.print(lineage_table(rows))
+    wrong = [row for row in rows if row.status != "ok"]
+    files = sum(row.files for row in rows)
+    if wrong:
+        err.print(f"{len(wrong)} of {len(rows)} artifacts are not as they were read.", style="red")
+        raise typer.Exit(1)
+    out.print(f"{len(rows)} artifacts, {files} files: every file matches its hash.")
+
+
+@app.command()
+def transcript(
+    name: ExperimentArgument,
+    trajectory_id: Annotated[str | None, typer.Argument(metavar="[TRAJECTORY_ID]")] = None,
+    agent: Annotated[str | None, typer.Option(help="An agent's key; with --case.")] = None,
+    case: Annotated[int | None, typer.Option(help="A case's index.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The agent's seed; none for a source model.")] = None,
+    sample: Annotated[int, typer.Option(help="Which of several trajectories.")] = 0,
+) -> None:
+    """Show one trajectory with its verdicts."""
+    from dagster_project.report.transcript import find_transcript, render
+
+    experiment, _, store = _open(name)
+    out.print(render(find_transcript(experiment, store, trajectory_id, agent, case, seed, sample)))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000) -> None:
+    """Open the graph in Dagster's UI (`dagster dev` on frontier's own Dagster home)."""
+    from dagster_project.operations.instance import serve
+
+    if not shutil.which("dagster", path=str(Path(sys.executable).parent)):
+        raise FrontierError("Dagster's UI is not installed. Install it: pip install 'safety-frontier[view]'.")
+    serve(port)
+
+
+def main() -> None:
+    """Runs the command; errors that the user can mend are shown without a traceback."""
+    try:
+        app()
+    except FrontierError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

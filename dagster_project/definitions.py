@@ -1,0 +1,38 @@
+"""The roof: Dagster's definitions of every shipped experiment, one code location each (see workspace.yaml)."""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+
+from dagster_project.artifacts import ArtifactStore
+from dagster_project.collect import assets as collect
+from dagster_project.experiment.assets import AssetFactory
+from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.spec import Experiment, data_root, load_experiment
+from dagster_project.measure import assets as measure
+from dagster_project.preferences import assets as preferences
+from dagster_project.report import assets as report
+from dagster_project.results import assets as results
+from dagster_project.training import assets as training
+
+ROOMS = (collect, preferences, training, measure, results, report)
+
+
+def build_definitions(experiment: Experiment) -> dg.Definitions:
+    """Returns the Dagster definitions of one experiment."""
+    factory = AssetFactory(build_graph(experiment), ArtifactStore(data_root(), experiment.name))
+    return dg.Definitions(assets=[asset for room in ROOMS for asset in room.build(factory)])
+
+
+def __getattr__(name: str) -> dg.Definitions:
+    """Builds a shipped experiment's definitions when its code location asks for them.
+
+    `experiment` is the one that `$FRONTIER_EXPERIMENT` names: a shipped name or the path of a file of one's own.
+    """
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return build_definitions(
+        load_experiment(os.environ.get("FRONTIER_EXPERIMENT", "") if name == "experiment" else name)
+    )

@@ -1,0 +1,1 @@
+"""How an experiment is operated: Dagster's instance, what is missing or stale, and the runs that make it."""

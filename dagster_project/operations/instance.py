@@ -1,0 +1,85 @@
+"""Dagster's instance: its home is made once, under a lock, and runs of dead processes are not left hanging."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import dagster as dg
+import psutil
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
+from filelock import FileLock
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "dagster.yaml"
+OWNER_TAG = "frontier/owner"
+NO_COMPUTE_LOGS = {
+    "compute_logs": {"module": "dagster.core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+}
+
+
+def dagster_home() -> Path:
+    """Returns Dagster's home: `$DAGSTER_HOME`, or `.dagster` in the working directory."""
+    return Path(os.environ.get("DAGSTER_HOME") or ".dagster").resolve()
+
+
+def open_instance() -> dg.DagsterInstance:
+    """Returns the instance, its home and its databases made first if they are not there.
+
+    Two processes that start on a fresh home at once would corrupt it, hence the lock.
+    """
+    home = dagster_home()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["DAGSTER_HOME"] = str(home)
+    with FileLock(home / ".frontier.lock"):
+        if not (home / "dagster.yaml").exists():
+            shutil.copyfile(TEMPLATE, home / "dagster.yaml")
+        instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=dict(NO_COMPUTE_LOGS)))
+        instance.get_runs_count()
+        instance.all_asset_keys()
+        instance.get_dynamic_partitions("frontier")
+    return instance
+
+
+def owner() -> str:
+    """Returns the value of a run's owner tag: host, process, and when the process started."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}|{process.pid}|{process.create_time():.2f}"
+
+
+def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
+    """Marks unfinished runs of processes that are gone as failed, and returns how many there were.
+
+    Only runs that `frontier` started on this host, so never one of a living process, the daemon or another machine.
+    """
+    unfinished = RunsFilter(
+        statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    )
+    count = 0
+    for run in instance.get_runs(unfinished):
+        host, _, rest = run.tags.get(OWNER_TAG, "").partition("|")
+        if host != socket.gethostname() or _alive(rest):
+            continue
+        instance.report_run_failed(run, message="The process of this run is gone.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        count += 1
+    return count
+
+
+def _alive(identity: str) -> bool:
+    pid, _, created = identity.partition("|")
+    try:
+        return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) < 1)
+    except (psutil.NoSuchProcess, ValueError):
+        return False
+
+
+def serve(port: int) -> None:
+    """Replaces this process by Dagster's UI and daemon on the instance, with every experiment of workspace.yaml."""
+    open_instance().dispose()
+    dagster = str(Path(sys.executable).parent / "dagster")
+    workspace = str(TEMPLATE.with_name("workspace.yaml"))
+    os.execv(dagster, [dagster, "dev", "-w", workspace, "-p", str(port)])

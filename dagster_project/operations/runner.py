@@ -1,0 +1,136 @@
+"""`frontier run`'s runner: worker processes, each making runs one after another, in the order of their needs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from dagster_project.experiment.spec import Experiment
+from dagster_project.operations.state import Plan, RunUnit
+from dagster_project.operations.worker import Finished, Progressed, Started, work
+from toolemu.errors import FrontierError
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass
+class Worker:
+    """One worker process, what it is at, and since when."""
+
+    process: BaseProcess
+    connection: Connection
+    ready: bool = False
+    unit: RunUnit | None = None
+    since: float = 0.0
+    progress: Progressed | None = None
+
+
+@dataclass
+class Outcome:
+    """How the runs ended: those done, with their seconds; the failures; those that could not start because of one."""
+
+    done: dict[RunUnit, float] = field(default_factory=dict)
+    failed: dict[RunUnit, str] = field(default_factory=dict)
+    skipped: list[RunUnit] = field(default_factory=list)
+
+
+Watcher = Callable[[Outcome, list[Worker]], None]
+
+
+def run_plan(experiment: Experiment, plan: Plan, watch: Watcher) -> Outcome:
+    """Makes the runs of a plan; a failed run fails what needs it, and nothing else.
+
+    Args:
+        experiment: The experiment.
+        plan: What to run.
+        watch: Called whenever something happened, and about five times a second.
+    """
+    outcome = Outcome()
+    waiting = list(plan.units)
+    processes = experiment.limits.processes or os.cpu_count() or 1
+    with _workers(experiment, min(processes, len(waiting))) as workers:
+        while waiting or any(worker.unit for worker in workers):
+            waiting = _drop_hopeless(waiting, plan, outcome)
+            for worker in workers:
+                unit = next((unit for unit in waiting if plan.needs[unit] <= outcome.done.keys()), None)
+                if unit and worker.ready and worker.unit is None:
+                    waiting.remove(unit)
+                    worker.unit, worker.since, worker.progress = unit, time.monotonic(), None
+                    worker.connection.send(unit)
+            for connection in wait([worker.connection for worker in workers], timeout=0.2):
+                worker = next(worker for worker in workers if worker.connection is connection)
+                _receive(worker, workers, outcome)
+            if waiting and not workers:
+                raise FrontierError(
+                    "Every worker process died; what they printed above says why. Running again resumes."
+                )
+            watch(outcome, workers)
+    return outcome
+
+
+def _drop_hopeless(waiting: list[RunUnit], plan: Plan, outcome: Outcome) -> list[RunUnit]:
+    lost = set(outcome.failed) | set(outcome.skipped)
+    for unit in waiting:
+        if plan.needs[unit] & lost:
+            outcome.skipped.append(unit)
+            lost.add(unit)
+    return [unit for unit in waiting if unit not in lost]
+
+
+def _receive(worker: Worker, workers: list[Worker], outcome: Outcome) -> None:
+    try:
+        message = worker.connection.recv()
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        reason = f"its worker process died (exit code {worker.process.exitcode}; -9 is often: out of memory)"
+        if worker.unit:
+            outcome.failed[worker.unit] = reason
+        workers.remove(worker)
+        return
+    match message:
+        case Started():
+            worker.ready = True
+        case Progressed():
+            worker.progress = message
+        case Finished(error=error) if worker.unit is not None:
+            if error:
+                outcome.failed[worker.unit] = error
+            else:
+                outcome.done[worker.unit] = time.monotonic() - worker.since
+            worker.unit = worker.progress = None
+
+
+@contextmanager
+def _workers(experiment: Experiment, count: int) -> Iterator[list[Worker]]:
+    """Starts worker processes, one compute thread each: they share the cores, and tiny models are faster so."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    if count > 1 or experiment.toy:
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    context = multiprocessing.get_context("spawn")
+    workers = []
+    try:
+        for number in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(experiment, theirs), name=f"frontier-{number}", daemon=True)
+            process.start()
+            theirs.close()
+            workers.append(Worker(process, ours))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.connection.close()
+        for worker in workers:
+            worker.process.join(timeout=5)
+            if worker.process.is_alive():
+                worker.process.kill()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

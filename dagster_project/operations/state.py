@@ -1,0 +1,179 @@
+"""What of an experiment is done, missing or stale: by the manifests alone, independent of Dagster's event log."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from enum import StrEnum
+from typing import NamedTuple
+
+from dagster_project.artifacts import ArtifactStore, Manifest, Ref
+from dagster_project.artifacts.manifest import config_sha256
+from dagster_project.experiment.graph import Graph, Node
+from toolemu.errors import FrontierError
+
+
+class State(StrEnum):
+    """Where a partition stands.
+
+    `stale`: made from other inputs, code or configuration than there are now. `behind`: made from what there is, of
+    which something is itself stale or missing.
+    """
+
+    done = "done"
+    missing = "missing"
+    stale = "stale"
+    behind = "behind"
+
+
+class PartitionState(NamedTuple):
+    """A partition's state, and why it is not `done`."""
+
+    state: State
+    reason: str
+
+
+def states(graph: Graph, store: ArtifactStore) -> dict[Ref, PartitionState]:
+    """Returns the state of every partition of the graph, upstream first."""
+    manifests: dict[Ref, Manifest | None] = {}
+    found: dict[Ref, PartitionState] = {}
+    for node in graph.nodes.values():
+        for ref in node.refs():
+            manifests[ref] = store.manifest(ref)
+            found[ref] = _state(node, ref, manifests, found)
+    return found
+
+
+def _state(
+    node: Node, ref: Ref, manifests: dict[Ref, Manifest | None], found: dict[Ref, PartitionState]
+) -> PartitionState:
+    manifest = manifests[ref]
+    if manifest is None:
+        return PartitionState(State.missing, "never made")
+    if manifest.code_version != node.code_version:
+        return PartitionState(State.stale, f"code version {manifest.code_version} is now {node.code_version}")
+    if config_sha256(manifest.config) != config_sha256(node.config(ref)):
+        return PartitionState(State.stale, "its configuration changed")
+    read = {entry.ref: entry.sha256 for entry in manifest.inputs}
+    wanted = node.inputs(ref)
+    for source in wanted:
+        current = manifests[source]
+        if node.partial and current is None and source not in read:
+            continue
+        if source not in read:
+            return PartitionState(State.stale, f"{source.label} is new")
+        if current is not None and current.sha256 != read[source]:
+            return PartitionState(State.stale, f"{source.label} has other content now")
+    gone = read.keys() - set(wanted)
+    if gone:
+        return PartitionState(State.stale, f"{min(gone).label} is no longer an input")
+    for source in wanted:
+        if found[source].state is not State.done and not (node.partial and source not in read):
+            return PartitionState(State.behind, f"{source.label} is {found[source].state.value}")
+    return PartitionState(State.done, "")
+
+
+class RunUnit(NamedTuple):
+    """One Dagster run: assets of one partition that are made together, in order."""
+
+    kind: str
+    refs: tuple[Ref, ...]
+
+    @property
+    def label(self) -> str:
+        """What the run makes, for people."""
+        keys = ", ".join(key for _, key in self.refs[0].partition)
+        return f"{self.kind} [{keys}]" if keys else self.kind
+
+
+class Plan(NamedTuple):
+    """The runs to make, each after those it needs; and what is stale but expensive, hence left alone."""
+
+    units: list[RunUnit]
+    needs: dict[RunUnit, set[RunUnit]]
+    left: list[Ref]
+
+
+def make_plan(
+    graph: Graph,
+    current: dict[Ref, PartitionState],
+    *,
+    select: Collection[str] = (),
+    seeds: Collection[int] = (),
+    update: bool = False,
+) -> Plan:
+    """Plans what is missing, and what is stale and cheap; with `update` also what is stale and expensive.
+
+    Args:
+        graph: The experiment's graph.
+        current: `states(...)`.
+        select: Only these assets (names or beginnings of names up to a slash), with what they still need.
+        seeds: Only these seeds' partitions, and those without a seed.
+        update: Redo what is stale and expensive, too.
+
+    Raises:
+        FrontierError: `select` or `seeds` names something that is not there.
+    """
+    _validate(graph, select, seeds)
+    texts = {str(seed) for seed in seeds}
+    wanted: set[Ref] = set()
+    left: list[Ref] = []
+    for ref, (state, _) in current.items():
+        node = graph.nodes[ref.asset]
+        if texts and dict(ref.partition).get("seed", min(texts)) not in texts:
+            continue
+        if select and not _selected(ref.asset, select):
+            continue
+        renewed = any(source in wanted for source in node.inputs(ref))
+        if (
+            state is State.missing
+            or (state is not State.done and update)
+            or (not node.expensive and (state is State.stale or renewed))
+        ):
+            wanted.add(ref)
+        elif state is not State.done:
+            left.append(ref)
+    for ref in reversed(list(current)):  # downstream first, so that needs of needs are found
+        node = graph.nodes[ref.asset]
+        if ref in wanted and not node.partial:
+            wanted |= {source for source in node.inputs(ref) if current[source].state is State.missing}
+    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Ref]] = {}
+    for ref in current:
+        if ref in wanted:
+            groups.setdefault((graph.nodes[ref.asset].run, ref.partition), []).append(ref)
+    units = [RunUnit(kind, tuple(refs)) for (kind, _), refs in groups.items()]
+    unit_of = {ref: unit for unit in units for ref in unit.refs}
+    needs = {
+        unit: {
+            unit_of[source] for ref in unit.refs for source in graph.nodes[ref.asset].inputs(ref) if source in unit_of
+        }
+        - {unit}
+        for unit in units
+    }
+    return Plan(units, needs, left)
+
+
+def _selected(asset: str, select: Iterable[str]) -> bool:
+    return any(asset == name or asset.startswith(f"{name}/") for name in select)
+
+
+def _validate(graph: Graph, select: Collection[str], seeds: Collection[int]) -> None:
+    for name in select:
+        if not any(_selected(asset, [name]) for asset in graph.nodes):
+            known = ", ".join(graph.nodes)
+            raise FrontierError(f"--select {name}: there is no such asset in {graph.experiment.name}. Assets: {known}.")
+    known_seeds = graph.experiment.grid.seeds
+    for seed in seeds:
+        if seed not in known_seeds:
+            raise FrontierError(
+                f"--seed {seed}: {graph.experiment.name} has the seeds {', '.join(map(str, known_seeds))}. "
+                "Add it under grid.seeds in the experiment file."
+            )
+
+
+def expected_seconds(store: ArtifactStore, graph: Graph) -> dict[str, float]:
+    """Returns the mean duration of each asset's past runs, in seconds."""
+    totals: dict[str, list[float]] = {}
+    for manifest in store.manifests():
+        if manifest.asset in graph.nodes:
+            totals.setdefault(manifest.asset, []).append((manifest.ended_at - manifest.started_at).total_seconds())
+    return {asset: sum(seconds) / len(seconds) for asset, seconds in totals.items()}

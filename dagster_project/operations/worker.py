@@ -1,0 +1,108 @@
+"""A worker process: makes one run after another in process, on Dagster's instance."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from dagster_project.experiment.spec import Experiment
+from dagster_project.operations.state import RunUnit
+
+PR_SET_PDEATHSIG = 1
+REPORT_EVERY_S = 0.2
+
+
+class Started(NamedTuple):
+    """The worker is ready for its first run."""
+
+
+class Progressed(NamedTuple):
+    """How far the current run's current asset is."""
+
+    label: str
+    done: int
+    total: int
+
+
+class Finished(NamedTuple):
+    """The current run ended; `error` is empty if it succeeded, a traceback if it failed in a way nobody foresaw."""
+
+    error: str
+
+
+def die_with_parent() -> None:
+    """Ends this process when its parent dies, however that dies: an orphan would go on writing artifacts."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def work(experiment: Experiment, commands: Connection) -> None:
+    """Serves runs until `commands` is closed: receives `RunUnit`s, sends `Started`, `Progressed`, `Finished`."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    # What a run has to say goes to the parent and to Dagster's event log, not between the parent's lines.
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.CRITICAL)
+    os.environ.update({"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"})
+
+    from dagster_project.definitions import build_definitions
+    from dagster_project.experiment.assets import AssetFactory, dagster_partition_key, progress_sink
+    from dagster_project.operations.instance import OWNER_TAG, open_instance, owner
+    from toolemu.errors import FrontierError
+
+    with contextlib.suppress(ImportError):  # not installed where only results are computed
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+    instance = open_instance()
+    definitions = build_definitions(experiment)
+    job = definitions.resolve_implicit_global_asset_job_def()
+    last = [0.0]
+
+    def report(label: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - last[0] > REPORT_EVERY_S:
+            last[0] = now
+            commands.send(Progressed(label, done, total))
+
+    progress_sink.set(report)
+    commands.send(Started())
+    while True:
+        try:
+            unit: RunUnit = commands.recv()
+        except EOFError:
+            return
+        error = ""
+        try:
+            job.execute_in_process(
+                partition_key=dagster_partition_key(unit.refs[0]),
+                asset_selection=[AssetFactory.key_of(experiment, ref.asset) for ref in unit.refs],
+                instance=instance,
+                tags={OWNER_TAG: owner()},
+                raise_on_error=True,
+            )
+        except FrontierError as problem:
+            error = str(problem)
+        except Exception as problem:  # noqa: BLE001 - whatever a run raises is the parent's to report
+            description = getattr(problem, "description", None)
+            error = description or "".join(traceback.format_exception(problem))
+        with contextlib.suppress(BrokenPipeError):
+            commands.send(Finished(error))
