@@ -1,0 +1,45 @@
+# Everything runs in .venv, which the first target that needs it makes. Python 3.11 or newer; no GPU, no key needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# PyTorch's CPU wheels come from its own index; with an NVIDIA driver the default wheels (CUDA) are right.
+TORCH := torch==2.13.0
+TORCH_INDEX := $(if $(shell command -v nvidia-smi 2>/dev/null),,--extra-index-url https://download.pytorch.org/whl/cpu)
+
+.PHONY: install miniature test test-all lint format bench ui clean
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --retries 1 $(TORCH_INDEX) '$(TORCH)' || $(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,view,k8s,dev]'
+	touch $@
+
+miniature: install
+	$(BIN)/frontier run miniature
+
+test: install
+	$(BIN)/pytest
+
+test-all: install
+	$(BIN)/pytest -m 'slow or not slow' --cov=toolemu --cov-report=term --cov-fail-under=90
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+ui: install
+	$(BIN)/frontier ui
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
