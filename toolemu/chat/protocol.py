@@ -48,6 +48,14 @@ class ContextFullError(Exception):
     """The conversation does not fit the model's context."""
 
 
+class ModelError(Exception):
+    """The model will never answer this request, however often it is asked: refused as it is, for instance.
+
+    What may pass (a server that is down, a limit on the rate) is for the backend to retry, and any other exception is
+    a fault that should stop the run.
+    """
+
+
 class ChatModel(Protocol):
     """A language model, local or behind an endpoint."""
 
@@ -58,5 +66,6 @@ class ChatModel(Protocol):
 
         Raises:
             ContextFullError: The messages leave no room for a token.
+            ModelError: This request can never be answered.
         """
         ...

@@ -1,0 +1,255 @@
+"""The agent loop: one model on one case, turn by turn, until it ends; and an honest reason why it ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from toolemu.cases import Case
+from toolemu.chat import ChatModel, ChatRequest, ContextFullError, ModelError
+from toolemu.emulator import Emulator, validate_call
+from toolemu.prompts.render import AgentPrompt, PromptLayout
+from toolemu.react import (
+    STOP_SEQUENCES,
+    Action,
+    Final,
+    Unparseable,
+    cut_at_observation,
+    is_thinking,
+    parse_turn,
+)
+from toolemu.toolkits import Toolkit, tools_of
+from toolemu.trajectory import Observation, Step, StopReason, ToolCall, Trajectory, trajectory_id
+
+
+class AgentSettings(BaseModel):
+    """How agents act."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt_style: str = Field(
+        "naive", pattern=r"^[A-Za-z0-9_-]+$", description="The prompt: a template's name below prompts/agent."
+    )
+    prompt_layout: PromptLayout = Field(
+        "turns", description="turns: a message for each turn; published: one growing message, as in the paper's code."
+    )
+    stop_at_observation: bool = Field(
+        True,
+        description="A turn ends where an observation is due. Off, as in the published runs, agents may invent "
+        "observations, and a final answer after those is taken; such turns are flagged either way.",
+    )
+    max_steps: int = Field(20, ge=1, description="Most tool calls; the attempt at one more ends the trajectory.")
+    token_budget: int = Field(8000, ge=1, description="Most tokens the agent may generate, over all turns.")
+    max_tokens_per_turn: int = Field(2048, ge=1, description="Most tokens of one request to the model.")
+    max_reprompts: int = Field(
+        2, ge=0, description="How often a turn without action or answer is asked again before the trajectory ends."
+    )
+    max_repeats: int = Field(
+        4, ge=2, description="The same call with the same observation so often in a row ends the trajectory."
+    )
+    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 is greedy.")
+
+
+@dataclass
+class _Turn:
+    """One turn as it was had from the model, or why it was not had."""
+
+    text: str
+    parsed: Action | Final | Unparseable
+    self_observed: bool = False
+    stopped: StopReason | None = None
+    error: str = ""
+
+
+@dataclass
+class _Run:
+    """The state of one trajectory."""
+
+    identity: str
+    case: Case
+    toolkits: Sequence[Toolkit]
+    model: ChatModel
+    settings: AgentSettings
+    prompt: AgentPrompt
+    steps: list[Step] = field(default_factory=list)
+    tokens: int = 0
+    reprompts: int = 0
+
+    async def take_turn(self) -> _Turn:
+        """Asks for the next turn, again if need be."""
+        text, failure = "", Unparseable("")
+        continuing = observed = False
+        for attempt in range(self.settings.max_reprompts + 1):
+            room = self.settings.token_budget - self.tokens
+            if room <= 0:
+                return _Turn(text, failure, observed, StopReason.token_budget)
+            kept_before = text if continuing else ""
+            stopping = self.settings.stop_at_observation and not is_thinking(kept_before)
+            request = ChatRequest(
+                self.prompt.messages(self.case, self.toolkits, self.steps, kept_before),
+                # A server would also stop at an observation that a thinking model only thinks of.
+                stop=STOP_SEQUENCES if stopping else (),
+                max_tokens=min(self.settings.max_tokens_per_turn, room),
+                temperature=self.settings.temperature,
+                seed=derive_seed(self.identity, len(self.steps), attempt),
+            )
+            self.reprompts += attempt > 0
+            try:
+                reply = await self.model.chat(request)
+            except ContextFullError:
+                return _Turn(text, failure, observed, StopReason.context_full)
+            except ModelError as error:
+                return _Turn(text, failure, observed, StopReason.model_error, _describe(error))
+            self.tokens += reply.completion_tokens
+            turn = self._read(kept_before + _encodable(reply.text))
+            cut_short = reply.finish_reason == "length"
+            if isinstance(turn.parsed, Final) or (isinstance(turn.parsed, Action) and not _lacks_end(turn, cut_short)):
+                return turn
+            if isinstance(turn.parsed, Action):
+                turn.parsed = Unparseable("the action's input is cut off")
+            failure, observed = turn.parsed, turn.self_observed
+            if continuing and not reply.text:
+                # The model has nothing to add, and would say so again.
+                return _Turn(text, failure, observed, StopReason.unparseable)
+            text = turn.text
+            # A new sample where there is chance; else, or if there was no room to finish, the same text goes on.
+            continuing = bool(text) and (cut_short or is_thinking(text) or self.settings.temperature == 0)
+        budget_spent = self.tokens >= self.settings.token_budget
+        return _Turn(text, failure, observed, StopReason.token_budget if budget_spent else StopReason.unparseable)
+
+    def _read(self, written: str) -> _Turn:
+        cut = cut_at_observation(written)
+        if not self.settings.stop_at_observation:
+            return _Turn(written.strip(), parse_turn(written, final_anywhere=True), cut.self_observed)
+        parsed = parse_turn(cut.kept)
+        # What follows a call was written before its result was known: it goes the way of invented observations.
+        text = cut.kept[: parsed.end] if isinstance(parsed, Action) and parsed.complete else cut.kept
+        return _Turn(text if isinstance(parsed, Unparseable) else text.strip(), parsed, cut.self_observed)
+
+    def repeats(self) -> bool:
+        """Says whether the last steps are `max_repeats` times the same."""
+        last = self.steps[-self.settings.max_repeats :]
+        return (
+            len(last) == self.settings.max_repeats
+            and len({(step.tool, step.tool_input, step.observation) for step in last}) == 1
+        )
+
+
+async def run_agent(
+    case: Case,
+    case_idx: int,
+    toolkits: Sequence[Toolkit],
+    model: ChatModel,
+    emulator: Emulator,
+    settings: AgentSettings,
+    *,
+    experiment: str,
+    agent: str,
+    seed: int | None,
+    sample: int,
+    prompts_dir: Path | None = None,
+) -> Trajectory:
+    """Lets `model` act on one case until it ends.
+
+    The result depends on the arguments alone: every request is sampled with a seed of its own, and the emulator's
+    depends on experiment, case and sample, so that all agents meet the same world.
+
+    Args:
+        case: The case.
+        case_idx: Its identity.
+        toolkits: The case's toolkits.
+        model: The agent's model.
+        emulator: Who plays the tools.
+        settings: How the agent acts.
+        experiment: The experiment's name.
+        agent: The agent's name.
+        seed: The agent's seed; None for a source model.
+        sample: Which of several trajectories of this agent on this case.
+        prompts_dir: Templates that replace the shipped ones.
+
+    Returns:
+        The trajectory, whatever ended it. A `ModelError` of model or emulator ends it as `model_error`.
+
+    Raises:
+        Exception: Any other fault of model or emulator, since it says nothing about the agent.
+    """
+    identity = trajectory_id(experiment, agent, seed, case_idx, sample)
+    prompt = AgentPrompt(settings.prompt_style, prompts_dir, layout=settings.prompt_layout)
+    run = _Run(identity, case, toolkits, model, settings, prompt)
+    session = emulator.start(case, derive_seed(experiment, case_idx, sample))
+    tools = tools_of(toolkits)
+
+    def end(reason: StopReason, turn: _Turn | None = None, output: str = "", error: str = "") -> Trajectory:
+        return Trajectory(
+            trajectory_id=identity,
+            experiment=experiment,
+            agent=agent,
+            seed=seed,
+            case_idx=case_idx,
+            sample=sample,
+            user_input=case.user_instruction,
+            steps=tuple(run.steps),
+            output=output,
+            final_log=turn.text.strip() if turn else "",
+            stop_reason=reason,
+            final_self_observed=turn is not None and turn.self_observed,
+            agent_tokens=run.tokens,
+            reprompts=run.reprompts,
+            emulator=emulator.name,
+            error=error,
+        )
+
+    while True:
+        turn = await run.take_turn()
+        if turn.stopped is not None:
+            return end(turn.stopped, turn, error=turn.error)
+        if isinstance(turn.parsed, Final):
+            return end(StopReason.final_answer, turn, turn.parsed.answer)
+        assert isinstance(turn.parsed, Action)
+        if len(run.steps) == settings.max_steps:
+            return end(StopReason.step_limit, turn)
+        call = turn.parsed.call
+        try:
+            observation = validate_call(call, tools) or await session.observe(call)
+        except (ModelError, ContextFullError) as error:
+            return end(StopReason.model_error, turn, error=f"emulator {emulator.name}: {_describe(error)}")
+        run.steps.append(_step(turn, call, observation))
+        if run.repeats():
+            return end(StopReason.repetition)
+
+
+def derive_seed(*coordinates: str | int) -> int:
+    """Returns a seed of 31 bits (what every server takes) from a hash of `coordinates`."""
+    return int.from_bytes(hashlib.sha256(orjson.dumps(coordinates)).digest()[:4]) >> 1
+
+
+def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
+    return Step(
+        log=turn.text,
+        tool=call.tool,
+        tool_input=call.tool_input,
+        observation=_encodable(observation.text),
+        observation_source=observation.source,
+        emulator_summary=_encodable(observation.summary),
+        emulator_log=_encodable(observation.log),
+        self_observed=turn.self_observed,
+    )
+
+
+def _lacks_end(turn: _Turn, cut_short: bool) -> bool:
+    """Says whether more tokens might have completed the call's input."""
+    return cut_short and isinstance(turn.parsed, Action) and not turn.parsed.complete and not turn.self_observed
+
+
+def _encodable(text: str) -> str:
+    """Returns `text` without lone surrogates, which servers send now and then and no file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

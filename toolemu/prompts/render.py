@@ -1,0 +1,180 @@
+"""Prompts from templates: what an agent is sent at every turn, and the same text as a training conversation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound, meta
+
+from toolemu.cases import Case
+from toolemu.chat import Message
+from toolemu.errors import InputError
+from toolemu.react import strip_thinking
+from toolemu.toolkits import Detail, Toolkit, tools_of
+from toolemu.trajectory import Step, Trajectory
+
+PromptLayout = Literal["turns", "published"]
+OBSERVATION = "Observation: "
+
+_SHIPPED = Path(__file__).parent
+
+
+class Conversation(NamedTuple):
+    """A trajectory as training sees it.
+
+    Attributes:
+        prompt: What the agent was sent before its first turn.
+        completion: Its turns and the observations in between, alternating, an assistant's turn first and last. Empty
+            if the agent never got to write anything.
+    """
+
+    prompt: tuple[Message, ...]
+    completion: tuple[Message, ...]
+
+
+class Templates:
+    """The templates shipped here, each of which a file of the same name in `prompts_dir` replaces.
+
+    Args:
+        prompts_dir: Folder of the user's own templates, laid out like this one; None: only the shipped ones.
+
+    Raises:
+        InputError: `prompts_dir` is no folder, or holds no template.
+    """
+
+    def __init__(self, prompts_dir: Path | None = None) -> None:
+        if prompts_dir is not None and not any(prompts_dir.rglob("*.jinja")):
+            raise InputError(prompts_dir, "", "is no folder with *.jinja files.", "Lay it out like toolemu/prompts.")
+        self._folders = [_SHIPPED] if prompts_dir is None else [prompts_dir, _SHIPPED]
+        self._environment = Environment(
+            loader=FileSystemLoader([str(folder) for folder in self._folders]),
+            undefined=StrictUndefined,
+            autoescape=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def render(self, name: str, **values: object) -> dict[str, str]:
+        """Renders one template.
+
+        Returns:
+            The text of each of its blocks by name; a template without blocks is all `user`.
+
+        Raises:
+            InputError: There is no such template.
+        """
+        self._source(name)
+        template = self._environment.get_template(name)
+        if not template.blocks:
+            return {"user": template.render(values)}
+        context = template.new_context(values)
+        return {block: "".join(render(context)) for block, render in template.blocks.items()}
+
+    def version(self, name: str) -> str:
+        """Returns 12 hex digits of SHA-256 over the text of the template and of all it includes."""
+        digest = hashlib.sha256()
+        names, seen = [name], set[str]()
+        while names:
+            current = names.pop(0)
+            if current in seen:
+                continue
+            seen.add(current)
+            source = self._source(current)
+            digest.update(source.encode())
+            names += sorted(filter(None, meta.find_referenced_templates(self._environment.parse(source))))
+        return digest.hexdigest()[:12]
+
+    def _source(self, name: str) -> str:
+        assert self._environment.loader is not None
+        try:
+            return self._environment.loader.get_source(self._environment, name)[0]
+        except TemplateNotFound as error:
+            places = " or ".join(str(folder / name) for folder in self._folders)
+            raise InputError(places, "", "there is no such prompt template.") from error
+
+
+class AgentPrompt:
+    """What an agent is sent.
+
+    Args:
+        style: Name of the template below ``agent/``: ``naive`` for language models, ``brief`` for tiny ones.
+        prompts_dir: Folder of templates that replace the shipped ones.
+        layout: ``turns``: each step is an assistant's turn and an observation as a user's. ``published``: all goes
+            into one user message that ends in ``Thought:`` and grows (as in the paper's released code).
+    """
+
+    def __init__(self, style: str, prompts_dir: Path | None = None, *, layout: PromptLayout = "turns") -> None:
+        self.style = style
+        self.layout = layout
+        self._name = f"agent/{style}.jinja"
+        self._templates = Templates(prompts_dir)
+        self.version = self._templates.version(self._name)
+
+    def messages(
+        self, case: Case, toolkits: Sequence[Toolkit], history: Sequence[Step] = (), partial: str = ""
+    ) -> tuple[Message, ...]:
+        """Returns the request of one turn.
+
+        Args:
+            case: The case.
+            toolkits: The case's toolkits.
+            history: The steps so far.
+            partial: The beginning of the turn, for the model to continue.
+        """
+        if self.layout == "published":
+            return self._opening(case, toolkits, _scratchpad(history) + partial)
+        messages = [*self._opening(case, toolkits)]
+        for step in history:
+            messages.append(Message("assistant", _spoken(step.log)))
+            messages.append(Message("user", OBSERVATION + step.observation))
+        if partial:
+            messages.append(Message("assistant", partial))
+        return tuple(messages)
+
+    def conversation(self, case: Case, toolkits: Sequence[Toolkit], trajectory: Trajectory) -> Conversation:
+        """Returns a trajectory as training sees it: in the layout ``turns``, exactly what inference sent and got.
+
+        In ``published``, turns are separate messages although inference had them in one; the released code did that.
+        Thinking is left out of every turn, as it is out of the history at inference.
+        """
+        logs = [*(step.log for step in trajectory.steps), trajectory.final_log]
+        completion: list[Message] = []
+        for turn, log in enumerate(logs):
+            text = _spoken(log)
+            if turn > 0:
+                # An observation is of no use to training unless a turn follows.
+                if not text and turn == len(logs) - 1:
+                    break
+                completion.append(Message("user", OBSERVATION + trajectory.steps[turn - 1].observation))
+            elif not text and len(logs) == 1:
+                break
+            if self.layout == "published":
+                text = _without_thought(text) if turn == 0 else "Thought: " + _without_thought(text)
+            completion.append(Message("assistant", text))
+        return Conversation(self._opening(case, toolkits), tuple(completion))
+
+    def _opening(self, case: Case, toolkits: Sequence[Toolkit], scratchpad: str = "") -> tuple[Message, ...]:
+        texts = self._templates.render(
+            self._name,
+            tool_names=list(tools_of(toolkits)),
+            toolkit_descriptions="\n".join(toolkit.describe(Detail.medium) for toolkit in toolkits),
+            instruction=case.user_instruction,
+        )
+        user = texts["user"] + (f"\nThought: {scratchpad}" if self.layout == "published" else "")
+        system = (Message("system", texts["system"]),) if "system" in texts else ()
+        return (*system, Message("user", user))
+
+
+def _spoken(log: str) -> str:
+    return strip_thinking(log).strip()
+
+
+def _without_thought(text: str) -> str:
+    return text.strip().removeprefix("Thought:").strip()
+
+
+def _scratchpad(history: Sequence[Step]) -> str:
+    return "".join(f"{_without_thought(step.log)}\n{OBSERVATION}{step.observation}\nThought: " for step in history)
