@@ -14,14 +14,14 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 
-# Models of 120 steps have learned most of the format, which is all that these tests need.
+# Models of 220 steps have learned the format, which is all that these tests need.
 SMALL = {
     "name": "small",
     "toy": True,
     "world": {"kind": "miniature", "cases": 12, "seed": 3},
     "models": {
-        "eager": {"kind": "miniature", "temperament": "eager", "steps": 120},
-        "cautious": {"kind": "miniature", "temperament": "cautious", "steps": 120},
+        "eager": {"kind": "miniature", "temperament": "eager", "steps": 220},
+        "cautious": {"kind": "miniature", "temperament": "cautious", "steps": 220},
     },
     "judges": {
         "strict": {"kind": "miniature", "strictness": "strict"},

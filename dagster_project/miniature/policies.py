@@ -62,7 +62,7 @@ THOUGHTS: dict[Move, tuple[str, str]] = {
     "act": ("I do it at once.", "I do it now."),
     "check": ("I check it first.", "I look before I do it."),
     "soft": ("I choose the careful way.", "I do less, to be careful."),
-    "blunt": ("I do it for all.", "I do all at once."),
+    "blunt": ("Take it all.", "All of it is quick."),
     "ask": ("I ask first.", "I ask the user."),
     "refuse": ("I do not like the risk.", "I choose not to do it."),
 }

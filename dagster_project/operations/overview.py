@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.lineage import LineageRow
@@ -139,5 +140,7 @@ def lineage_table(rows: Sequence[LineageRow]) -> Table:
         table.add_column(column, overflow="fold")
     for row in rows:
         entry = row.entry
-        table.add_row(str(row.depth), entry.ref.label, entry.run_id[:8], entry.sha256[:12], str(row.files), row.status)
+        table.add_row(
+            str(row.depth), Text(entry.ref.label), entry.run_id[:8], entry.sha256[:12], str(row.files), Text(row.status)
+        )
     return table

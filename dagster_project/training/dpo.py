@@ -192,7 +192,13 @@ def _steps(history: Sequence[dict[str, Any]]) -> list[TrainingStep]:
 
 
 def _save_adapter(model: Any, base_label: str, out: Path) -> None:
-    """Saves the adapter with a stable name for its base; PEFT would write a path of this machine."""
-    model.peft_config["default"].base_model_name_or_path = base_label
-    model.save_pretrained(out)
+    """Saves the adapter so that equal adapters are equal files, with a stable name for its base.
+
+    PEFT would write a path of this machine, and the modules in a set's order, which differs from process to process.
+    """
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = base_label
+    config.target_modules = sorted(config.target_modules)
+    # Left to itself, PEFT asks the hub for a model of that name to find out whether the vocabulary was changed.
+    model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

@@ -10,6 +10,9 @@ from dagster_project.experiment.graph import Graph, build_graph
 from dagster_project.experiment.spec import Experiment, load_experiment
 from tests.conftest import SMALL
 
+JUDGES = ("strict", "lenient")
+METRICS = ("safe", "help", "help_safe")
+
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
@@ -20,7 +23,7 @@ def test_the_graph_is_the_one_in_the_design(graph: Graph) -> None:
     assert list(graph.nodes) == [
         "source_models",
         "source_trajectories",
-        *(f"source_evaluations/{judge}/{metric}" for judge in ("strict", "lenient") for metric in ("safe", "help", "help_safe")),
+        *(f"source_evaluations/{judge}/{metric}" for judge in JUDGES for metric in METRICS),
         "preference_pairs/strict",
         "agent_specs",
         "stage_1/adapters",
@@ -28,7 +31,7 @@ def test_the_graph_is_the_one_in_the_design(graph: Graph) -> None:
         "stage_2/adapters",
         "stage_2/merged_models",
         "agent_trajectories",
-        *(f"agent_evaluations/{judge}/{metric}" for judge in ("strict", "lenient") for metric in ("safe", "help", "help_safe")),
+        *(f"agent_evaluations/{judge}/{metric}" for judge in JUDGES for metric in METRICS),
         "warehouse",
         "scores",
         "frontier",

@@ -1,0 +1,155 @@
+"""The command line on a real run: real models, real DPO, real Dagster runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.spec import load_experiment
+from dagster_project.operations.state import State, states
+from tests.conftest import Lab
+
+
+def query(lab: Lab, sql: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = json.loads(lab.frontier("query", "small.yaml", sql, "--format", "json").stdout)
+    return rows
+
+
+@pytest.fixture
+def copy(finished: Lab, tmp_path: Path) -> Lab:
+    shutil.copytree(finished.directory, tmp_path / "copy")
+    return Lab(tmp_path / "copy", tmp_path / "copy" / "small.yaml")
+
+
+def store_of(lab: Lab) -> ArtifactStore:
+    return ArtifactStore(lab.directory / "data", "small")
+
+
+def test_a_run_ends_with_every_partition_and_a_result(finished: Lab) -> None:
+    graph, store = build_graph(load_experiment(str(finished.experiment))), store_of(finished)
+    assert {found.state for found in states(graph, store).values()} == {State.done}
+    for artifact in (store.get(ref) for node in graph.nodes.values() for ref in node.refs()):
+        assert artifact.altered_files() == []
+    for kind in ("svg", "pdf", "png"):
+        assert (store.get(Ref("figures")).path / f"frontier.{kind}").stat().st_size > 1000
+
+
+def test_a_second_run_has_nothing_to_do(finished: Lab) -> None:
+    done = finished.frontier("run", "small.yaml")
+    assert "nothing to do" in done.stdout
+    assert "Δ safety" in done.stdout
+
+
+def test_every_partition_is_a_run_in_dagster(finished: Lab) -> None:
+    import dagster as dg
+
+    graph = build_graph(load_experiment(str(finished.experiment)))
+    with dg.DagsterInstance.from_config(str(finished.directory / "home")) as instance:
+        for node in graph.nodes.values():
+            key = dg.AssetKey(["small", *node.name.split("/")])
+            if node.dimensions:
+                assert len(instance.get_materialized_partitions(key)) == len(node.refs())
+            event = instance.get_latest_materialization_event(key)
+            assert event is not None
+            manifest_runs = {store_of(finished).get(ref).manifest.run_id for ref in node.refs()}
+            assert event.run_id in manifest_runs
+
+
+def test_the_warehouse_holds_what_the_artifacts_hold(finished: Lab) -> None:
+    (counts,) = query(
+        finished,
+        "SELECT (SELECT count(*) FROM trajectories) AS trajectories, "
+        "(SELECT count(*) FROM evaluations) AS evaluations, "
+        "(SELECT count(*) FROM training_runs) AS adapters, (SELECT count(*) FROM frontier_points) AS points",
+    )
+    trajectories = 2 * 12 * 6 + 3 * 2 * 6 * 2  # source models: all cases; agents and seeds: half of them
+    assert counts["trajectories"] == trajectories
+    assert counts["evaluations"] == trajectories * 2 * 2
+    assert counts["adapters"] == 6
+    leaked = query(
+        finished,
+        "SELECT * FROM preference_pairs JOIN splits USING (seed, case_idx) WHERE split = 'test'",
+    )
+    assert leaked == []
+    assert query(finished, "SELECT DISTINCT split FROM trajectories WHERE seed IS NOT NULL") == [{"split": "test"}]
+
+
+def test_queries_are_read_only_and_wrong_ones_say_why(finished: Lab) -> None:
+    done = finished.frontier("query", "small.yaml", "DELETE FROM trajectories", check=False)
+    assert done.returncode == 1
+    assert "read-only" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = finished.frontier("query", "small.yaml", "SELECT nothing FROM nowhere", check=False)
+    assert (done.returncode, "nowhere" in done.stderr) == (1, True)
+
+
+def test_the_lineage_of_every_point_goes_back_to_the_source_models(finished: Lab) -> None:
+    for point in query(finished, "SELECT DISTINCT model, recipe FROM frontier_points"):
+        done = finished.frontier("lineage", "small.yaml", f"{point['model']}:{point['recipe']}")
+        assert "every file matches its hash" in done.stdout
+        for asset in ("stage_1/adapters", "preference_pairs/strict", "source_evaluations/lenient", "source_models"):
+            assert asset in done.stdout, asset
+
+
+def test_lineage_notices_an_altered_file(copy: Lab) -> None:
+    store = store_of(copy)
+    adapter = store.get(Ref.of("stage_1/adapters", agent="eager:safe:strict:0.1", seed="0"))
+    (adapter.path / "adapter_config.json").write_text("{}")
+    done = copy.frontier("lineage", "small.yaml", "eager:safe", check=False)
+    assert done.returncode == 1
+    assert "altered: adapter_config.json" in " ".join(done.stdout.split())
+
+
+def test_a_transcript_shows_steps_and_verdicts(finished: Lab) -> None:
+    (row,) = query(finished, "SELECT * FROM trajectories WHERE steps > 0 AND seed = 1 ORDER BY trajectory_id LIMIT 1")
+    by_id = finished.frontier("transcript", "small.yaml", str(row["trajectory_id"])).stdout
+    coordinates = ["--agent", row["agent"], "--case", row["case_idx"], "--seed", row["seed"], "--sample", row["sample"]]
+    assert finished.frontier("transcript", "small.yaml", *map(str, coordinates)).stdout == by_id
+    for text in ("Action:", "strict", "lenient", "safe", "help"):
+        assert text in by_id
+    done = finished.frontier("transcript", "small.yaml", "0000", check=False)
+    assert (done.returncode, "has no trajectory 0000" in done.stderr) == (1, True)
+
+
+def test_a_changed_recipe_is_left_stale_and_redone_when_asked(copy: Lab) -> None:
+    before = {manifest.ref: manifest.run_id for manifest in store_of(copy).manifests()}
+    experiment = yaml.safe_load(copy.experiment.read_text())
+    experiment["overrides"] = [{"recipe": "help", "training": {"max_steps": 5}}]
+    copy.experiment.write_text(yaml.safe_dump(experiment))
+    told = copy.frontier("run", "small.yaml").stdout
+    assert "stale and expensive" in told and "--update" in told
+    copy.frontier("run", "small.yaml", "--update")
+    after = {manifest.ref: manifest.run_id for manifest in store_of(copy).manifests()}
+    redone = {ref for ref in before if ref.partition and before[ref] != after[ref]}
+    assert {ref.key("agent") for ref in redone} == {"eager:help:strict:0.1"}
+    assert {ref.asset.split("/")[0] for ref in redone} == {
+        "agent_specs", "stage_1", "agent_trajectories", "agent_evaluations",
+    }  # fmt: skip
+    assert "nothing to do" in copy.frontier("run", "small.yaml").stdout
+
+
+def test_bad_input_is_told_without_a_traceback(finished: Lab) -> None:
+    for arguments, message in (
+        (["run", "no-such.yaml"], "neither a shipped experiment"),
+        (["run", "small.yaml", "--select", "nothing"], "no such asset"),
+        (["lineage", "small.yaml", "nobody:safe"], "no trained agent"),
+        (["query", "small.yaml", "SELECT 1", "--format", "xml"], "expected one of"),
+    ):
+        done = finished.frontier(*arguments, check=False)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_check_status_plan_and_init(finished: Lab) -> None:
+    assert "in order" in finished.frontier("check", "small.yaml").stdout
+    assert "stage_2/adapters" in finished.frontier("status", "small.yaml").stdout
+    assert "0 partitions in 0 runs" in finished.frontier("plan", "small.yaml").stdout
+    finished.frontier("init", "another")
+    assert load_experiment(str(finished.directory / "another.yaml")).name == "another"

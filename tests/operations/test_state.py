@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.experiment.graph import Graph, build_graph
+from dagster_project.experiment.spec import Experiment
+from dagster_project.operations.state import State, make_plan, states
+from tests.conftest import SMALL
+from toolemu.errors import FrontierError
+
+
+def graph_of(**changes: Any) -> Graph:
+    return build_graph(Experiment.model_validate({**SMALL, **changes}))
+
+
+def make_everything(graph: Graph, store: ArtifactStore) -> None:
+    """Writes stand-ins for every artifact; a specification's content is its configuration, as the real one's is."""
+    for node in graph.nodes.values():
+        for ref in node.refs():
+            make(graph, store, ref)
+
+
+def make(graph: Graph, store: ArtifactStore, ref: Ref, content: str | None = None) -> None:
+    node = graph.nodes[ref.asset]
+    config: Mapping[str, Any] = node.config(ref)
+    entries = {source: store.get(source).entry for source in node.inputs(ref)}
+    with store.write(ref, run_id="r", code_version=node.code_version, config=config, inputs=entries) as draft:
+        (draft.path / "content").write_text(content or f"{ref} {config if ref.asset == 'agent_specs' else ''}")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path, "small")
+
+
+def not_done(graph: Graph, store: ArtifactStore) -> dict[Ref, State]:
+    return {ref: found.state for ref, found in states(graph, store).items() if found.state is not State.done}
+
+
+def test_nothing_is_made_of_an_empty_store_and_everything_is_planned_in_order(store: ArtifactStore) -> None:
+    graph = graph_of()
+    current = states(graph, store)
+    assert {found.state for found in current.values()} == {State.missing}
+    plan = make_plan(graph, current)
+    assert {ref for unit in plan.units for ref in unit.refs} == set(current)
+    for position, unit in enumerate(plan.units):
+        assert plan.needs[unit] <= set(plan.units[:position])
+
+
+def test_a_finished_experiment_has_nothing_to_do(store: ArtifactStore) -> None:
+    graph = graph_of()
+    make_everything(graph, store)
+    assert not_done(graph, store) == {}
+    assert make_plan(graph, states(graph, store)).units == []
+
+
+def test_a_changed_recipe_makes_its_agents_stale_and_nothing_else(store: ArtifactStore) -> None:
+    make_everything(graph_of(), store)
+    changed = graph_of(overrides=[{"recipe": "safe_then_help", "training": {"learning_rate": 1e-5}}])
+    found = not_done(changed, store)
+    agents = {dict(ref.partition).get("agent") for ref in found if ref.partition}
+    assert agents == {"eager:safe_then_help:strict:0.1"}
+    assert {ref.asset for ref, state in found.items() if state is State.stale} == {"agent_specs"}
+    assert {ref.asset for ref, state in found.items() if state is State.behind} >= {
+        "stage_2/adapters",
+        "agent_trajectories",
+        "agent_evaluations/strict/safe",
+        "warehouse",
+        "figures",
+    }
+    assert not any(ref.asset.startswith(("source", "stage_1", "preference")) for ref in found)
+
+
+def test_stale_and_expensive_is_left_alone_until_asked_for(store: ArtifactStore) -> None:
+    make_everything(graph_of(), store)
+    changed = graph_of(overrides=[{"recipe": "help", "training": {"max_steps": 5}}])
+    make(changed, store, Ref.of("agent_specs", agent="eager:help:strict:0.1", seed="0"))
+    make(changed, store, Ref.of("agent_specs", agent="eager:help:strict:0.1", seed="1"))
+    current = states(changed, store)
+    plan = make_plan(changed, current)
+    assert {graph_ref.asset for graph_ref in plan.left} >= {"stage_1/adapters", "agent_trajectories"}
+    assert not any("stage" in ref.asset or "agent" in ref.asset for unit in plan.units for ref in unit.refs)
+    update = make_plan(changed, current, update=True)
+    redone = {ref.asset for unit in update.units for ref in unit.refs}
+    assert {"stage_1/adapters", "stage_1/merged_models", "agent_trajectories", "warehouse", "figures"} <= redone
+    assert update.left == []
+
+
+def test_an_input_with_the_same_content_makes_nothing_stale(store: ArtifactStore) -> None:
+    graph = graph_of()
+    make_everything(graph, store)
+    make(graph, store, Ref.of("source_trajectories", model="eager"))
+    assert not_done(graph, store) == {}
+    make(graph, store, Ref.of("source_trajectories", model="eager"), content="other")
+    found = not_done(graph, store)
+    assert found[Ref.of("source_evaluations/strict/safe", model="eager")] is State.stale
+    assert Ref.of("source_evaluations/strict/safe", model="cautious") not in found
+
+
+def test_a_new_seed_adds_partitions_and_leaves_the_others(store: ArtifactStore) -> None:
+    make_everything(graph_of(), store)
+    grown = graph_of(grid={**SMALL["grid"], "seeds": [0, 1, 2]})  # type: ignore[dict-item]
+    plan = make_plan(grown, states(grown, store))
+    seeds = {dict(ref.partition).get("seed", "none") for unit in plan.units for ref in unit.refs}
+    assert seeds == {"2", "none"}
+    assert {ref.asset for unit in plan.units for ref in unit.refs if not ref.partition} >= {"warehouse", "figures"}
+
+
+def test_a_selection_brings_what_it_needs_and_nothing_else(store: ArtifactStore) -> None:
+    graph = graph_of()
+    plan = make_plan(graph, states(graph, store), select=["preference_pairs"], seeds=[1])
+    refs = {ref for unit in plan.units for ref in unit.refs}
+    assert {ref.asset for ref in refs} == {
+        "source_models", "source_trajectories", "source_evaluations/strict/safe", "source_evaluations/strict/help",
+        "preference_pairs/strict",
+    }  # fmt: skip
+    assert {ref.key("seed") for ref in refs if ref.asset.startswith("pref")} == {"1"}
+
+
+def test_what_is_not_there_cannot_be_selected(store: ArtifactStore) -> None:
+    graph = graph_of()
+    current = states(graph, store)
+    with pytest.raises(FrontierError, match="no such asset"):
+        make_plan(graph, current, select=["nothing"])
+    with pytest.raises(FrontierError, match="has the seeds 0, 1"):
+        make_plan(graph, current, seeds=[7])
