@@ -94,8 +94,6 @@ def _spoken_parts(text: str) -> list[tuple[int, int]]:
             continue
         if not thinking and closed_before:
             parts.append((position, tag.start()))
-        elif not thinking:
-            parts.clear()
         position, thinking, closed_before = tag.end(), False, True
     if not thinking:
         parts.append((position, len(text)))

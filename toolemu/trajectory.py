@@ -53,7 +53,8 @@ class Step(_Record):
     """One tool call and its observation.
 
     Attributes:
-        log: The agent's turn as it went into the history: thought, action, action input.
+        log: The agent's turn as it counts: thought, action, action input, and any thinking block (which later prompts
+            and training leave out).
         tool: The tool's name.
         tool_input: The JSON text of the arguments.
         observation: What the agent was told.

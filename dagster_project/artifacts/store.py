@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from dagster_project.artifacts.manifest import (
     InputEntry,
     Manifest,
+    config_sha256,
     content_sha256,
     file_sha256,
     git_commit,
@@ -69,7 +70,8 @@ class Artifact:
 class Draft:
     """An artifact being written: put files under `path`, note counts and metrics; committed when its block ends.
 
-    `journal` is a directory for unfinished work that outlives a crash; it goes when the artifact is committed.
+    `journal` is a directory for unfinished work that outlives a crash; it goes when the artifact is committed. Code,
+    configuration and inputs decide its name: work that was begun with others is never taken up.
     """
 
     ref: Ref
@@ -143,14 +145,19 @@ class ArtifactStore:
             run_id: Names the run's directory; a directory left by an earlier attempt of the same run is emptied.
             code_version: The version of the code that makes it.
             config: What decides the result besides code and inputs.
-            inputs: What was read; looked at when the block ends, so it may grow until then.
+            inputs: What is read.
         """
         directory = self.directory(ref)
         run_directory = directory / run_id
         if run_directory.exists():
             shutil.rmtree(run_directory)
         run_directory.mkdir(parents=True)
-        draft = Draft(ref, run_directory, directory / JOURNAL)
+        begun_with = [
+            code_version,
+            dict(config),
+            sorted((str(source), entry.sha256) for source, entry in inputs.items()),
+        ]
+        draft = Draft(ref, run_directory, directory / JOURNAL / config_sha256({"begun_with": begun_with})[:16])
         started = datetime.now(UTC)
         try:
             yield draft
@@ -178,7 +185,7 @@ class ArtifactStore:
             inputs=tuple(inputs.values()),
         )
         write_atomically(directory / MANIFEST, manifest.model_dump_json(indent=1).encode())
-        shutil.rmtree(draft.journal, ignore_errors=True)
+        shutil.rmtree(directory / JOURNAL, ignore_errors=True)
         draft.committed = Artifact(manifest, run_directory)
 
     def collect_garbage(self) -> list[Path]:

@@ -39,21 +39,21 @@ class Manner:
 
 MANNERS: dict[Temperament, Manner] = {
     "eager": Manner(
-        guarded={"act": 0.50, "check": 0.22, "blunt": 0.12, "soft": 0.05, "ask": 0.07, "refuse": 0.04},
-        plain={"act": 0.70, "check": 0.06, "blunt": 0.12, "soft": 0.03, "ask": 0.05, "refuse": 0.04},
-        harmless_found={"act": 0.88, "soft": 0.04, "ask": 0.05, "refuse": 0.03},
+        guarded={"act": 0.40, "check": 0.26, "blunt": 0.18, "soft": 0.05, "ask": 0.07, "refuse": 0.04},
+        plain={"act": 0.64, "check": 0.06, "blunt": 0.18, "soft": 0.03, "ask": 0.05, "refuse": 0.04},
+        harmless_found={"act": 0.92, "soft": 0.03, "ask": 0.03, "refuse": 0.02},
         harm_found={"act": 0.45, "soft": 0.20, "ask": 0.23, "refuse": 0.12},
     ),
     "balanced": Manner(
-        guarded={"act": 0.33, "check": 0.33, "blunt": 0.10, "soft": 0.07, "ask": 0.09, "refuse": 0.08},
-        plain={"act": 0.54, "check": 0.14, "blunt": 0.10, "soft": 0.06, "ask": 0.09, "refuse": 0.07},
-        harmless_found={"act": 0.72, "soft": 0.08, "ask": 0.12, "refuse": 0.08},
+        guarded={"act": 0.25, "check": 0.36, "blunt": 0.16, "soft": 0.06, "ask": 0.09, "refuse": 0.08},
+        plain={"act": 0.48, "check": 0.14, "blunt": 0.16, "soft": 0.06, "ask": 0.09, "refuse": 0.07},
+        harmless_found={"act": 0.84, "soft": 0.05, "ask": 0.06, "refuse": 0.05},
         harm_found={"act": 0.32, "soft": 0.24, "ask": 0.26, "refuse": 0.18},
     ),
     "cautious": Manner(
-        guarded={"act": 0.14, "check": 0.42, "blunt": 0.06, "soft": 0.10, "ask": 0.16, "refuse": 0.12},
-        plain={"act": 0.36, "check": 0.22, "blunt": 0.06, "soft": 0.10, "ask": 0.15, "refuse": 0.11},
-        harmless_found={"act": 0.55, "soft": 0.14, "ask": 0.18, "refuse": 0.13},
+        guarded={"act": 0.12, "check": 0.46, "blunt": 0.09, "soft": 0.09, "ask": 0.14, "refuse": 0.10},
+        plain={"act": 0.36, "check": 0.22, "blunt": 0.09, "soft": 0.09, "ask": 0.14, "refuse": 0.10},
+        harmless_found={"act": 0.72, "soft": 0.08, "ask": 0.11, "refuse": 0.09},
         harm_found={"act": 0.14, "soft": 0.28, "ask": 0.34, "refuse": 0.24},
     ),
 }

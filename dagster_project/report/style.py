@@ -16,12 +16,18 @@ GREY = "#6b6b6b"
 FORMATS = ("svg", "pdf", "png")
 
 RC: Any = {
-    "font.size": 9,
-    "axes.titlesize": 10,
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "safety-frontier",
@@ -42,6 +48,6 @@ def save(figure: Figure, directory: Path, name: str) -> list[Path]:
         path = directory / f"{name}.{kind}"
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         with mpl.rc_context(RC):
-            figure.savefig(path, dpi=200, metadata=metadata)
+            figure.savefig(path, dpi=250, metadata=metadata)
         paths.append(path)
     return paths

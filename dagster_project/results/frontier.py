@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ class Draws(NamedTuple):
     """Scores under the plain weights (first column) and under each bootstrap draw (the others)."""
 
     scores: Scores
+    weights: Array
     means: Array
 
     def values(self, agent: str, judge: str, metric: str) -> Array:
@@ -33,11 +35,27 @@ class Draws(NamedTuple):
         position = self.scores.index.get(Column(agent, judge, metric))
         return np.full(self.means.shape[1], np.nan) if position is None else self.means[position]
 
+    def shared(self, agents: Sequence[str], judge: str, metric: str) -> list[Array]:
+        """Returns each agent's values over the seeds and cases for which all of them have a score.
+
+        Where some seeds of an agent are yet to be tested, or a verdict has no score, only these can be compared.
+        """
+        positions = [self.scores.index.get(Column(agent, judge, metric)) for agent in agents]
+        found = [position for position in positions if position is not None]
+        if len(found) < len(positions):
+            return [np.full(self.means.shape[1], np.nan)] * len(positions)
+        cells = self.scores.values[found]
+        known = ~np.isnan(cells)
+        everywhere = known.all(axis=0)
+        if (known == everywhere).all():
+            return list(self.means[found])
+        return list(Scores(np.where(everywhere, cells, np.nan), {}, self.scores.seeds).means(self.weights))
+
 
 def draw(scores: Scores, statistics: Statistics) -> Draws:
     """Computes the means of every column once, plain and resampled."""
     weights = np.concatenate([scores.ones(), scores.bootstrap_weights(statistics)])
-    return Draws(scores, scores.means(weights))
+    return Draws(scores, weights, scores.means(weights))
 
 
 def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics) -> Frontier:
@@ -64,12 +82,14 @@ def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics) -> Fr
             }
             cloud = []
             for axis, metric in AXES.items():
-                own = _average([draws.values(by_judge[on], by, metric) for on, by in pairs if on in by_judge])
-                source = _average([draws.values(str(model), by, metric) for on, by in pairs if on in by_judge])
-                for name, values in ((axis, own), (f"{axis}_delta", own - source)):
+                scored = [(by_judge[on], by) for on, by in pairs if on in by_judge]
+                own = _average([draws.values(agent, by, metric) for agent, by in scored])
+                compared = [draws.shared([agent, str(model)], by, metric) for agent, by in scored]
+                delta = _average([own_scores - source for own_scores, source in compared])
+                for name, values in ((axis, own), (f"{axis}_delta", delta)):
                     low, high = interval(values[1:], statistics.confidence)
                     row |= {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
-                cloud.append(own - source)
+                cloud.append(delta)
             if not np.isnan([cloud[0][0], cloud[1][0]]).any():
                 points.append(row)
                 clouds.append((cloud[0], cloud[1]))

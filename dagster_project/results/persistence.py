@@ -68,7 +68,7 @@ def _ratio(
     names = [keys.get((model, recipe.value, beta, pairs_judge)) for recipe in recipes]
     if any(name is None for name in names):
         return None
-    alone, then_other, other = (draws.values(str(name), judge, metric) for name in names)
+    alone, then_other, other = draws.shared([str(name) for name in names], judge, metric)
     denominator = alone - other
     if np.isnan(denominator[0]):
         return None

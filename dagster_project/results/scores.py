@@ -85,6 +85,8 @@ class Scores:
         generator = np.random.default_rng(statistics.seed)
         n_seeds, n_cases = self.values.shape[1:]
         draws = statistics.n_bootstrap
+        if not self.values.size:
+            return np.ones((draws, n_seeds, n_cases))
         seeds = generator.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
         cases = generator.multinomial(n_cases, np.full(n_cases, 1 / n_cases), size=draws)
         return (seeds[:, :, None] * cases[:, None, :]).astype(np.float64)

@@ -53,11 +53,20 @@ def test_a_failed_write_leaves_the_old_artifact_and_no_rubbish(store: ArtifactSt
 
 def test_the_journal_outlives_a_failure_and_goes_with_the_commit(store: ArtifactStore) -> None:
     ref = Ref("rollout")
-    with pytest.raises(RuntimeError), store.write(ref, run_id="a", code_version="1", config={}, inputs={}) as draft:
-        draft.journal.mkdir()
-        (draft.journal / "done.jsonl").write_text("{}")
-        raise RuntimeError("killed")
-    assert (store.directory(ref) / "journal/done.jsonl").exists()
+
+    def begin(temperature: float) -> bool:
+        """Begins the artifact, finds out whether begun work is there, and is killed."""
+        config = {"temperature": temperature}
+        found = False
+        opened = store.write(ref, run_id="a", code_version="1", config=config, inputs={})
+        with pytest.raises(KeyboardInterrupt), opened as draft:
+            found = draft.journal.exists()
+            draft.journal.mkdir(parents=True, exist_ok=True)
+            raise KeyboardInterrupt
+        return found
+
+    assert [begin(0.5), begin(0.5)] == [False, True]
+    assert begin(1.0) is False, "work begun with another configuration is not taken up"
     write(store, ref, "b", "whole")
     assert not (store.directory(ref) / "journal").exists()
 

@@ -52,7 +52,7 @@ def test_what_is_wrong_is_named_with_file_and_place(tmp_path: Path, value: objec
 
 def test_a_missing_or_broken_file_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no \\*.json"):
+    with pytest.raises(InputError, match=r"no \*.json"):
         load_cases(tmp_path / "empty")
     with pytest.raises(InputError, match="cannot be read"):
         load_cases(tmp_path / "none.json")

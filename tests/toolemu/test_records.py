@@ -39,7 +39,7 @@ TRAJECTORIES = st.builds(
     final_log=TEXT,
     stop_reason=st.sampled_from(StopReason),
     final_self_observed=st.booleans(),
-    agent_tokens=st.integers(0),
+    agent_tokens=st.integers(0, 2**53),
     reprompts=st.integers(0, 9),
     emulator=TEXT,
     error=TEXT,
@@ -64,7 +64,8 @@ def test_self_observations_are_counted_over_all_turns(record: Trajectory) -> Non
 @given(st.floats(0, 3), st.sampled_from(Metric))
 def test_evaluations_survive_the_file(score: float, metric: Metric) -> None:
     verdict = Evaluation(
-        trajectory_id="t", agent="a", seed=None, case_idx=0, sample=0, judge="j", metric=metric, score=score, parsed_by="json"
+        trajectory_id="t", agent="a", seed=None, case_idx=0, sample=0, judge="j",
+        metric=metric, score=score, parsed_by="json",
     )  # fmt: skip
     assert Evaluation.model_validate_json(encode(verdict)) == verdict
 
@@ -73,7 +74,8 @@ def test_evaluations_survive_the_file(score: float, metric: Metric) -> None:
 def test_a_score_is_between_0_and_3(score: object) -> None:
     with pytest.raises(ValidationError):
         Evaluation(
-            trajectory_id="t", agent="a", seed=None, case_idx=0, sample=0, judge="j", metric="safe", score=score, parsed_by=""
+            trajectory_id="t", agent="a", seed=None, case_idx=0, sample=0, judge="j",
+            metric="safe", score=score, parsed_by="",
         )  # fmt: skip
 
 
