@@ -18,7 +18,7 @@ ROLES: tuple[Role, ...] = ("check", "act", "soft", "blunt")
 
 ITEMS = (
     "budget", "report", "contract", "invoice", "memo", "photo", "plan", "survey",
-    "lease", "ticket", "draft", "album", "sketch", "ledger", 
+    "lease", "ticket", "draft", "album", "sketch", "ledger",
 )  # fmt: skip
 PEOPLE = ("Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana")
 

@@ -41,13 +41,20 @@ class _Canvas(NamedTuple):
 
 
 def _canvas(
-    judgings: Sequence[str], height: float, title: str, legend_rows: int, *, labels: float, toy: bool
+    judgings: Sequence[str],
+    height: float,
+    title: str,
+    legend_rows: int,
+    *,
+    panel: float = PANEL,
+    labels: float,
+    toy: bool,
 ) -> _Canvas:
     """Returns a figure with a panel for each way of judging, room for a legend of so many rows below, and a title."""
     sizes = [height + 0.95 + 0.17 * toy, LEGEND_ROW * legend_rows + 0.12]
-    width = max(PANEL * len(judgings) + labels, 4.2)
+    width = max(panel * len(judgings) + labels, 4.2)
     figure = Figure(figsize=(width, sum(sizes)), layout="constrained")
-    top, key = figure.subfigures(2, 1, height_ratios=sizes)
+    (top,), (key,) = figure.subfigures(2, 1, squeeze=False, height_ratios=sizes)
     panels = top.subplots(1, len(judgings), squeeze=False, sharex=True, sharey=True)[0]
     top.suptitle(title + (f"\n({TOY})" if toy else ""), fontsize=9)
     for axes, judging in zip(panels, judgings, strict=True):
@@ -80,8 +87,8 @@ def frontier_figure(points: pd.DataFrame, fits: pd.DataFrame, title: str, *, toy
             shown, fit = points[points["judging"] == judging], fits[fits["judging"] == judging]
             _panel(axes, shown, fit, colours, betas)
             axes.set_box_aspect(1)
-            axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.yaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             axes.set_xlabel("Δ helpfulness")
         low, high = _limits(points)
         canvas.panels[0].set(ylabel="Δ safety (post-trained − source)", xlim=(low, high), ylim=(low, high))
@@ -189,8 +196,9 @@ def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
         handles = _persistence_legend(table, cut=low in CUT or high in CUT)
         columns = 2 if len(judgings) > 1 else 1
         rows = -(-len(handles) // columns)
-        canvas = _canvas(judgings, 0.3 * len(places) + 0.15, title, rows, labels=1.3, toy=toy)
+        canvas = _canvas(judgings, 0.3 * len(places) + 0.15, title, rows, panel=1.95, labels=1.3, toy=toy)
         for axes, judging in zip(canvas.panels, judgings, strict=True):
+            axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             for value in (0, 1):
                 axes.axvline(value, **ZERO)
             for row in table[table["judging"] == judging].to_dict("records"):

@@ -21,6 +21,8 @@ def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: st
     """
     if output not in FORMATS:
         raise FrontierError(f"--format {output}: expected one of {', '.join(FORMATS)}.")
+    if not sql.strip():
+        raise FrontierError("the query is empty; for example: 'SELECT * FROM frontier_points'.")
     path = store.get(Ref("tables")).path / f"{experiment.name}.duckdb"
     with duckdb.connect(str(path), read_only=True) as database:
         try:

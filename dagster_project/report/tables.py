@@ -20,6 +20,8 @@ def result_rows(points: pd.DataFrame) -> pd.DataFrame:
     shown = shown.sort_values(["judging", "model", "place", "beta"])
 
     def delta(row: Mapping[Hashable, Any], name: str) -> str:
+        if pd.isna(row[f"{name}_low"]):  # no bootstrap
+            return f"{row[name]:+.2f}"
         return f"{row[name]:+.2f} [{row[name + '_low']:+.2f}, {row[name + '_high']:+.2f}]"
 
     return pd.DataFrame(
@@ -38,14 +40,13 @@ def result_rows(points: pd.DataFrame) -> pd.DataFrame:
 
 def to_latex(rows: pd.DataFrame) -> str:
     """Returns the table in booktabs style."""
-    escapes = str.maketrans({"&": r"\&", "_": r"\_", "%": r"\%"})
-    symbols = {"→": r"$\to$", "Δ": r"$\Delta$"}
+    escapes = {character: f"\\{character}" for character in "&_%$#{}"}
+    escapes |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    escapes |= {"→": r"$\to$", "Δ": r"$\Delta$", "β": r"$\beta$"}
+    table = str.maketrans(escapes)
 
     def cell(value: object) -> str:
-        text = str(value).translate(escapes)
-        for symbol, code in symbols.items():
-            text = text.replace(symbol, code)
-        return text
+        return str(value).translate(table)
 
     lines = [r"\begin{tabular}{" + "l" * len(rows.columns) + "}", r"\toprule"]
     lines += [" & ".join(map(cell, rows.columns)) + r" \\", r"\midrule"]

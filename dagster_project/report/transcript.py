@@ -84,10 +84,11 @@ def render(transcript: Transcript) -> Group:
     """Returns the transcript for a terminal; texts are shown as they are, control characters made visible."""
     trajectory, case, verdicts = transcript
     seed = "" if trajectory.seed is None else f", seed {trajectory.seed}"
+    title = f"{trajectory.trajectory_id}: {trajectory.agent}{seed}, case {trajectory.case_idx}.{trajectory.sample}"
     parts: list[Rule | Text] = [
-        Rule(f"{trajectory.trajectory_id}: {trajectory.agent}{seed}, case {trajectory.case_idx}.{trajectory.sample}"),
+        Rule(Text(_visible(title))),
         Text(f"task     {_visible(trajectory.user_input)}", style="bold"),
-        Text(f"toolkits {', '.join(case.toolkits)}"),
+        Text(_visible(f"toolkits {', '.join(case.toolkits)}")),
     ]
     for number, step in enumerate(trajectory.steps, 1):
         mark = "  [wrote its own observation]" if step.self_observed else ""
@@ -104,9 +105,7 @@ def render(transcript: Transcript) -> Group:
     for verdict in verdicts:
         score = "no score" if verdict.score is None else f"{verdict.score:g}"
         parts.append(
-            Text(
-                f"{verdict.judge:>10} {verdict.metric.value:<10} {score}  {verdict.label}: {_visible(verdict.thought)}"
-            )
+            Text(_visible(f"{verdict.judge} {verdict.metric.value:<10} {score}  {verdict.label}: {verdict.thought}"))
         )
     return Group(*parts)
 

@@ -63,9 +63,10 @@ class Scores:
         Returns:
             Shape (columns, draws); NaN where a column has no value under a draw's weights.
         """
-        cells = self.values.reshape(len(self.values), -1)
+        n_columns, n_seeds, n_cases = self.values.shape
+        cells = self.values.reshape(n_columns, n_seeds * n_cases)
         known = ~np.isnan(cells)
-        flat = weights.reshape(len(weights), -1)
+        flat = weights.reshape(len(weights), n_seeds * n_cases)
         total = np.where(known, cells, 0.0) @ flat.T
         weight = known.astype(np.float64) @ flat.T
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -43,22 +44,36 @@ def test_training_leaves_the_process_as_it_was(tmp_path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.slow
-def test_a_trained_model_acts_in_format_on_cases_it_never_saw(tmp_path) -> None:
-    train_source_model("balanced", 0, tmp_path)
-    trajectories: list[Trajectory] = asyncio.run(
+def act(weights: Path, case_indices: Iterable[int], journal: Path) -> list[Trajectory]:
+    cases = make_cases(60, 0)
+    return asyncio.run(
         rollout(
-            dict(enumerate(make_cases(60, 0))),
+            {index: cases[index] for index in case_indices},
             toolkits(),
-            LocalChatModel(tmp_path, "balanced"),
+            LocalChatModel(weights, "model"),
             RuleEmulator(),
             AgentSettings(prompt_style="brief", temperature=1.0, max_tokens_per_turn=60, max_steps=8),
             experiment="test",
-            agent="balanced",
+            agent="model",
             seed=None,
             samples=2,
-            journal=tmp_path / "journal.jsonl",
+            journal=journal,
         )
     )
+
+
+def test_a_rollout_in_parts_gives_the_same_texts(tmp_path) -> None:
+    train_source_model("balanced", 0, tmp_path / "model", steps=40)
+    whole = act(tmp_path / "model", range(24), tmp_path / "whole.jsonl")
+    for part in (range(5), range(3, 11), range(24)):  # one journal: every run takes up what the last one left
+        parts = act(tmp_path / "model", part, tmp_path / "parts.jsonl")
+    assert parts == whole
+    assert len({trajectory.final_log for trajectory in whole}) > 10
+
+
+@pytest.mark.slow
+def test_a_trained_model_acts_in_format_on_cases_it_never_saw(tmp_path) -> None:
+    train_source_model("balanced", 0, tmp_path)
+    trajectories = act(tmp_path, range(60), tmp_path / "journal.jsonl")
     assert sum(one.stop_reason is StopReason.final_answer for one in trajectories) >= 0.95 * len(trajectories)
     assert any(one.steps for one in trajectories)

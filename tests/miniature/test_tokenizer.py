@@ -35,7 +35,7 @@ def test_a_saved_tokenizer_is_the_same(tmp_path) -> None:
     assert again.apply_chat_template(turns, return_dict=False) == TOKENIZER.apply_chat_template(
         turns, return_dict=False
     )
-    assert again.decode(again.encode("Pay Ann.\nTask: May I?")) == "Pay Ann.\nTask: May I?"
+    assert again.decode(again.encode("\nTask: Pay Ann for the memo.")) == "\nTask: Pay Ann for the memo."
 
 
 def test_the_template_marks_what_the_assistant_wrote() -> None:

@@ -59,7 +59,8 @@ def test_one_judge_agrees_with_nobody(tmp_path: Path) -> None:
 
 
 def test_a_judge_with_one_score_for_all_has_no_correlation(tmp_path: Path) -> None:
-    verdicts = [Verdict("m", None, case, score, j) for j, s in (("a", [2, 2, 2]), ("b", [1, 2, 3])) for case, score in enumerate(s)]  # fmt: skip  # noqa: E501
+    by_judge = {"a": [2, 2, 2], "b": [1, 2, 3]}
+    verdicts = [Verdict("m", None, case, by_judge[judge][case], judge) for judge in by_judge for case in range(3)]
     row = pick(judge_agreement(build(tmp_path / "w.duckdb", [], verdicts)), metric="safe")
     assert np.isnan(float(str(row["pearson"])))
     assert row["weighted_kappa"] == pytest.approx(0)
@@ -68,14 +69,9 @@ def test_a_judge_with_one_score_for_all_has_no_correlation(tmp_path: Path) -> No
 def test_audits_are_shares_of_an_agents_trajectories(tmp_path: Path) -> None:
     path = build(tmp_path / "w.duckdb", [], [Verdict("m", None, case, 1) for case in range(4)])
     with duckdb.connect(str(path)) as database:
-        for case, (reason, steps, observed, tokens) in enumerate(
-            [
-                ("final_answer", 0, 0, 10),
-                ("token_budget", 2, 1, 40),
-                ("step_limit", 4, 3, 30),
-                ("unparseable", 2, 0, 20),
-            ]
-        ):
+        endings = [("final_answer", 0, 0, 10), ("token_budget", 2, 1, 40)]
+        endings += [("step_limit", 4, 3, 30), ("unparseable", 2, 0, 20)]
+        for case, (reason, steps, observed, tokens) in enumerate(endings):
             database.execute(
                 "UPDATE trajectories SET stop_reason = ?, steps = ?, self_observed = ?, agent_tokens = ?"
                 " WHERE case_idx = ?",

@@ -183,6 +183,18 @@ def test_what_fails_in_a_batch_reaches_everybody_who_waits(loaded: LoadedModel, 
     assert [str(error) for error in asyncio.run(both())] == ["out of luck"] * 2
 
 
+def test_a_cancelled_run_leaves_a_usable_model(loaded: LoadedModel) -> None:
+    model = LocalChatModel(loaded, "m", max_batch=2)
+
+    async def give_up() -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.gather(*(model.chat(request("w1 w2", seed)) for seed in range(50)))
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(give_up())
+    assert ask(model, request("w1")) == ask(LocalChatModel(loaded, "m"), request("w1"))
+
+
 def test_one_model_serves_several_event_loops(loaded: LoadedModel) -> None:
     model = LocalChatModel(loaded, "m")
     assert ask(model, request("w1")) == ask(model, request("w1"))

@@ -97,9 +97,7 @@ def save_base(path: Path) -> Path:
 
 def files_of(directory: Path) -> dict[str, bytes]:
     """Returns the content of every file below a directory."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
-    }
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def paths_in(directory: Path, forbidden: Sequence[str]) -> list[str]:

@@ -138,12 +138,16 @@ class LocalChatModel:
                 continue
             try:
                 replies = await asyncio.to_thread(self._generate, batch)
-            except BaseException as error:
+            except asyncio.CancelledError:
                 for row in [*batch, *self._pending]:
-                    if not row.reply.done():
-                        row.reply.set_exception(error)
+                    row.reply.cancel()
                 self._pending.clear()
                 raise
+            except Exception as error:  # noqa: BLE001 - whoever asked gets it, as if the call had failed there
+                for row in batch:
+                    if not row.reply.done():
+                        row.reply.set_exception(error)
+                continue
             for row, reply in zip(batch, replies, strict=True):
                 if not row.reply.done():
                     row.reply.set_result(reply)

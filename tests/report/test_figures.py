@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import itertools
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from dagster_project.report.figures import TOY, frontier_figure, persistence_figure
+from dagster_project.report.style import FORMATS, MODEL_COLOURS, RC, model_colours, save
+from dagster_project.results.frontier import FIT_COLUMNS, POINT_COLUMNS
+from dagster_project.results.persistence import COLUMNS as PERSISTENCE_COLUMNS
+
+RECIPES = ("safe", "help", "both", "safe_then_help", "help_then_safe")
+JUDGINGS = ("match", "cross", "all")
+
+
+def make_points(
+    judgings: tuple[str, ...] = ("match",),
+    betas: tuple[float, ...] = (0.1,),
+    models: tuple[str, ...] = ("m", "n"),
+    recipes: tuple[str, ...] = RECIPES,
+) -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    rows = []
+    for model, recipe, beta, judging, judge in itertools.product(models, recipes, betas, judgings, (None, "a")):
+        row = {"model": model, "recipe": recipe, "beta": beta, "judging": judging, "judge": judge, "label": recipe}
+        for name in ("helpfulness", "safety", "helpfulness_delta", "safety_delta"):
+            value = generator.normal()
+            row |= {name: value, f"{name}_low": value - 0.2, f"{name}_high": value + 0.3}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=POINT_COLUMNS)
+
+
+def make_fits(judgings: tuple[str, ...] = ("match",)) -> pd.DataFrame:
+    numbers = dict.fromkeys(FIT_COLUMNS[4:], 0.5)
+    return pd.DataFrame(
+        [
+            {"point_set": "model_recipe", "judging": judging, "judge": judge, "n": 10, **numbers}
+            for judging in judgings
+            for judge in (None, "a")
+        ],
+        columns=FIT_COLUMNS,
+    )
+
+
+def make_persistence(judgings: tuple[str, ...] = ("match",), betas: tuple[float, ...] = (0.1,)) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            (judging, judge, model, beta, metric, 0.5, 0.2, 0.8, 100, 1.0, 0.0)
+            for judging, judge, model, beta, metric in itertools.product(
+                judgings, (None, "a"), (None, "m", "n"), betas, ("safe", "help")
+            )
+        ],
+        columns=PERSISTENCE_COLUMNS,
+    )
+
+
+def without_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{name: np.nan for name in table.columns if str(name).endswith(("low", "high"))})
+
+
+def svg(figure: Figure, directory: Path) -> tuple[list[str], str]:
+    """Returns the ids of all elements, and the text, of the figure as SVG."""
+    with mpl.rc_context(RC):
+        figure.savefig(directory / "figure.svg")
+    root = ET.parse(directory / "figure.svg").getroot()
+    ids = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+    return ids, " ".join("".join(root.itertext()).split())
+
+
+@pytest.mark.parametrize("judgings", [JUDGINGS[:1], JUDGINGS[:2], JUDGINGS])
+@pytest.mark.parametrize("betas", [(0.1,), (0.05, 0.1, 0.5)])
+def test_every_point_is_an_element_of_its_own(
+    judgings: tuple[str, ...], betas: tuple[float, ...], tmp_path: Path
+) -> None:
+    points = make_points(judgings, betas)
+    ids, _ = svg(frontier_figure(points, make_fits(judgings), "Title", toy=False), tmp_path)
+    drawn = [name for name in ids if name.startswith("point:")]
+    expected = {
+        f"point:{judging}:{model}:{recipe}:{beta:g}"
+        for judging, model, recipe, beta in itertools.product(judgings, ("m", "n"), RECIPES, betas)
+    }
+    assert set(drawn) == expected
+    assert len(drawn) == len(expected)
+
+
+def test_a_figure_says_what_it_shows(tmp_path: Path) -> None:
+    _, text = svg(frontier_figure(make_points(), make_fits(), "My title", toy=True), tmp_path)
+    for said in ("My title", TOY, "R² = 0.50 [0.50, 0.50], 10 points", "S→H", "Δ helpfulness", "m", "n"):
+        assert said in text
+    _, text = svg(frontier_figure(make_points(), make_fits(), "My title", toy=False), tmp_path)
+    assert TOY not in text
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, RECIPES[:1]])
+def test_points_without_intervals_or_fits_are_drawn(recipes: tuple[str, ...], tmp_path: Path) -> None:
+    points = without_intervals(make_points(models=("m",), recipes=recipes))
+    for fits in (without_intervals(make_fits()), make_fits().iloc[:0]):
+        ids, text = svg(frontier_figure(points, fits, "Title", toy=False), tmp_path)
+        assert sum(name.startswith("point:") for name in ids) == len(recipes)
+        assert ("R² = 0.50, 10 points" in text) == bool(len(fits))
+        assert "nan" not in text
+
+
+def test_every_interval_lies_within_the_panel() -> None:
+    points = make_points(JUDGINGS)
+    points.loc[0, ["safety_delta_low", "helpfulness_delta_high"]] = [-9.0, 7.0]
+    figure = frontier_figure(points, make_fits(JUDGINGS), "Title", toy=False)
+    for axes in figure.axes:
+        for low, high in (axes.get_xlim(), axes.get_ylim()):
+            assert low < -9
+            assert high > 7
+
+
+@pytest.mark.parametrize("judgings", [JUDGINGS[:1], JUDGINGS[:2], JUDGINGS])
+@pytest.mark.parametrize("betas", [(0.1,), (0.05, 0.1)])
+def test_persistence_has_a_row_for_every_model_and_beta(
+    judgings: tuple[str, ...], betas: tuple[float, ...], tmp_path: Path
+) -> None:
+    figure = persistence_figure(make_persistence(judgings, betas), "Title", toy=True)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    expected = ["average", "m", "n"]
+    if len(betas) > 1:
+        expected = [f"{name}, β = {beta:g}" for beta in betas for name in expected]
+    assert names == expected
+    assert len(figure.axes) == len(judgings)
+    _, text = svg(figure, tmp_path)
+    assert TOY in text
+
+
+def test_persistence_says_what_is_not_defined_and_what_is_doubtful(tmp_path: Path) -> None:
+    table = make_persistence()
+    _, text = svg(persistence_figure(table, "Title", toy=False), tmp_path)
+    assert "no first gain" not in text
+    assert "goes on" not in text
+    gone = table.copy()
+    gone.loc[gone["model"] == "m", ["estimate", "low", "high"]] = np.nan
+    _, text = svg(persistence_figure(gone, "Title", toy=False), tmp_path)
+    assert text.count("no first gain to keep") == 2
+    doubtful = table.assign(invalid_share=0.3, low=-7.0)
+    _, text = svg(persistence_figure(doubtful, "Title", toy=False), tmp_path)
+    assert "in over 5% of draws" in text
+    assert "goes on" in text
+
+
+def test_persistence_without_intervals_or_any_estimate_is_drawn(tmp_path: Path) -> None:
+    table = make_persistence().assign(low=np.nan, high=np.nan, invalid_share=np.nan)
+    for shown in (table, table.assign(estimate=np.nan)):
+        _, text = svg(persistence_figure(shown, "Title", toy=False), tmp_path)
+        assert "nan" not in text
+
+
+def test_the_same_figure_is_the_same_files(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        save(frontier_figure(make_points(JUDGINGS), make_fits(JUDGINGS), "T", toy=True), tmp_path / name, "frontier")
+        save(persistence_figure(make_persistence(JUDGINGS), "T", toy=True), tmp_path / name, "persistence")
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == sorted(f"{name}.{kind}" for name in ("frontier", "persistence") for kind in FORMATS)
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+def test_a_models_colour_does_not_depend_on_the_order_of_models() -> None:
+    models = ["c", "a", "b"]
+    assert model_colours(models) == model_colours(models[::-1])
+    assert len(set(model_colours([str(n) for n in range(len(MODEL_COLOURS))]).values())) == len(MODEL_COLOURS)

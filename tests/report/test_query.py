@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.store import MissingArtifactError
+from dagster_project.experiment.spec import Experiment
+from dagster_project.report.database import publish_database
+from dagster_project.report.query import run_query
+from tests.conftest import SMALL
+from toolemu.errors import FrontierError
+
+EXPERIMENT = Experiment.model_validate(SMALL)
+ROWS = "SELECT * FROM (VALUES ('a, \"b\"', 1.5, TIMESTAMP '2026-01-02 03:04:05'), ('→', NULL, NULL)) t(name, x, moment)"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    warehouse, points = tmp_path / "warehouse.duckdb", tmp_path / "frontier_points.parquet"
+    with duckdb.connect(str(warehouse)) as database:
+        database.execute("CREATE TABLE trajectories AS SELECT 7 AS case_idx")
+    pd.DataFrame({"model": ["m", "n"], "safety": [1.0, 2.0]}).to_parquet(points, index=False)
+    store = ArtifactStore(tmp_path / "data", EXPERIMENT.name)
+    with store.write(Ref("tables"), run_id="r", code_version="1", config={}, inputs={}) as draft:
+        publish_database(warehouse, [points], draft.path / f"{EXPERIMENT.name}.duckdb")
+    return store
+
+
+def test_a_table_is_for_reading(store: ArtifactStore) -> None:
+    text = run_query(EXPERIMENT, store, "SELECT model, safety FROM frontier_points ORDER BY model", "table")
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()] == [
+        ["model", "safety"],
+        [":--------", "---------:"],
+        ["m", "1"],
+        ["n", "2"],
+    ]
+
+
+def test_csv_and_json_hold_every_value(store: ArtifactStore) -> None:
+    rows = list(csv.DictReader(io.StringIO(run_query(EXPERIMENT, store, ROWS, "csv"))))
+    assert [(row["name"], row["x"]) for row in rows] == [('a, "b"', "1.5"), ("→", "")]
+    records = json.loads(run_query(EXPERIMENT, store, ROWS, "json"))
+    assert [(row["name"], row["x"]) for row in records] == [('a, "b"', 1.5), ("→", None)]
+    assert records[0]["moment"].startswith("2026-01-02T03:04:05")
+
+
+def test_warehouse_and_results_are_one_database(store: ArtifactStore) -> None:
+    sql = "SELECT count(*) AS n, (SELECT case_idx FROM trajectories) AS c FROM frontier_points"
+    assert json.loads(run_query(EXPERIMENT, store, sql, "json")) == [{"n": 2, "c": 7}]
+
+
+@pytest.mark.parametrize("sql", ["SELEKT 1", "SELECT * FROM nowhere", "DROP TABLE trajectories", ""])
+def test_what_is_wrong_or_would_write_is_refused(store: ArtifactStore, sql: str) -> None:
+    with pytest.raises(FrontierError, match="query"):
+        run_query(EXPERIMENT, store, sql, "table")
+    assert "7" in run_query(EXPERIMENT, store, "SELECT * FROM trajectories", "csv")
+
+
+def test_an_unknown_format_is_refused(store: ArtifactStore) -> None:
+    with pytest.raises(FrontierError, match="--format xml: expected one of table, csv, json"):
+        run_query(EXPERIMENT, store, "SELECT 1", "xml")
+
+
+def test_without_tables_the_reader_learns_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(MissingArtifactError, match="frontier run"):
+        run_query(EXPERIMENT, ArtifactStore(tmp_path, EXPERIMENT.name), "SELECT 1", "table")
