@@ -1,0 +1,168 @@
+"""Dagster's UI in a real browser, on a fresh home: materialise a partition, backfill a seed, look at the figure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.conftest import Lab, make_lab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+WORKSPACE = """
+load_from:
+  - python_module: {module_name: dagster_project.definitions, attribute: experiment, location_name: small}
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium"),
+]
+
+
+class Served(NamedTuple):
+    """A lab whose UI is being served, and where."""
+
+    lab: Lab
+    url: str
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    lab = make_lab(tmp_path / "lab")
+    (lab.directory / "home").mkdir()
+    (lab.directory / "workspace.yaml").write_text(WORKSPACE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dagster = Path(sys.executable).parent / "dagster"
+    log = (lab.directory / "ui.log").open("wb")
+    process = subprocess.Popen(
+        [dagster, "dev", "-w", "workspace.yaml", "-p", str(port)],
+        cwd=lab.directory,
+        env={**lab.environment, "FRONTIER_EXPERIMENT": "small.yaml"},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: answers(f"{url}/server_info"), 120, "the web server")
+        yield Served(lab, url)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        log.close()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.add_init_script("localStorage.setItem('communityNux', '1')")
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def wait_for(happened: Callable[[], bool], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"{what} did not come within {seconds:.0f} s"
+        time.sleep(0.5)
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Saves a screenshot for people to look at, where one is asked for."""
+    folder = os.environ.get("FRONTIER_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def launch(page: Page, url: str, asset: str, keys: dict[str, str | None]) -> None:
+    """Launches partitions of an asset as a user does; a key of None takes all of its dimension."""
+    page.goto(f"{url}/assets/small/{asset}?view=partitions")
+    page.get_by_role("button", name="Materialize…").click()
+    dialog = page.get_by_role("dialog").first
+    dialog.get_by_text("Partition selection").wait_for()
+    for position, key in reversed(list(enumerate(keys.values()))):
+        if key is None:
+            dialog.get_by_role("button", name="All", exact=True).nth(position).click()
+        else:
+            dialog.get_by_text("Select a partition or create one").nth(position).click()
+            page.locator(".bp5-popover, [class*=popover]").last.get_by_text(key, exact=True).first.click()
+            page.keyboard.press("Escape")
+    screenshot(page, f"launch_{asset}")
+    dialog.get_by_role("button", name="Launch").last.click()
+
+
+def made(lab: Lab, asset: str) -> set[str]:
+    folder = lab.directory / "data" / "small" / asset
+    return {path.parent.relative_to(folder).as_posix() for path in folder.rglob("manifest.json")}
+
+
+def test_a_partition_and_a_seed_are_made_from_the_page(served: Served, page: Page) -> None:
+    lab, url = served
+    page.goto(f"{url}/asset-groups")
+    page.get_by_text("collect", exact=True).first.wait_for()
+    page.keyboard.press("Alt+E")
+    page.get_by_text("source_models").first.wait_for()
+    screenshot(page, "graph")
+
+    launch(page, url, "agent_specs", {"agent": "eager:safe:strict:0.1", "seed": "0"})
+    wait_for(lambda: len(made(lab, "agent_specs")) == 1, 120, "the partition")
+    assert made(lab, "agent_specs") == {"agent=eager:safe:strict:0.1/seed=0"}
+
+    launch(page, url, "agent_specs", {"agent": None, "seed": "1"})
+    wait_for(lambda: len(made(lab, "agent_specs")) == 4, 240, "the seed's backfill")
+    assert {place.split("/")[1] for place in made(lab, "agent_specs") if not place.startswith("agent=eager:safe:")} == {
+        "seed=1"
+    }
+    page.goto(f"{url}/assets/small/agent_specs?view=partitions")
+    page.get_by_text("eager:help:strict:0.1").first.wait_for()
+    screenshot(page, "partitions")
+
+
+def test_the_figure_shows_in_the_metadata_after_a_run(served: Served, page: Page) -> None:
+    lab, url = served
+    lab.frontier("run", "small.yaml")
+    page.goto(f"{url}/assets/small/figures")
+    page.get_by_text("[Show Markdown]").first.click()
+    image = page.get_by_role("dialog").locator("img").first
+    image.wait_for()
+    assert image.evaluate("image => image.naturalWidth") > 300
+    screenshot(page, "figure")
+    page.goto(f"{url}/runs")
+    page.get_by_text("Success").first.wait_for()
+    screenshot(page, "runs")
