@@ -121,8 +121,8 @@ def launch(page: Page, url: str, asset: str, keys: dict[str, str | None]) -> Non
             dialog.get_by_role("button", name="All", exact=True).nth(position).click()
         else:
             dialog.get_by_text("Select a partition or create one").nth(position).click()
-            page.locator(".bp5-popover, [class*=popover]").last.get_by_text(key, exact=True).first.click()
-            page.keyboard.press("Escape")
+            page.get_by_role("menuitem").filter(has=page.get_by_text(key, exact=True)).first.click()
+            dialog.get_by_text("Launch runs to materialize").click()  # closes the list
     screenshot(page, f"launch_{asset}")
     dialog.get_by_role("button", name="Launch").last.click()
 
