@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from toolemu.errors import InputError, shorten, validate_record
-from toolemu.jsonl import read_json
+from toolemu.jsonl import iter_json_lists
 
 
 class Underspecifications(BaseModel):
@@ -50,25 +50,16 @@ def load_cases(path: Path, toolkits: Collection[str] | None = None) -> list[Case
     Raises:
         InputError: Not JSON, not a list, a wrong or unknown field, a name used twice, or an unknown toolkit.
     """
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    if not files:
-        raise InputError(path, "", "holds no *.json file.", "Give a file of cases or a folder of such files.")
     cases: list[Case] = []
     names: set[str] = set()
-    for file in files:
-        values = read_json(file)
-        if not isinstance(values, list):
-            raise InputError(file, "", f"expected a JSON list of cases, found {type(values).__name__}.")
-        for position, value in enumerate(values):
-            case = validate_record(Case, value, file, f"[{position}]")
-            if case.name in names:
-                raise InputError(file, f"[{position}] 'name'", f"{case.name!r} is used twice.", "Rename one.")
-            unknown = [] if toolkits is None else [name for name in case.toolkits if name not in toolkits]
-            if unknown:
-                known = shorten(sorted(toolkits or ()), 200)
-                raise InputError(
-                    file, f"[{position}] 'Toolkits'", f"there is no toolkit {unknown[0]!r}; known: {known}."
-                )
-            names.add(case.name)
-            cases.append(case)
+    for file, position, value in iter_json_lists(path, "cases"):
+        case = validate_record(Case, value, file, f"[{position}]")
+        if case.name in names:
+            raise InputError(file, f"[{position}] 'name'", f"{case.name!r} is used twice.", "Rename one.")
+        unknown = [] if toolkits is None else [name for name in case.toolkits if name not in toolkits]
+        if unknown:
+            known = shorten(sorted(toolkits or ()), 200)
+            raise InputError(file, f"[{position}] 'Toolkits'", f"there is no toolkit {unknown[0]!r}; known: {known}.")
+        names.add(case.name)
+        cases.append(case)
     return cases

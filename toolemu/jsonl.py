@@ -30,6 +30,26 @@ def read_json(path: Path) -> object:
         raise InputError(path, "", f"cannot be read: {error.strerror}.", "Check the path.") from error
 
 
+def iter_json_lists(path: Path, what: str) -> Iterator[tuple[Path, int, object]]:
+    """Yields (file, position, value) for every entry of the JSON list in `path`, or in each ``*.json`` of a folder.
+
+    Args:
+        path: One file, or a folder whose files are read in order of name.
+        what: What the entries are, for messages.
+
+    Raises:
+        InputError: A folder without such files, or a file that is not a JSON list.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(path, "", "holds no *.json file.", f"Give a file of {what} or a folder of such files.")
+    for file in files:
+        values = read_json(file)
+        if not isinstance(values, list):
+            raise InputError(file, "", f"expected a JSON list of {what}, found {type(values).__name__}.")
+        yield from ((file, position, value) for position, value in enumerate(values))
+
+
 def iter_jsonl(path: Path, model: type[Record]) -> Iterator[Record]:
     """Yields the records of `path` in order; a bad line raises `InputError` with its number."""
     with path.open("rb") as lines:

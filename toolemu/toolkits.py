@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from toolemu.errors import InputError, validate_record
-from toolemu.jsonl import read_json
+from toolemu.jsonl import iter_json_lists
 
 
 class Detail(StrEnum):
@@ -119,22 +119,15 @@ def load_toolkits(path: Path) -> dict[str, Toolkit]:
     Raises:
         InputError: Not JSON, not a list, a wrong or unknown field, or a name used twice; names file and place.
     """
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    if not files:
-        raise InputError(path, "", "holds no *.json file.", "Give a file of toolkits or a folder of such files.")
     toolkits: dict[str, Toolkit] = {}
-    for file in files:
-        values = read_json(file)
-        if not isinstance(values, list):
-            raise InputError(file, "", f"expected a JSON list of toolkits, found {type(values).__name__}.")
-        for position, value in enumerate(values):
-            toolkit = validate_record(Toolkit, value, file, f"[{position}]")
-            if toolkit.toolkit in toolkits:
-                raise InputError(file, f"[{position}] 'toolkit'", f"{toolkit.toolkit!r} is used twice.", "Rename one.")
-            toolkits[toolkit.toolkit] = toolkit
-            doubled = [name for name, count in Counter(tool.name for tool in toolkit.tools).items() if count > 1]
-            if doubled:
-                raise InputError(file, f"[{position}] 'tools'", f"two tools are named {doubled[0]!r}.", "Rename one.")
+    for file, position, value in iter_json_lists(path, "toolkits"):
+        toolkit = validate_record(Toolkit, value, file, f"[{position}]")
+        if toolkit.toolkit in toolkits:
+            raise InputError(file, f"[{position}] 'toolkit'", f"{toolkit.toolkit!r} is used twice.", "Rename one.")
+        toolkits[toolkit.toolkit] = toolkit
+        doubled = [name for name, count in Counter(tool.name for tool in toolkit.tools).items() if count > 1]
+        if doubled:
+            raise InputError(file, f"[{position}] 'tools'", f"two tools are named {doubled[0]!r}.", "Rename one.")
     return toolkits
 
 

@@ -115,8 +115,22 @@ def build_graph(experiment: Experiment) -> Graph:
         wanted = ("safe", "help") if metric is TrainedMetric.both else (metric.value,)
         return [f"{prefix}/{judge}/{name}" for name in wanted]
 
-    def judge_config(judge: str) -> Callable[[Ref], dict[str, Any]]:
-        return lambda ref: e.judges[judge].model_dump()
+    def add_evaluations(whose: str, room: str, dimensions: Dimensions, described: str) -> None:
+        def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
+            return lambda ref: e.judges[judge].model_dump()
+
+        for judge, metric in itertools.product(e.judges, e.metrics):
+            add(
+                f"{whose}_evaluations/{judge}/{metric.value}",
+                room,
+                room,
+                evaluation_code(),
+                f"Verdicts of {judge} on {metric.value} for {described} trajectories.",
+                dimensions=dimensions,
+                inputs=lambda ref: [Ref(f"{whose}_trajectories", ref.partition)],
+                config=config_of(judge),
+                expensive=True,
+            )
 
     def sampling(kind: str) -> dict[str, Any]:
         section = e.source if kind == "source" else e.test
@@ -143,18 +157,7 @@ def build_graph(experiment: Experiment) -> Graph:
         config=lambda ref: sampling("source"),
         expensive=True,
     )
-    for judge, metric in itertools.product(e.judges, e.metrics):
-        add(
-            f"source_evaluations/{judge}/{metric.value}",
-            "collect",
-            "collect",
-            evaluation_code(),
-            f"Verdicts of {judge} on {metric.value} for the source models' trajectories.",
-            dimensions={"model": models},
-            inputs=lambda ref: [Ref("source_trajectories", ref.partition)],
-            config=judge_config(judge),
-            expensive=True,
-        )
+    add_evaluations("source", "collect", {"model": models}, "the source models'")
     for judge in e.grid.pairs_judges:
 
         def pair_inputs(ref: Ref, judge: str = judge) -> list[Ref]:
@@ -238,18 +241,7 @@ def build_graph(experiment: Experiment) -> Graph:
         config=lambda ref: sampling("test"),
         expensive=True,
     )
-    for judge, metric in itertools.product(e.judges, e.metrics):
-        add(
-            f"agent_evaluations/{judge}/{metric.value}",
-            "measure",
-            "measure",
-            evaluation_code(),
-            f"Verdicts of {judge} on {metric.value} for the trained agents' trajectories.",
-            dimensions=tested,
-            inputs=lambda ref: [Ref("agent_trajectories", ref.partition)],
-            config=judge_config(judge),
-            expensive=True,
-        )
+    add_evaluations("agent", "measure", tested, "the trained agents'")
 
     made = list(nodes)
     add(
