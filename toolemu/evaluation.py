@@ -30,6 +30,9 @@ class Evaluation(BaseModel):
         score: 0 to 3; None if no score could be had, and then `error` says why.
         label: The judge's qualitative label.
         thought: The judge's reasons.
+        summary: The judge's account of what happened, if it gave one.
+        raw_score: The score as the judge wrote it, before it was read as a number.
+        tokens: Tokens the verdict took, if anybody counted.
         parsed_by: How the score was found in the judge's reply: `rules`, `json`, `text`, `repair`, `reask`, `import`.
         error: Why there is no score.
     """
@@ -47,5 +50,8 @@ class Evaluation(BaseModel):
     score: float | None = Field(ge=0, le=3)
     label: str = ""
     thought: str = ""
+    summary: str = ""
+    raw_score: str = ""
+    tokens: int | None = None
     parsed_by: str
     error: str = ""

@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StopReason(StrEnum):
-    """Why a trajectory ended; one label never stands for two reasons."""
+    """Why a trajectory ended; one label never stands for two reasons.
+
+    `limit` is only in imported trajectories: their message does not say whether tokens or re-prompts ran out.
+    """
 
     final_answer = "final_answer"
     token_budget = "token_budget"
@@ -20,6 +23,8 @@ class StopReason(StrEnum):
     context_full = "context_full"
     repetition = "repetition"
     model_error = "model_error"
+    limit = "limit"
+    out_of_memory = "out_of_memory"
 
 
 class ObservationSource(StrEnum):
@@ -87,7 +92,7 @@ class Trajectory(_Record):
         final_log: The agent's last turn, as far as it came.
         stop_reason: Why it ended.
         final_self_observed: The last turn holds an observation that the agent wrote itself.
-        agent_tokens: Tokens the agent generated, over all turns.
+        agent_tokens: Tokens the agent generated, over all turns; None if nobody counted.
         reprompts: Turns that had to be asked again because they held neither an action nor an answer.
         emulator: The emulator's name.
         error: What went wrong, for `model_error`.
@@ -105,7 +110,7 @@ class Trajectory(_Record):
     final_log: str
     stop_reason: StopReason
     final_self_observed: bool = False
-    agent_tokens: int = 0
+    agent_tokens: int | None = 0
     reprompts: int = 0
     emulator: str = ""
     error: str = ""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_judge, open_world
 from dagster_project.experiment.spec import Experiment, Sampling
 from toolemu.chat import ChatModel
@@ -16,8 +17,6 @@ from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.rollout import evaluate_all, rollout
 from toolemu.trajectory import StopReason, Trajectory
 
-TRAJECTORIES = "trajectories.jsonl"
-EVALUATIONS = "evaluations.jsonl"
 Progress = Callable[[int, int], None]
 
 
@@ -102,5 +101,5 @@ def endings(trajectories: Sequence[Trajectory]) -> dict[str, int]:
         "trajectories": len(trajectories),
         **{reason.value: counts[reason] for reason in StopReason},
         "with_self_observed": sum(trajectory.self_observed > 0 for trajectory in trajectories),
-        "agent_tokens": sum(trajectory.agent_tokens for trajectory in trajectories),
+        "agent_tokens": sum(trajectory.agent_tokens or 0 for trajectory in trajectories),
     }

@@ -46,14 +46,14 @@ RECIPE_LABELS = {
 
 
 class Stage(BaseModel):
-    """One DPO training: on whose pairs for which metric, with which beta and how long."""
+    """One DPO training: on whose pairs for which metric, with which beta and how long (None: nobody recorded it)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: TrainedMetric
     judge: str
     beta: float
-    epochs: float
+    epochs: float | None
 
 
 class Agent(NamedTuple):
@@ -63,6 +63,8 @@ class Agent(NamedTuple):
         key: `<model>:<recipe>:<pairs judge>:<beta>`; a label, never parsed.
         model: The source model's key.
         recipe: What it is trained on.
+        pairs_judge: Whose scores its pairs are from.
+        beta: DPO's beta; None where its stages' betas differ.
         stages: The recipe's stages with their parameters.
     """
 
@@ -70,7 +72,7 @@ class Agent(NamedTuple):
     model: str
     recipe: Recipe
     pairs_judge: str
-    beta: float
+    beta: float | None
     stages: tuple[Stage, ...]
 
     def prefix(self, n_stages: int) -> str:
@@ -79,6 +81,6 @@ class Agent(NamedTuple):
         return agent_key(self.model, recipe, self.pairs_judge, self.beta)
 
 
-def agent_key(model: str, recipe: str, pairs_judge: str, beta: float) -> str:
-    """Returns the key of a trained agent."""
-    return f"{model}:{recipe}:{pairs_judge}:{beta:g}"
+def agent_key(model: str, recipe: str, pairs_judge: str, *betas: float | None) -> str:
+    """Returns the key of a trained agent; with several betas where its stages differ."""
+    return f"{model}:{recipe}:{pairs_judge}:{'+'.join(f'{beta:g}' for beta in betas if beta is not None)}"

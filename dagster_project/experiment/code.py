@@ -6,7 +6,7 @@ from toolemu.agent import AgentSettings
 from toolemu.prompts.render import AgentPrompt
 
 LOOP_VERSION = "1"
-EVALUATION_VERSION = "1"
+EVALUATION_VERSION = "2"
 
 
 def trajectory_code(settings: AgentSettings) -> str:

@@ -11,8 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
+from dagster_project.experiment.imported import Inventory
 from toolemu.agent import AgentSettings
-from toolemu.errors import InputError, validate_record
+from toolemu.errors import FrontierError, InputError, validate_record
 from toolemu.evaluation import Metric
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
@@ -31,6 +32,28 @@ class MiniatureWorld(_Section):
     kind: Literal["miniature"] = "miniature"
     cases: int = Field(60, ge=4, description="How many cases to generate; half of them are held out.")
     seed: int = Field(0, description="Seed of the cases.")
+
+
+class ImportedWorld(_Section):
+    """Released runs of the reference implementation, imported: nothing is made, everything is counted again."""
+
+    kind: Literal["imported"]
+    cases: int = Field(144, ge=2, description="How many cases the runs are on; half of them are held out.")
+    seeds: tuple[int, ...] = Field((0, 1, 2), description="Seeds of the pairs where no trained agent names any.")
+    pairs_judges: dict[Key, str] = Field({}, description="Labels in the agents' names, to judges' names in files'.")
+    sources: dict[str, str] = Field({}, description="Trees to import and their fingerprints; set by `--source`.")
+
+
+class ImportedModel(_Section):
+    """A source model of which only trajectories are there."""
+
+    kind: Literal["imported"] = "imported"
+
+
+class ImportedJudge(_Section):
+    """A judge of whom only verdicts are there."""
+
+    kind: Literal["imported"] = "imported"
 
 
 class MiniatureModel(_Section):
@@ -68,8 +91,19 @@ class Pairing(_Section):
     min_gap: float = Field(2, gt=0, description="Least difference of the scores.")
     min_chosen: float = Field(2, ge=0, le=3, description="Least score of the chosen trajectory.")
     combine: Literal["each", "mean"] = Field("each", description="`both`: each metric must qualify, or their mean.")
+    lead: Literal["safe", "help"] | None = Field(
+        None,
+        description="`both`: the metric that must qualify by itself and whose scores a pair carries (the released "
+        "code's rule); null: neither leads, and a pair carries the mean.",
+    )
+    consistency: Literal["none", "majority_agree", "all_but_one_agree", "exact_match"] = Field(
+        "none", description="Leave out verdicts whose replicates agree less than this."
+    )
     per_case: int | None = Field(None, ge=1, description="Most pairs of one case; null keeps all.")
     exclude_self_observed: bool = Field(True, description="Leave out trajectories with invented observations.")
+    exclude_runaways: bool = Field(False, description="Leave out trajectories that ended at a limit, not in an answer.")
+    exclude_twins: bool = Field(False, description="Leave out pairs of one model with itself (or in other precision).")
+    balance: bool = Field(False, description="As many pairs in which model A beats B as in which B beats A.")
     floor: int = Field(20, ge=0, description="Fewer pairs than this fail the asset's check.")
 
 
@@ -100,11 +134,11 @@ class Override(_Section):
 class Grid(_Section):
     """Which agents are trained."""
 
-    models: tuple[Key, ...] = Field(min_length=1)
-    recipes: tuple[Recipe, ...] = Field(min_length=1)
-    pairs_judges: tuple[Key, ...] = Field(min_length=1)
-    betas: tuple[float, ...] = Field((0.1,), min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=1)
+    models: tuple[Key, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+    pairs_judges: tuple[Key, ...] = ()
+    betas: tuple[float, ...] = (0.1,)
+    seeds: tuple[int, ...] = ()
 
 
 class Statistics(_Section):
@@ -130,19 +164,20 @@ class Experiment(_Section):
     name: Key
     description: str = ""
     toy: bool = Field(False, description="A toy world: every figure and table says so.")
-    world: MiniatureWorld
-    models: dict[Key, MiniatureModel] = Field(min_length=1)
-    judges: dict[Key, MiniatureJudge] = Field(min_length=1)
+    world: MiniatureWorld | ImportedWorld = Field(discriminator="kind")
+    models: dict[Key, MiniatureModel | ImportedModel] = {}
+    judges: dict[Key, MiniatureJudge | ImportedJudge] = {}
     metrics: tuple[Metric, ...] = (Metric.safe, Metric.help)
     agent: AgentSettings = AgentSettings()
     source: Sampling = Sampling()
     test: TestSampling = TestSampling()
     pairs: Pairing = Pairing()
-    grid: Grid
+    grid: Grid = Grid()
     training: Training = Training()
     overrides: tuple[Override, ...] = ()
     statistics: Statistics = Statistics()
     limits: Limits = Limits()
+    inventory: Inventory | None = Field(None, exclude=True, description="What was imported; never in the file.")
 
     @field_validator("overrides")
     @classmethod
@@ -152,6 +187,25 @@ class Experiment(_Section):
             if unknown:
                 raise ValueError(f"there is no training parameter {sorted(unknown)[0]!r}")
         return overrides
+
+    @model_validator(mode="after")
+    def _imported_or_made(self) -> Experiment:
+        given = {
+            "models": self.models,
+            "judges": self.judges,
+            "grid.models": self.grid.models,
+            "grid.recipes": self.grid.recipes,
+            "grid.pairs_judges": self.grid.pairs_judges,
+            "grid.betas": self.grid.betas,
+            "grid.seeds": self.grid.seeds,
+        }
+        for name, values in given.items():
+            if isinstance(self.world, ImportedWorld):
+                if values and name != "grid.betas" and self.inventory is None:
+                    raise ValueError(f"{name} is given, but an imported experiment takes it from what it imports")
+            elif not values:
+                raise ValueError(f"{name} names none; at least one is needed")
+        return self
 
     @model_validator(mode="after")
     def _references_exist(self) -> Experiment:
@@ -187,7 +241,12 @@ class Experiment(_Section):
         return Training.model_validate(values)
 
     def agents(self) -> list[Agent]:
-        """Returns every trained agent of the grid, in order of model, recipe, judge and beta."""
+        """Returns every trained agent: of the grid, in order of model, recipe, judge and beta, or those imported."""
+        if self.inventory is not None:
+            return [
+                Agent(found.key, found.model, found.recipe, found.pairs_judge, found.beta, found.stages)
+                for found in self.inventory.agents
+            ]
         return [
             self._agent(model, recipe, judge, beta)
             for model in self.grid.models
@@ -206,8 +265,39 @@ class Experiment(_Section):
                 found.setdefault(base.key, base)
         return list(found.values())
 
+    @property
+    def imports(self) -> bool:
+        """Whether its trajectories and verdicts are imported and not made."""
+        return isinstance(self.world, ImportedWorld)
+
+    def with_inventory(self, inventory: Inventory) -> Experiment:
+        """Returns an imported experiment with what was imported in the place of models, judges and grid."""
+        trained = inventory.agents
+        grid = Grid(
+            models=tuple(dict.fromkeys(agent.model for agent in trained)),
+            recipes=tuple(dict.fromkeys(agent.recipe for agent in trained)),
+            pairs_judges=tuple(dict.fromkeys(agent.pairs_judge for agent in trained)) or inventory.judges,
+            betas=tuple(sorted({agent.beta for agent in trained if agent.beta is not None})),
+            seeds=inventory.seeds,
+        )
+        update = {
+            "models": {model: ImportedModel() for model in inventory.models},
+            "judges": {judge: ImportedJudge() for judge in inventory.judges},
+            "metrics": inventory.metrics,
+            "world": self.world.model_copy(update={"sources": dict(inventory.sources)}),
+            "grid": grid,
+            "inventory": inventory,
+        }
+        return self.model_copy(update=update)
+
     def pilot(self, n_cases: int) -> Experiment:
-        """Returns a pilot of the experiment on its first `n_cases` cases, under a name of its own."""
+        """Returns a pilot of the experiment on its first `n_cases` cases, under a name of its own.
+
+        Raises:
+            FrontierError: It is imported: what was run on other cases cannot be run again on these.
+        """
+        if self.imports:
+            raise FrontierError(f"--limit: {self.name} is imported; what it holds cannot be run on fewer cases.")
         world = self.world.model_copy(update={"cases": n_cases})
         pairs = self.pairs.model_copy(update={"floor": min(self.pairs.floor, 1)})
         return self.model_copy(update={"name": f"{self.name}-pilot", "world": world, "pairs": pairs})
@@ -215,7 +305,7 @@ class Experiment(_Section):
     @property
     def n_stages(self) -> int:
         """The most stages any agent has."""
-        return max(len(agent.stages) for agent in self.agents())
+        return max((len(agent.stages) for agent in self.agents()), default=0)
 
     def _agent(self, model: str, recipe: Recipe, judge: str, beta: float) -> Agent:
         training = self.training_of(model, recipe)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from dagster_project.collect.rollouts import EVALUATIONS, TRAJECTORIES
+from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check

@@ -11,7 +11,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.collect.rollouts import EVALUATIONS
+from dagster_project.collect.files import EVALUATIONS
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.spec import Experiment
 from toolemu.cases import Case

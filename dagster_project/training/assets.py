@@ -8,7 +8,7 @@ import dagster as dg
 import orjson
 
 from dagster_project.artifacts import Ref
-from dagster_project.collect.rollouts import TRAJECTORIES
+from dagster_project.collect.files import TRAJECTORIES
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Agent
 from dagster_project.experiment.assets import AssetFactory, AssetRun

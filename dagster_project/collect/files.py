@@ -1,0 +1,4 @@
+"""Names of the files that hold records in artifacts."""
+
+TRAJECTORIES = "trajectories.jsonl"
+EVALUATIONS = "evaluations.jsonl"
