@@ -13,6 +13,7 @@ from rich.console import Console
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.graph import Graph, build_graph
 from dagster_project.experiment.spec import Experiment, data_root, load_experiment
+from dagster_project.published.opening import open_experiment
 from toolemu.errors import FrontierError
 
 app = typer.Typer(
@@ -32,7 +33,9 @@ ExperimentArgument = Annotated[
 
 def _open(name: str) -> tuple[Experiment, Graph, ArtifactStore]:
     experiment = load_experiment(name)
-    return experiment, build_graph(experiment), ArtifactStore(data_root(), experiment.name)
+    store = ArtifactStore(data_root(), experiment.name)
+    experiment = open_experiment(experiment, store)
+    return experiment, build_graph(experiment), store
 
 
 @app.command()
@@ -73,6 +76,7 @@ def plan(
 @app.command()
 def run(
     name: ExperimentArgument,
+    source: Annotated[list[Path] | None, typer.Option(help="A tree or archive to import; repeat for several.")] = None,
     select: Annotated[list[str] | None, typer.Option(help="Only these assets, and what they still need.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
     limit: Annotated[int | None, typer.Option(min=4, help="A pilot of its own on this many cases.")] = None,
@@ -89,7 +93,9 @@ def run(
     if processes is not None:
         limits = experiment.limits.model_copy(update={"processes": processes})
         experiment = experiment.model_copy(update={"limits": limits})
-    done = run_experiment(experiment, out, select=select or (), seeds=seed or (), update=update, fresh=fresh)
+    done = run_experiment(
+        experiment, out, sources=source or (), select=select or (), seeds=seed or (), update=update, fresh=fresh
+    )
     if not done:
         raise typer.Exit(1)
 

@@ -13,17 +13,21 @@ from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, data_root, load_experiment
 from dagster_project.measure import assets as measure
 from dagster_project.preferences import assets as preferences
+from dagster_project.published import assets as published
+from dagster_project.published.opening import open_experiment
 from dagster_project.report import assets as report
 from dagster_project.results import assets as results
 from dagster_project.training import assets as training
 
-ROOMS = (collect, preferences, training, measure, results, report)
+MADE = (collect, preferences, training, measure, results, report)
+IMPORTED = (published, preferences, results, report)
 
 
 def build_definitions(experiment: Experiment) -> dg.Definitions:
     """Returns the Dagster definitions of one experiment."""
     factory = AssetFactory(build_graph(experiment), ArtifactStore(data_root(), experiment.name))
-    return dg.Definitions(assets=[asset for room in ROOMS for asset in room.build(factory)])
+    rooms = IMPORTED if experiment.imports else MADE
+    return dg.Definitions(assets=[asset for room in rooms for asset in room.build(factory)])
 
 
 def __getattr__(name: str) -> dg.Definitions:
@@ -33,6 +37,5 @@ def __getattr__(name: str) -> dg.Definitions:
     """
     if name.startswith("_"):
         raise AttributeError(name)
-    return build_definitions(
-        load_experiment(os.environ.get("FRONTIER_EXPERIMENT", "") if name == "experiment" else name)
-    )
+    experiment = load_experiment(os.environ.get("FRONTIER_EXPERIMENT", "") if name == "experiment" else name)
+    return build_definitions(open_experiment(experiment, ArtifactStore(data_root(), experiment.name)))

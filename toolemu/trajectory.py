@@ -27,6 +27,10 @@ class StopReason(StrEnum):
     out_of_memory = "out_of_memory"
 
 
+RUNAWAYS = (StopReason.limit, StopReason.token_budget, StopReason.step_limit, StopReason.repetition)
+"""Endings of trajectories that went on until something stopped them."""
+
+
 class ObservationSource(StrEnum):
     """Who wrote an observation: the emulator, or the check of the call against its specification."""
 

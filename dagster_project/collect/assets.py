@@ -6,7 +6,7 @@ import dagster as dg
 
 from dagster_project.collect.factories import Rollout, evaluations_asset, trajectories_asset
 from dagster_project.collect.rollouts import Identity
-from dagster_project.collect.world import make_source_model, open_world
+from dagster_project.collect.world import make_source_model
 from dagster_project.experiment.assets import AssetFactory, AssetRun
 
 
@@ -18,7 +18,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         run.draft.metrics.update(make_source_model(spec, run.draft.path, run.progress))
 
     def plan(run: AssetRun) -> Rollout:
-        n_cases = len(open_world(run.experiment).cases)
+        n_cases = run.experiment.world.cases
         identity = Identity(run.ref.key("model"), None)
         return Rollout(identity, run.input("source_models"), range(n_cases), run.experiment.source)
 

@@ -47,6 +47,8 @@ class AssetRun:
         ref: The partition.
         draft: Where its files, counts and metrics go.
         inputs: What it reads; every one goes into the manifest.
+        log: Writes a line into Dagster's log.
+        report: Tells Dagster of a partition of another asset that this run has made.
         metadata: Shown in Dagster's UI.
         checks: The results of the asset's checks.
     """
@@ -57,6 +59,7 @@ class AssetRun:
     draft: Draft
     inputs: Mapping[Ref, Artifact]
     log: Callable[[str], None]
+    report: Callable[[dg.AssetMaterialization], None]
     metadata: dict[str, Any] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     _logged: float = field(default_factory=time.monotonic)
@@ -161,7 +164,7 @@ class AssetFactory:
             selected = [node for key, node in by_key.items() if key in context.selected_asset_keys]
             partition = partition_of(nodes[0], context.partition_key if context.has_partition_key else None)
             run_id = context.run.run_id
-            with self._open(selected, partition, run_id, context.log.info) as runs:
+            with self._open(selected, partition, run_id, context) as runs:
                 compute(runs)
                 for run in runs.values():
                     failed = [check for check in run.checks if check.blocking and not check.passed]
@@ -176,7 +179,7 @@ class AssetFactory:
 
     @contextmanager
     def _open(
-        self, nodes: Sequence[Node], partition: tuple[tuple[str, str], ...], run_id: str, log: Callable[[str], None]
+        self, nodes: Sequence[Node], partition: tuple[tuple[str, str], ...], run_id: str, context: dg.AssetExecutionContext
     ) -> Iterator[dict[str, AssetRun]]:
         with ExitStack() as drafts:
             runs = {}
@@ -190,7 +193,9 @@ class AssetFactory:
                         ref, run_id=run_id, code_version=node.code_version, config=node.config(ref), inputs=entries
                     )
                 )
-                runs[node.name] = AssetRun(ref, self.experiment, self.store, draft, inputs, log)
+                runs[node.name] = AssetRun(
+                    ref, self.experiment, self.store, draft, inputs, context.log.info, context.log_event
+                )
             yield runs
 
     def _result(self, run: AssetRun) -> dg.MaterializeResult[Any]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from dagster_project.artifacts import Ref
 from dagster_project.experiment.agents import Agent, TrainedMetric
-from dagster_project.experiment.spec import Experiment
+from dagster_project.experiment.code import evaluation_code, trajectory_code
+from dagster_project.experiment.spec import Experiment, ImportedWorld
 
 Dimensions = Mapping[str, tuple[str, ...]]
 
@@ -33,6 +34,8 @@ class Node:
         config: What decides a partition's result besides code and inputs.
         description: For people.
         partial: Takes those of its inputs that are there; other assets need all of theirs.
+        made_by: The asset whose run makes this one's partitions, too; None for its own.
+        present: The only partitions there are, where not every combination of keys is one.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Node:
     config: Callable[[Ref], dict[str, Any]]
     description: str
     partial: bool = False
+    made_by: str | None = None
+    present: frozenset[tuple[str, ...]] | None = None
 
     def refs(self) -> list[Ref]:
         """Returns every partition of the asset."""
@@ -52,6 +57,7 @@ class Node:
         return [
             Ref(self.name, tuple(zip(names, keys, strict=True)))
             for keys in itertools.product(*(self.dimensions[name] for name in names))
+            if self.present is None or keys in self.present
         ]
 
 
@@ -70,32 +76,29 @@ class Graph:
 
 CODE_VERSIONS = {
     "source_models": "1",
+    "imported_runs": "1",
     "trajectories": "1",
     "evaluations": "1",
-    "preference_pairs": "1",
+    "preference_pairs": "2",
     "agent_specs": "1",
     "adapters": "1",
     "merged_models": "1",
-    "warehouse": "1",
-    "results": "1",
-    "report": "1",
+    "warehouse": "2",
+    "results": "2",
+    "report": "2",
 }
+IMPORT = "imported_runs"
 
 
-def build_graph(experiment: Experiment) -> Graph:
-    """Returns the graph of an experiment."""
-    from dagster_project.experiment.code import evaluation_code, trajectory_code
+class _Builder:
+    """Collects nodes; what it is told, it puts into a `Node` with defaults."""
 
-    e = experiment
-    agents = agents_by_key(e)
-    models = tuple(e.models)
-    seeds = tuple(str(seed) for seed in e.grid.seeds)
-    all_agents = tuple(agent.key for agent in e.agents())
-    trained_metrics = tuple(dict.fromkeys(stage.metric.value for agent in e.agents() for stage in agent.stages))
-    tested = {"agent": all_agents, "seed": seeds}
-    nodes: list[Node] = []
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.nodes: list[Node] = []
 
     def add(
+        self,
         name: str,
         group: str,
         run: str,
@@ -107,36 +110,90 @@ def build_graph(experiment: Experiment) -> Graph:
         config: Callable[[Ref], dict[str, Any]] = lambda ref: {},
         expensive: bool = False,
         partial: bool = False,
+        made_by: str | None = None,
+        present: Iterable[tuple[str, ...]] | None = None,
     ) -> None:
-        node = Node(name, group, run, dimensions or {}, version, expensive, inputs, config, description, partial)
-        nodes.append(node)
-
-    def verdicts(prefix: str, judge: str, metric: TrainedMetric) -> list[str]:
-        wanted = ("safe", "help") if metric is TrainedMetric.both else (metric.value,)
-        return [f"{prefix}/{judge}/{name}" for name in wanted]
-
-    def add_evaluations(whose: str, room: str, dimensions: Dimensions, described: str) -> None:
-        def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
-            return lambda ref: e.judges[judge].model_dump()
-
-        for judge, metric in itertools.product(e.judges, e.metrics):
-            add(
-                f"{whose}_evaluations/{judge}/{metric.value}",
-                room,
-                room,
-                evaluation_code(),
-                f"Verdicts of {judge} on {metric.value} for {described} trajectories.",
-                dimensions=dimensions,
-                inputs=lambda ref: [Ref(f"{whose}_trajectories", ref.partition)],
-                config=config_of(judge),
-                expensive=True,
+        there = None if present is None else frozenset(present)
+        self.nodes.append(
+            Node(
+                name,
+                group,
+                run,
+                dimensions or {},
+                version,
+                expensive,
+                inputs,
+                config,
+                description,
+                partial,
+                made_by,
+                there,
             )
+        )
 
-    def sampling(kind: str) -> dict[str, Any]:
-        section = e.source if kind == "source" else e.test
-        return {"world": e.world.model_dump(), "agent": e.agent.model_dump(), **section.model_dump()}
+    def present(self, asset: str) -> set[Ref]:
+        """Returns the partitions of an asset that was added."""
+        return {ref for node in self.nodes if node.name == asset for ref in node.refs()}
 
-    add(
+
+def build_graph(experiment: Experiment) -> Graph:
+    """Returns the graph of an experiment; of an imported one that was not imported yet, without its partitions."""
+    builder = _Builder(experiment)
+    if experiment.imports:
+        _add_imported(builder)
+    else:
+        _add_collected(builder)
+        _add_trained(builder)
+        _add_measured(builder)
+    _add_results(builder)
+    return Graph(experiment, {node.name: node for node in builder.nodes})
+
+
+def _add_imported(builder: _Builder) -> None:
+    """Adds the import, the partitions it makes, and pairs of what it brings."""
+    e, inventory = builder.experiment, builder.experiment.inventory
+    world = e.world
+    assert isinstance(world, ImportedWorld)
+    builder.add(
+        IMPORT,
+        "published",
+        "import",
+        CODE_VERSIONS[IMPORT],
+        "Released runs, read and checked; its run makes every partition of trajectories and evaluations.",
+        config=lambda ref: world.model_dump(),
+    )
+    if inventory is None:
+        return
+    for asset, keys in inventory.partitions.items():
+        kind = asset.split("/")[0]
+        whose = "the source models'" if kind.startswith("source") else "the trained agents'"
+        what = "Trajectories" if kind.endswith("trajectories") else f"Verdicts of {asset.partition('/')[2]} on"
+        names = ("model",) if kind.startswith("source") else ("agent", "seed")
+        builder.add(
+            asset,
+            "published",
+            IMPORT,
+            CODE_VERSIONS["trajectories" if kind.endswith("trajectories") else "evaluations"],
+            f"{what}{' of' if what == 'Trajectories' else ''} {whose}, imported.",
+            dimensions={name: tuple(dict.fromkeys(key[place] for key in keys)) for place, name in enumerate(names)},
+            inputs=_judged if kind.endswith("evaluations") else lambda ref: [],
+            made_by=IMPORT,
+            present=keys,
+        )
+    trained = {agent.model for agent in inventory.agents}
+    if set(inventory.source_models) - trained:  # the released code's pairs come from more models than it trained
+        _add_pairs(builder, inventory.source_models, tuple(str(seed) for seed in inventory.seeds or world.seeds))
+
+
+def _judged(ref: Ref) -> list[Ref]:
+    """Returns the trajectories that a partition of evaluations is about."""
+    return [Ref(f"{ref.asset.split('_')[0]}_trajectories", ref.partition)]
+
+
+def _add_collected(builder: _Builder) -> None:
+    """Adds source models, what they do, what judges say of it, and pairs."""
+    e, models = builder.experiment, tuple(builder.experiment.models)
+    builder.add(
         "source_models",
         "collect",
         "collect",
@@ -146,7 +203,7 @@ def build_graph(experiment: Experiment) -> Graph:
         config=lambda ref: e.models[ref.key("model")].model_dump(),
         expensive=True,
     )
-    add(
+    builder.add(
         "source_trajectories",
         "collect",
         "collect",
@@ -154,28 +211,74 @@ def build_graph(experiment: Experiment) -> Graph:
         "Every source model on every case.",
         dimensions={"model": models},
         inputs=lambda ref: [Ref("source_models", ref.partition)],
-        config=lambda ref: sampling("source"),
+        config=lambda ref: _sampling(e, "source"),
         expensive=True,
     )
-    add_evaluations("source", "collect", {"model": models}, "the source models'")
+    _add_evaluations(builder, "source", "collect", {"model": models}, "the source models'")
+    _add_pairs(builder, models, tuple(str(seed) for seed in e.grid.seeds))
+
+
+def _sampling(e: Experiment, kind: str) -> dict[str, Any]:
+    section = e.source if kind == "source" else e.test
+    return {"world": e.world.model_dump(), "agent": e.agent.model_dump(), **section.model_dump()}
+
+
+def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimensions, described: str) -> None:
+    e = builder.experiment
+
+    def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
+        return lambda ref: e.judges[judge].model_dump()
+
+    for judge, metric in itertools.product(e.judges, e.metrics):
+        builder.add(
+            f"{whose}_evaluations/{judge}/{metric.value}",
+            room,
+            room,
+            evaluation_code(),
+            f"Verdicts of {judge} on {metric.value} for {described} trajectories.",
+            dimensions=dimensions,
+            inputs=_judged,
+            config=config_of(judge),
+            expensive=True,
+        )
+
+
+def _add_pairs(builder: _Builder, models: tuple[str, ...], seeds: tuple[str, ...]) -> None:
+    e = builder.experiment
+    trained = tuple(dict.fromkeys(stage.metric.value for agent in e.agents() for stage in agent.stages))
     for judge in e.grid.pairs_judges:
 
         def pair_inputs(ref: Ref, judge: str = judge) -> list[Ref]:
-            assets = [*verdicts("source_evaluations", judge, TrainedMetric(ref.key("metric"))), "source_trajectories"]
-            return [Ref.of(asset, model=model) for asset in assets for model in models]
+            metric = TrainedMetric(ref.key("metric"))
+            wanted = ("safe", "help") if metric is TrainedMetric.both else (metric.value,)
+            assets = [*(f"source_evaluations/{judge}/{name}" for name in wanted), "source_trajectories"]
+            found = [Ref.of(asset, model=model) for asset in assets for model in models]
+            return [ref for ref in found if ref in there]
 
-        add(
+        there = {
+            ref
+            for node in builder.nodes
+            if node.name.startswith(("source_evaluations", "source_trajectories"))
+            for ref in node.refs()
+        }
+        builder.add(
             f"preference_pairs/{judge}",
             "preferences",
             "pairs",
             CODE_VERSIONS["preference_pairs"],
             f"Pairs of trajectories of one training case, chosen and rejected by {judge}'s scores.",
-            dimensions={"metric": trained_metrics, "seed": seeds},
+            dimensions={"metric": trained or tuple(TrainedMetric), "seed": seeds},
             inputs=pair_inputs,
             config=lambda ref: e.pairs.model_dump(),
         )
 
-    add(
+
+def _add_trained(builder: _Builder) -> None:
+    """Adds every stage's adapters and merged models."""
+    e = builder.experiment
+    agents, models = agents_by_key(e), tuple(e.models)
+    seeds = tuple(str(seed) for seed in e.grid.seeds)
+    builder.add(
         "agent_specs",
         "training",
         "specs",
@@ -202,7 +305,7 @@ def build_graph(experiment: Experiment) -> Graph:
             trajectories = [Ref.of("source_trajectories", model=model) for model in models]
             return [Ref("agent_specs", ref.partition), base(ref), pairs, *trajectories]
 
-        add(
+        builder.add(
             f"stage_{stage}/adapters",
             "training",
             f"train_{stage}",
@@ -216,7 +319,7 @@ def build_graph(experiment: Experiment) -> Graph:
         def merge_inputs(ref: Ref, stage: int = stage, base: Callable[[Ref], Ref] = base_of) -> list[Ref]:
             return [Ref(f"stage_{stage}/adapters", ref.partition), base(ref)]
 
-        add(
+        builder.add(
             f"stage_{stage}/merged_models",
             "training",
             f"train_{stage}",
@@ -227,10 +330,20 @@ def build_graph(experiment: Experiment) -> Graph:
             expensive=True,
         )
 
+
+def _add_measured(builder: _Builder) -> None:
+    """Adds what trained agents do on held-out cases, and what judges say of it."""
+    e = builder.experiment
+    agents = agents_by_key(e)
+    tested = {
+        "agent": tuple(agent.key for agent in e.agents()),
+        "seed": tuple(str(seed) for seed in e.grid.seeds),
+    }
+
     def tested_model(ref: Ref) -> list[Ref]:
         return [Ref(f"stage_{len(agents[ref.key('agent')].stages)}/merged_models", ref.partition)]
 
-    add(
+    builder.add(
         "agent_trajectories",
         "measure",
         "measure",
@@ -238,13 +351,27 @@ def build_graph(experiment: Experiment) -> Graph:
         "Every trained agent on its seed's held-out cases.",
         dimensions=tested,
         inputs=tested_model,
-        config=lambda ref: sampling("test"),
+        config=lambda ref: _sampling(e, "test"),
         expensive=True,
     )
-    add_evaluations("agent", "measure", tested, "the trained agents'")
+    _add_evaluations(builder, "agent", "measure", tested, "the trained agents'")
 
-    made = list(nodes)
-    add(
+
+RESULTS = {
+    "scores": "Mean scores of every agent, seed, judge and metric; trained agents against their source models.",
+    "frontier": "Deltas over the source models, and the line through them, on every set of points.",
+    "persistence": "The share of the first stage's gain that survives the second.",
+    "judge_agreement": "How far judges agree with each other, with themselves, and their metrics with one another.",
+    "audits": "How trajectories ended and what was invented, per agent, and what is left without those.",
+    "mixed_effects": "The trainings' effects in one model of all scores, with cases and source models as random.",
+}
+"""The result assets, all computed from the warehouse alone."""
+
+
+def _add_results(builder: _Builder) -> None:
+    """Adds the warehouse and everything after it."""
+    e, made = builder.experiment, list(builder.nodes)
+    builder.add(
         "warehouse",
         "results",
         "results",
@@ -258,40 +385,40 @@ def build_graph(experiment: Experiment) -> Graph:
     def reads(*names: str) -> Callable[[Ref], list[Ref]]:
         return lambda ref: [Ref(name) for name in names]
 
-    statistics = lambda ref: e.statistics.model_dump()  # noqa: E731
-    for name, sources, description in (
-        ("scores", ("warehouse",), "Mean scores of every agent, seed, judge and metric."),
-        ("frontier", ("warehouse",), "Deltas over the source models, and the line through them."),
-        ("persistence", ("warehouse",), "The share of the first stage's gain that survives the second."),
-        ("judge_agreement", ("warehouse",), "How far the judges agree on the same trajectories."),
-        ("audits", ("warehouse",), "How trajectories ended, per agent: out of format, invented observations."),
-    ):
-        add(
-            name, "results", "results", CODE_VERSIONS["results"], description, inputs=reads(*sources), config=statistics
+    for name, description in RESULTS.items():
+        builder.add(
+            name,
+            "results",
+            "results",
+            CODE_VERSIONS["results"],
+            description,
+            inputs=reads("warehouse"),
+            config=lambda ref: e.statistics.model_dump(),
         )
-    add(
-        "figures",
-        "report",
-        "results",
-        CODE_VERSIONS["report"],
-        "The frontier, for people: SVG, PDF and PNG.",
-        inputs=reads("frontier", "persistence"),
-        config=lambda ref: {"toy": e.toy},
-    )
-    add(
+    builder.add(
         "tables",
         "report",
         "results",
         CODE_VERSIONS["report"],
-        "The result table as text, Markdown and LaTeX.",
-        inputs=reads("scores", "frontier", "persistence", "judge_agreement", "audits", "warehouse"),
+        "The result tables as text, Markdown and LaTeX, and everything in one DuckDB file.",
+        inputs=reads("warehouse", *RESULTS),
         config=lambda ref: {"toy": e.toy},
     )
-    return Graph(experiment, {node.name: node for node in nodes})
+    builder.add(
+        "figures",
+        "report",
+        "results",
+        CODE_VERSIONS["report"],
+        "The figures, for people: SVG, PDF and PNG.",
+        inputs=reads("warehouse", *RESULTS),
+        config=lambda ref: {"toy": e.toy},
+    )
 
 
 def agents_by_key(experiment: Experiment) -> dict[str, Agent]:
     """Returns every agent that is trained, those that exist only as a first stage included."""
+    if experiment.imports:
+        return {agent.key: agent for agent in experiment.agents()}
     stages: Iterable[int] = range(1, experiment.n_stages + 1)
     agents = {agent.key: agent for stage in stages for agent in experiment.stage_agents(stage)}
     return {**agents, **{agent.key: agent for agent in experiment.agents()}}

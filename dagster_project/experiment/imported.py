@@ -30,7 +30,6 @@ class Inventory(BaseModel):
     """What was imported.
 
     Attributes:
-        sources: Name and fingerprint of every tree, in order.
         models: Source models, those included of which only trained agents were found.
         judges: Everybody who judged, and every judge of training pairs.
         metrics: What was judged.
@@ -41,7 +40,6 @@ class Inventory(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sources: Mapping[str, str]
     models: tuple[str, ...]
     judges: tuple[str, ...]
     metrics: tuple[Metric, ...]

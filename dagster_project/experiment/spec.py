@@ -41,7 +41,8 @@ class ImportedWorld(_Section):
     cases: int = Field(144, ge=2, description="How many cases the runs are on; half of them are held out.")
     seeds: tuple[int, ...] = Field((0, 1, 2), description="Seeds of the pairs where no trained agent names any.")
     pairs_judges: dict[Key, str] = Field({}, description="Labels in the agents' names, to judges' names in files'.")
-    sources: dict[str, str] = Field({}, description="Trees to import and their fingerprints; set by `--source`.")
+    paths: tuple[Path, ...] = Field((), exclude=True, description="Trees or archives to import; or give --source.")
+    sources: dict[str, str] = Field({}, description="The trees' names and fingerprints; computed, never in the file.")
 
 
 class ImportedModel(_Section):
@@ -284,7 +285,6 @@ class Experiment(_Section):
             "models": {model: ImportedModel() for model in inventory.models},
             "judges": {judge: ImportedJudge() for judge in inventory.judges},
             "metrics": inventory.metrics,
-            "world": self.world.model_copy(update={"sources": dict(inventory.sources)}),
             "grid": grid,
             "inventory": inventory,
         }

@@ -6,7 +6,6 @@ import dagster as dg
 
 from dagster_project.collect.factories import Rollout, evaluations_asset, trajectories_asset
 from dagster_project.collect.rollouts import Identity
-from dagster_project.collect.world import open_world
 from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.splits import split_cases
 
@@ -16,7 +15,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
 
     def plan(run: AssetRun) -> Rollout:
         seed = int(run.ref.key("seed"))
-        n_cases = len(open_world(run.experiment).cases)
+        n_cases = run.experiment.world.cases
         test = run.experiment.test
         cases = range(n_cases) if test.split == "all" else split_cases(n_cases, seed).test
         (weights,) = (artifact.path for artifact in run.inputs.values())

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.lineage import LineageRow
-from dagster_project.collect.world import open_world
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import Plan, State, expected_seconds, states
@@ -26,11 +25,10 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
     Raises:
         FrontierError: The world cannot be opened, or the disk is nearly full.
     """
-    world = open_world(experiment)
     trained = len(experiment.agents()) * len(experiment.grid.seeds)
     partitions = sum(len(node.refs()) for node in graph.nodes.values())
     yield f"{experiment.name}: {experiment.description}"
-    yield f"  {len(world.cases)} cases, {len(world.toolkits)} toolkits, {len(experiment.models)} source models"
+    yield f"  {experiment.world.cases} cases, {len(experiment.models)} source models"
     yield f"  {trained} trained agents: {', '.join(recipe.value for recipe in experiment.grid.recipes)}"
     yield f"  judges: {', '.join(experiment.judges)}; metrics: {', '.join(experiment.metrics)}"
     yield f"  {len(graph.nodes)} assets, {partitions} partitions, in {store.base}"
@@ -115,7 +113,9 @@ def point_refs(graph: Graph, point: str) -> list[Ref]:
         if all(
             not asked or asked == str(own)
             for asked, own in zip(
-                fields, (agent.model, agent.recipe.value, agent.pairs_judge, f"{agent.beta:g}"), strict=False
+                fields,
+                (agent.model, agent.recipe.value, agent.pairs_judge, agent.key.rpartition(":")[2]),
+                strict=False,
             )
         )
     ]
@@ -130,7 +130,9 @@ def point_refs(graph: Graph, point: str) -> list[Ref]:
         for verdict in verdicts
     ]
     models = dict.fromkeys(agent.model for agent in agents)
-    return trained + [Ref.of(f"source_evaluations/{verdict}", model=model) for model in models for verdict in verdicts]
+    source = [Ref.of(f"source_evaluations/{verdict}", model=model) for model in models for verdict in verdicts]
+    there = {ref for node in graph.nodes.values() for ref in node.refs()}
+    return [ref for ref in trained + source if ref in there]
 
 
 def lineage_table(rows: Sequence[LineageRow]) -> Table:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -16,10 +17,21 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.experiment.graph import Graph, build_graph
-from dagster_project.experiment.spec import Experiment, data_root
-from dagster_project.operations.runner import Outcome, Worker, run_plan
-from dagster_project.operations.state import Plan, RunUnit, expected_seconds, make_plan, states
+from dagster_project.experiment.graph import IMPORT, Graph, build_graph
+from dagster_project.experiment.spec import Experiment, ImportedWorld, data_root
+from dagster_project.operations.runner import Outcome, Worker, open_workers, run_plan
+from dagster_project.operations.state import (
+    PartitionState,
+    Plan,
+    RunUnit,
+    State,
+    expected_seconds,
+    make_plan,
+    states,
+)
+from dagster_project.published.importer import PROBLEMS
+from dagster_project.published.opening import open_experiment
+from dagster_project.published.problems import KINDS
 from dagster_project.report.figures import JUDGING_TITLES
 from dagster_project.report.tables import result_rows
 from toolemu.errors import FrontierError
@@ -32,6 +44,7 @@ def run_experiment(
     experiment: Experiment,
     out: Console,
     *,
+    sources: Sequence[Path] = (),
     select: Collection[str] = (),
     seeds: Collection[int] = (),
     update: bool = False,
@@ -42,39 +55,102 @@ def run_experiment(
     Raises:
         FrontierError: Another run of the experiment is under way, or an option names what is not there.
     """
-    graph, store = build_graph(experiment), ArtifactStore(data_root(), experiment.name)
+    store = ArtifactStore(data_root(), experiment.name)
     store.base.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(store.root / f".{experiment.name}.run.lock", timeout=3):
             if fresh and any(store.base.iterdir()):
                 out.print(f"--fresh: deleting {store.base}", markup=False)
                 shutil.rmtree(store.base)
-            return _run(graph, store, out, select, seeds, update)
+            opened = open_experiment(experiment, store, sources)
+            return _run(opened, store, out, Wanted(select, seeds, update))
     except Timeout:
         raise FrontierError(f"Another `frontier run {experiment.name}` is under way on {store.base}.") from None
 
 
-def _run(
-    graph: Graph, store: ArtifactStore, out: Console, select: Collection[str], seeds: Collection[int], update: bool
-) -> bool:
+def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wanted) -> bool:
+    graph = build_graph(experiment)
     current = states(graph, store)
-    plan = make_plan(graph, current, select=select, seeds=seeds, update=update)
-    name = graph.experiment.name
-    outcome = Outcome()
-    if plan.units:
+    importing = experiment.imports and current[Ref(IMPORT)].state is not State.done
+    # What an import brings decides what there is to make after it.
+    plan = make_plan(graph, current, select=[IMPORT]) if importing else wanted.plan(graph, current)
+    if not plan.units:
+        out.print(f"{experiment.name}: nothing to do, all {len(current)} partitions are there.")
+        return _finish(graph, store, out, plan, current, Outcome())
+    with open_workers(experiment, len(plan.units) + importing) as workers:
         from dagster_project.operations.instance import fail_orphaned_runs, open_instance
 
         orphans = fail_orphaned_runs(open_instance())
         if orphans:
             out.print(f"{orphans} runs of an earlier process that died are marked as failed; resuming.")
+        if importing:
+            outcome = _make(workers, graph, store, out, plan, f"{experiment.name}: importing {_sources(experiment)}.")
+            if outcome.failed:
+                return _finish(graph, store, out, plan, current, outcome)
+            _tell_import(store, out)
+            graph = build_graph(open_experiment(experiment, store))
+            current = states(graph, store)
+            plan = wanted.plan(graph, current)
         partitions = sum(len(unit.refs) for unit in plan.units)
-        out.print(f"{name}: {partitions} of {len(current)} partitions to make, in {len(plan.units)} runs.")
-        started = time.monotonic()
-        with ProgressView(graph, store, plan, out) as view:
-            outcome = run_plan(graph.experiment, plan, view.show)
-        out.print(f"{len(outcome.done)} runs in {_minutes(time.monotonic() - started)}.")
-    else:
-        out.print(f"{name}: nothing to do, all {len(current)} partitions are there.")
+        head = f"{experiment.name}: {partitions} of {len(current)} partitions to make, in {len(plan.units)} runs."
+        outcome = _make(workers, graph, store, out, plan, head)
+    return _finish(graph, store, out, plan, current, outcome)
+
+
+class Wanted(NamedTuple):
+    """What the command line asks to be made."""
+
+    select: Collection[str]
+    seeds: Collection[int]
+    update: bool
+
+    def plan(self, graph: Graph, current: dict[Ref, PartitionState]) -> Plan:
+        """Returns the plan for it."""
+        return make_plan(graph, current, select=self.select, seeds=self.seeds, update=self.update)
+
+
+def _make(
+    workers: list[Worker], graph: Graph, store: ArtifactStore, out: Console, plan: Plan, head: str
+) -> Outcome:
+    out.print(head, markup=False, highlight=False)
+    started = time.monotonic()
+    with ProgressView(graph, store, plan, out) as view:
+        outcome = run_plan(workers, graph.experiment, plan, view.show)
+    out.print(f"{len(outcome.done)} runs in {_minutes(time.monotonic() - started)}.")
+    return outcome
+
+
+def _sources(experiment: Experiment) -> str:
+    assert isinstance(experiment.world, ImportedWorld)
+    return ", ".join(str(path) for path in experiment.world.paths) or "nothing"
+
+
+def _tell_import(store: ArtifactStore, out: Console) -> None:
+    """Says what an import brought and what it did not."""
+    artifact = store.get(Ref(IMPORT))
+    counts = artifact.manifest.counts
+    out.print(
+        f"imported {counts['trajectories']:,} trajectories and {counts['evaluations']:,} verdicts "
+        f"from {counts['files']:,} files ({counts['megabytes']:,} MB), {counts['partitions']} partitions."
+    )
+    kinds = {kind: counts.get(f"problem_{kind}", 0) for kind in KINDS}
+    for kind, count in kinds.items():
+        if count:
+            out.print(Text(f"  {count:>6}  {KINDS[kind]}"))
+    if counts["errors"]:
+        path = _shown(artifact.path / PROBLEMS)
+        out.print(Text(f"{counts['errors']} findings kept something out; every one, with file and line: {path}", "red"))
+
+
+def _finish(
+    graph: Graph,
+    store: ArtifactStore,
+    out: Console,
+    plan: Plan,
+    current: dict[Ref, PartitionState],
+    outcome: Outcome,
+) -> bool:
+    name = graph.experiment.name
     for unit, reason in outcome.failed.items():
         out.print(Text(f"failed: {unit.label}: {reason}", style="red"))
     if outcome.skipped:

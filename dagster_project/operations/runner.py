@@ -25,6 +25,7 @@ class Worker:
 
     process: BaseProcess
     connection: Connection
+    experiment: Experiment | None = None
     ready: bool = False
     unit: RunUnit | None = None
     since: float = 0.0
@@ -43,34 +44,34 @@ class Outcome:
 Watcher = Callable[[Outcome, list[Worker]], None]
 
 
-def run_plan(experiment: Experiment, plan: Plan, watch: Watcher) -> Outcome:
+def run_plan(workers: list[Worker], experiment: Experiment, plan: Plan, watch: Watcher) -> Outcome:
     """Makes the runs of a plan; a failed run fails what needs it, and nothing else.
 
     Args:
-        experiment: The experiment.
+        workers: Who makes them, from `open_workers`.
+        experiment: The experiment, as it stands now.
         plan: What to run.
         watch: Called whenever something happened, and about five times a second.
     """
     outcome = Outcome()
     waiting = list(plan.units)
-    processes = experiment.limits.processes or os.cpu_count() or 1
-    with _workers(experiment, min(processes, len(waiting))) as workers:
-        while waiting or any(worker.unit for worker in workers):
-            waiting = _drop_hopeless(waiting, plan, outcome)
-            for worker in workers:
-                unit = next((unit for unit in waiting if plan.needs[unit] <= outcome.done.keys()), None)
-                if unit and worker.ready and worker.unit is None:
-                    waiting.remove(unit)
-                    worker.unit, worker.since, worker.progress = unit, time.monotonic(), None
-                    worker.connection.send(unit)
-            for connection in wait([worker.connection for worker in workers], timeout=0.2):
-                worker = next(worker for worker in workers if worker.connection is connection)
-                _receive(worker, workers, outcome)
-            if waiting and not workers:
-                raise FrontierError(
-                    "Every worker process died; what they printed above says why. Running again resumes."
-                )
-            watch(outcome, workers)
+    while waiting or any(worker.unit for worker in workers):
+        waiting = _drop_hopeless(waiting, plan, outcome)
+        for worker in workers:
+            unit = next((unit for unit in waiting if plan.needs[unit] <= outcome.done.keys()), None)
+            if unit and worker.ready and worker.unit is None:
+                waiting.remove(unit)
+                worker.unit, worker.since, worker.progress = unit, time.monotonic(), None
+                if worker.experiment != experiment:
+                    worker.connection.send(experiment)
+                    worker.experiment = experiment
+                worker.connection.send(unit)
+        for connection in wait([worker.connection for worker in workers], timeout=0.2):
+            worker = next(worker for worker in workers if worker.connection is connection)
+            _receive(worker, workers, outcome)
+        if waiting and not workers:
+            raise FrontierError("Every worker process died; what they printed above says why. Running again resumes.")
+        watch(outcome, workers)
     return outcome
 
 
@@ -107,8 +108,12 @@ def _receive(worker: Worker, workers: list[Worker], outcome: Outcome) -> None:
 
 
 @contextmanager
-def _workers(experiment: Experiment, count: int) -> Iterator[list[Worker]]:
-    """Starts worker processes, one compute thread each: they share the cores, and tiny models are faster so."""
+def open_workers(experiment: Experiment, units: int) -> Iterator[list[Worker]]:
+    """Starts worker processes for so many runs, one compute thread each where they share the cores.
+
+    Tiny models are faster with one thread, too.
+    """
+    count = min(experiment.limits.processes or os.cpu_count() or 1, units)
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     if count > 1 or experiment.toy:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
@@ -117,7 +122,7 @@ def _workers(experiment: Experiment, count: int) -> Iterator[list[Worker]]:
     try:
         for number in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(experiment, theirs), name=f"frontier-{number}", daemon=True)
+            process = context.Process(target=work, args=(theirs,), name=f"frontier-{number}")
             process.start()
             theirs.close()
             workers.append(Worker(process, ours))

@@ -49,6 +49,8 @@ def _state(
     manifest = manifests[ref]
     if manifest is None:
         return PartitionState(State.missing, "never made")
+    if node.made_by:
+        return _state_beside(ref, manifest, Ref(node.made_by), manifests, found)
     if manifest.code_version != node.code_version:
         return PartitionState(State.stale, f"code version {manifest.code_version} is now {node.code_version}")
     if config_sha256(manifest.config) != config_sha256(node.config(ref)):
@@ -69,6 +71,18 @@ def _state(
     for source in wanted:
         if found[source].state is not State.done and not (node.partial and source not in read):
             return PartitionState(State.behind, f"{source.label} is {found[source].state.value}")
+    return PartitionState(State.done, "")
+
+
+def _state_beside(
+    ref: Ref, manifest: Manifest, maker: Ref, manifests: dict[Ref, Manifest | None], found: dict[Ref, PartitionState]
+) -> PartitionState:
+    """Returns the state of a partition that another asset's run makes: it is there if that very run made it."""
+    made = manifests[maker]
+    if made is None or manifest.run_id != made.run_id:
+        return PartitionState(State.missing, f"not made by the last run of {maker.label}")
+    if found[maker].state is not State.done:
+        return PartitionState(State.behind, f"{maker.label} is {found[maker].state.value}")
     return PartitionState(State.done, "")
 
 
@@ -124,7 +138,10 @@ def make_plan(
         if select and not _selected(ref.asset, select):
             continue
         renewed = any(source in wanted for source in node.inputs(ref))
-        if (
+        if node.made_by:
+            if state is State.missing:
+                wanted.add(Ref(node.made_by))
+        elif (
             state is State.missing
             or (state is not State.done and update)
             or (not node.expensive and (state is State.stale or renewed))

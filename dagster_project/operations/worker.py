@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
-import sys
-import threading
 import time
 import traceback
 import warnings
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
+from dagster_project.artifacts.processes import die_with_parent
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import RunUnit
 
-PR_SET_PDEATHSIG = 1
 REPORT_EVERY_S = 0.2
 
 
@@ -40,22 +37,12 @@ class Finished(NamedTuple):
     error: str
 
 
-def die_with_parent() -> None:
-    """Ends this process when its parent dies, however that dies: an orphan would go on writing artifacts."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def work(commands: Connection) -> None:
+    """Serves runs until `commands` is closed.
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def work(experiment: Experiment, commands: Connection) -> None:
-    """Serves runs until `commands` is closed: receives `RunUnit`s, sends `Started`, `Progressed`, `Finished`."""
+    Receives an `Experiment`, which the runs after it belong to, and `RunUnit`s; sends `Started`, `Progressed`,
+    `Finished`.
+    """
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     # What a run has to say goes to the parent and to Dagster's event log, not between the parent's lines.
@@ -73,8 +60,6 @@ def work(experiment: Experiment, commands: Connection) -> None:
 
         disable_progress_bar()
     instance = open_instance()
-    definitions = build_definitions(experiment)
-    job = definitions.resolve_implicit_global_asset_job_def()
     last = [0.0]
 
     def report(label: str, done: int, total: int) -> None:
@@ -87,9 +72,14 @@ def work(experiment: Experiment, commands: Connection) -> None:
     commands.send(Started())
     while True:
         try:
-            unit: RunUnit = commands.recv()
+            command: Experiment | RunUnit = commands.recv()
         except EOFError:
             return
+        if isinstance(command, Experiment):
+            experiment = command
+            job = build_definitions(experiment).resolve_implicit_global_asset_job_def()
+            continue
+        unit = command
         error = ""
         try:
             job.execute_in_process(

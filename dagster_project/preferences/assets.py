@@ -7,14 +7,13 @@ from collections.abc import Callable
 import dagster as dg
 
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
-from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.splits import split_cases
 from dagster_project.preferences.pairs import build_pairs, metrics_of
 from toolemu.evaluation import Evaluation
 from toolemu.jsonl import read_jsonl, write_jsonl
-from toolemu.trajectory import Trajectory
+from toolemu.trajectory import RUNAWAYS, Trajectory
 
 PAIRS = "pairs.jsonl"
 CHECKS = {
@@ -29,13 +28,14 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     def asset(judge: str) -> dg.AssetsDefinition:
         return factory.asset(f"preference_pairs/{judge}", _compute(judge), checks=CHECKS, kinds={"jsonl"})
 
-    return [asset(judge) for judge in factory.experiment.grid.pairs_judges]
+    names = (name for name in factory.graph.nodes if name.startswith("preference_pairs/"))
+    return [asset(name.partition("/")[2]) for name in names]
 
 
 def _compute(judge: str) -> Callable[[AssetRun], None]:
     def compute(run: AssetRun) -> None:
         experiment, metric, seed = run.experiment, TrainedMetric(run.ref.key("metric")), int(run.ref.key("seed"))
-        split = split_cases(len(open_world(experiment).cases), seed)
+        split = split_cases(experiment.world.cases, seed)
         evaluations = {
             part: [
                 evaluation
@@ -47,8 +47,10 @@ def _compute(judge: str) -> Callable[[AssetRun], None]:
         excluded = {
             trajectory.trajectory_id
             for path in run.inputs_of("source_trajectories").values()
+            if experiment.pairs.exclude_self_observed or experiment.pairs.exclude_runaways
             for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
-            if experiment.pairs.exclude_self_observed and trajectory.self_observed
+            if (experiment.pairs.exclude_self_observed and trajectory.self_observed)
+            or (experiment.pairs.exclude_runaways and trajectory.stop_reason in RUNAWAYS)
         }
         found = build_pairs(
             evaluations,

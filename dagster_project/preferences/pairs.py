@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.spec import Pairing
+from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation, Metric
+
+_PRECISION = re.compile(r"-(?:int|fp|bf)\d+$")
+Indices = npt.NDArray[np.int64]
 
 
 class PreferencePair(BaseModel):
-    """Two trajectories of one case; scores are those of the trained metric (their mean for `both`)."""
+    """Two trajectories of one case; scores are those of the trained metric (for `both`, see `Pairing.lead`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,20 +45,68 @@ class PairSet(NamedTuple):
     counts: dict[str, int]
 
 
-class Scored(NamedTuple):
-    """One trajectory with one score a metric."""
+@dataclass(frozen=True)
+class Candidates:
+    """Trajectories that may be paired, in the order in which their pairs are to come.
 
-    trajectory_id: str
-    scores: tuple[float, ...]
+    Attributes:
+        ids: Their ids.
+        models: Who acted.
+        cases: Their cases' indices, shape (n,).
+        scores: One judge's scores, shape (n, metrics), in the order of `metrics_of`.
+    """
+
+    ids: Sequence[str]
+    models: Sequence[str]
+    cases: Indices
+    scores: npt.NDArray[np.float64]
 
 
-def median_scores(evaluations: Iterable[Evaluation]) -> dict[str, float]:
-    """Returns the median score over replicates for every trajectory that has one."""
+class Selected(NamedTuple):
+    """Positions of the chosen and rejected candidates of every pair, its two scores, and the counts."""
+
+    chosen: Indices
+    rejected: Indices
+    chosen_scores: npt.NDArray[np.float64]
+    rejected_scores: npt.NDArray[np.float64]
+    counts: dict[str, int]
+
+
+def median_scores(evaluations: Iterable[Evaluation], consistency: str = "none") -> tuple[dict[str, float], set[str]]:
+    """Returns the median score over replicates for every trajectory that has one, and those that disagree too much.
+
+    Args:
+        evaluations: One judge's verdicts on one metric.
+        consistency: How far replicates must agree, see `Pairing.consistency`.
+
+    Raises:
+        FrontierError: Agreement is asked for, and a trajectory has fewer than two scores.
+    """
     replicates: dict[str, list[float]] = defaultdict(list)
     for evaluation in evaluations:
         if evaluation.score is not None:
             replicates[evaluation.trajectory_id].append(evaluation.score)
-    return {trajectory_id: statistics.median(scores) for trajectory_id, scores in replicates.items()}
+    if consistency != "none":
+        alone = next((identity for identity, scores in replicates.items() if len(scores) < 2), None)
+        if alone:
+            raise FrontierError(
+                f"pairs.consistency: {consistency} asks for replicates, but trajectory {alone} has one score only. "
+                "Have judges give several, or set it to none."
+            )
+    kept = {identity: scores for identity, scores in replicates.items() if _consistent(scores, consistency)}
+    medians = {identity: statistics.median(scores) for identity, scores in kept.items()}
+    return medians, replicates.keys() - kept.keys()
+
+
+def _consistent(scores: list[float], rule: str) -> bool:
+    most = max(scores.count(score) for score in scores)
+    wanted = {
+        "none": 0,
+        "majority_agree": len(scores) // 2 + 1,
+        "all_but_one_agree": len(scores) - 1,
+        "exact_match": len(scores),
+    }
+    return most >= wanted[rule]
 
 
 def metrics_of(metric: TrainedMetric) -> tuple[Metric, ...]:
@@ -69,11 +124,7 @@ def build_pairs(
     pairing: Pairing,
     excluded: Collection[str] = frozenset(),
 ) -> PairSet:
-    """Pairs the trajectories of each training case.
-
-    Of two trajectories the one with the higher score is chosen. A pair counts if the gap is at least
-    `pairing.min_gap` and the chosen score at least `pairing.min_chosen`: for `both` in each metric with the same
-    orientation (`combine: each`), or in the metrics' mean (`combine: mean`).
+    """Pairs the trajectories of each training case; see `select_pairs` for which.
 
     Args:
         evaluations: One judge's verdicts on the source models' trajectories, per metric.
@@ -84,74 +135,176 @@ def build_pairs(
         pairing: The rules.
         excluded: Trajectories that take no part, by id.
     """
+    candidates, passed_over = gather_candidates(evaluations, metric, train_cases, pairing, excluded)
+    found = select_pairs(candidates, metric, pairing, seed)
+    pairs = [
+        PreferencePair(
+            judge=judge,
+            metric=metric,
+            seed=seed,
+            case_idx=int(candidates.cases[chosen]),
+            chosen_trajectory_id=candidates.ids[chosen],
+            rejected_trajectory_id=candidates.ids[rejected],
+            chosen_score=high,
+            rejected_score=low,
+        )
+        for chosen, rejected, high, low in zip(
+            found.chosen.tolist(),
+            found.rejected.tolist(),
+            found.chosen_scores.tolist(),
+            found.rejected_scores.tolist(),
+            strict=True,
+        )
+    ]
+    pairs.sort(key=lambda pair: (pair.case_idx, pair.chosen_trajectory_id, pair.rejected_trajectory_id))
+    return PairSet(pairs, {**found.counts, **passed_over})
+
+
+def gather_candidates(
+    evaluations: Mapping[Metric, Sequence[Evaluation]],
+    metric: TrainedMetric,
+    cases: Collection[int],
+    pairing: Pairing,
+    excluded: Collection[str] = frozenset(),
+) -> tuple[Candidates, dict[str, int]]:
+    """Returns the trajectories of `cases` that have every score, by case and id, and how many were passed over."""
     wanted = metrics_of(metric)
-    scores = [median_scores(evaluations[part]) for part in wanted]
-    by_case: dict[int, list[Scored]] = defaultdict(list)
+    known: list[dict[str, float]] = []
+    inconsistent: set[str] = set()
+    for part in wanted:
+        medians, disagreeing = median_scores(evaluations[part], pairing.consistency)
+        known.append(medians)
+        inconsistent |= disagreeing
+    kept = frozenset(cases)
     counts: Counter[str] = Counter()
-    train = frozenset(train_cases)
+    rows = []
     for evaluation in evaluations[wanted[0]]:
         identity = evaluation.trajectory_id
-        if evaluation.case_idx not in train or evaluation.replicate:
+        if evaluation.case_idx not in kept or evaluation.replicate:
             continue
         if identity in excluded:
             counts["excluded_trajectories"] += 1
-        elif all(identity in known for known in scores):
-            by_case[evaluation.case_idx].append(Scored(identity, tuple(known[identity] for known in scores)))
+        elif identity in inconsistent:
+            counts["inconsistent_trajectories"] += 1
+        elif all(identity in medians for medians in known):
+            scores = tuple(medians[identity] for medians in known)
+            rows.append((evaluation.case_idx, identity, evaluation.agent, scores))
         else:
             counts["unscored_trajectories"] += 1
-    pairs: list[PreferencePair] = []
-    for case_idx in sorted(by_case):
-        found = []
-        for first, second in itertools.combinations(sorted(by_case[case_idx]), 2):
-            counts["candidates"] += 1
-            chosen, rejected = (first, second) if _mean(first) >= _mean(second) else (second, first)
-            reason = _rejection(chosen, rejected, pairing)
-            if reason:
-                counts[reason] += 1
-                continue
-            found.append(
-                PreferencePair(
-                    judge=judge,
-                    metric=metric,
-                    seed=seed,
-                    case_idx=case_idx,
-                    chosen_trajectory_id=chosen.trajectory_id,
-                    rejected_trajectory_id=rejected.trajectory_id,
-                    chosen_score=_mean(chosen),
-                    rejected_score=_mean(rejected),
-                )
-            )
-        if pairing.per_case is not None and len(found) > pairing.per_case:
-            counts["over_cap"] += len(found) - pairing.per_case
-            found = sorted(found, key=_lottery)[: pairing.per_case]
-        pairs += sorted(found, key=lambda pair: (pair.chosen_trajectory_id, pair.rejected_trajectory_id))
-    cases = {pair.case_idx for pair in pairs}
-    return PairSet(pairs, {"pairs": len(pairs), "cases": len(cases), **dict(sorted(counts.items()))})
+    rows.sort()
+    candidates = Candidates(
+        [row[1] for row in rows],
+        [row[2] for row in rows],
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[3] for row in rows], dtype=np.float64).reshape(len(rows), len(wanted)),
+    )
+    return candidates, dict(sorted(counts.items()))
 
 
-def _mean(item: Scored) -> float:
-    return sum(item.scores) / len(item.scores)
+def select_pairs(candidates: Candidates, metric: TrainedMetric, pairing: Pairing, seed: int) -> Selected:
+    """Returns which two candidates of a case make a pair.
 
+    Of two the one with the higher score is chosen. A pair counts if the gap is at least `pairing.min_gap` and the
+    chosen score at least `pairing.min_chosen`. For `both`, that holds for each metric, with the same orientation
+    (`combine: each`), or for the metrics' mean (`combine: mean`); with a `lead`, for that metric first.
 
-def _rejection(chosen: Scored, rejected: Scored, pairing: Pairing) -> str:
-    """Returns why two trajectories are no pair, or nothing if they are one."""
-    if pairing.combine == "mean":
-        tests = [(_mean(chosen), _mean(rejected))]
+    Args:
+        candidates: Any number of cases, in any order; pairs come in the order of cases, then of the two positions.
+        metric: What the pairs are to train.
+        pairing: The rules.
+        seed: Decides who is left out by `per_case` and `balance`; the same everywhere and in every run.
+    """
+    first, second = _within_cases(candidates.cases)
+    scores = candidates.scores
+    mean = scores.mean(axis=1)
+    names = [part.value for part in metrics_of(metric)]
+    lead = scores[:, names.index(pairing.lead)] if pairing.lead in names and len(names) > 1 else None
+    orienting = mean if lead is None else lead
+    if len(names) == 1 or pairing.combine == "mean":
+        tests = [mean]
+    elif lead is None:
+        tests = list(scores.T)
     else:
-        tests = list(zip(chosen.scores, rejected.scores, strict=True))
-    for high, low in tests:
-        if high == low:
-            return "no_difference"
-        if high < low:
-            return "metrics_disagree"
-        if high - low < pairing.min_gap:
-            return "insufficient_gap"
-        if high < pairing.min_chosen:
-            return "low_chosen_score"
-    return ""
+        tests = [column for name, column in zip(names, scores.T, strict=True) if name != pairing.lead]
+    if lead is not None:
+        tests = [lead, *tests]
+    swap = orienting[first] < orienting[second]
+    chosen, rejected = np.where(swap, second, first), np.where(swap, first, second)
+    counts: Counter[str] = Counter(candidates=len(first))
+    alive = np.ones(len(first), dtype=bool)
+
+    def drop(reason: str, bad: npt.NDArray[np.bool_]) -> None:
+        nonlocal alive
+        counts[reason] += int((alive & bad).sum())
+        alive &= ~bad
+
+    if pairing.exclude_twins:
+        plain = np.array([_PRECISION.sub("", model) for model in candidates.models])
+        drop("same_model", plain[chosen] == plain[rejected])
+    for values in tests:
+        gap = values[chosen] - values[rejected]
+        drop("metrics_disagree", gap < 0)
+        drop("no_difference", gap == 0)
+        drop("insufficient_gap", gap < pairing.min_gap)
+        drop("low_chosen_score", values[chosen] < pairing.min_chosen)
+    chosen, rejected = chosen[alive], rejected[alive]
+    kept = np.arange(len(chosen))
+    if pairing.balance:
+        kept = _balanced(candidates, chosen, rejected, seed)
+        counts["unbalanced"] += len(chosen) - len(kept)
+    if pairing.per_case is not None:
+        capped = _capped(candidates, chosen, rejected, kept, pairing.per_case, seed)
+        counts["over_cap"] += len(kept) - len(capped)
+        kept = capped
+    chosen, rejected = chosen[kept], rejected[kept]
+    cases = len(np.unique(candidates.cases[chosen]))
+    reasons = {name: count for name, count in sorted(counts.items()) if count}
+    summary = {"pairs": len(chosen), "cases": cases, **reasons}
+    return Selected(chosen, rejected, orienting[chosen], orienting[rejected], summary)
 
 
-def _lottery(pair: PreferencePair) -> bytes:
+def _within_cases(cases: Indices) -> tuple[Indices, Indices]:
+    """Returns the positions of every two candidates of one case, cases in order of appearance."""
+    places: dict[int, list[int]] = {}
+    for position, case in enumerate(cases.tolist()):
+        places.setdefault(case, []).append(position)
+    first, second = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for positions in places.values():
+        here = np.array(positions)
+        left, right = np.triu_indices(len(here), 1)
+        first.append(here[left])
+        second.append(here[right])
+    return np.concatenate(first), np.concatenate(second)
+
+
+def _lottery(candidates: Candidates, chosen: int, rejected: int, seed: int) -> bytes:
     """Orders pairs by chance, the same on every machine and in every run."""
-    text = f"{pair.seed}|{pair.chosen_trajectory_id}|{pair.rejected_trajectory_id}"
+    text = f"{seed}|{candidates.ids[chosen]}|{candidates.ids[rejected]}"
     return hashlib.sha256(text.encode()).digest()
+
+
+def _balanced(candidates: Candidates, chosen: Indices, rejected: Indices, seed: int) -> Indices:
+    """Returns which pairs to keep so that of every two models either is chosen over the other equally often."""
+    directions: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, (high, low) in enumerate(zip(chosen.tolist(), rejected.tolist(), strict=True)):
+        directions[candidates.models[high], candidates.models[low]].append(place)
+    kept: list[int] = []
+    for (high_model, low_model), places in directions.items():
+        size = min(len(places), len(directions.get((low_model, high_model), [])))
+        drawn = sorted(places, key=lambda place: _lottery(candidates, chosen[place], rejected[place], seed))
+        kept += places if high_model == low_model else drawn[:size]
+    return np.array(sorted(kept), dtype=np.int64)
+
+
+def _capped(
+    candidates: Candidates, chosen: Indices, rejected: Indices, kept: Indices, per_case: int, seed: int
+) -> Indices:
+    by_case: dict[int, list[int]] = defaultdict(list)
+    for place in kept.tolist():
+        by_case[int(candidates.cases[chosen[place]])].append(place)
+    found: list[int] = []
+    for places in by_case.values():
+        if len(places) > per_case:
+            places.sort(key=lambda place: _lottery(candidates, chosen[place], rejected[place], seed))
+        found += places[:per_case]
+    return np.array(sorted(found), dtype=np.int64)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Ref
+from dagster_project.artifacts.processes import die_with_parent
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.experiment.imported import INVENTORY, Inventory
 from dagster_project.published.discovery import Found, Group, discover
@@ -68,7 +69,6 @@ def import_runs(
     run_id: str,
     n_cases: int,
     labels: Mapping[str, str],
-    fingerprints: Mapping[str, str],
     out: Path,
     scratch: Path,
     processes: int | None = None,
@@ -82,7 +82,6 @@ def import_runs(
         run_id: Names the runs of all artifacts.
         n_cases: How many cases the runs are on.
         labels: Labels of pairs' judges in agents' names, to judges' names in file names.
-        fingerprints: Of the sources; kept with the inventory.
         out: Where inventory, problems, cases and the lists of files and records go.
         scratch: For unpacked archives; removed.
         processes: How many processes read; None: one a core.
@@ -100,7 +99,7 @@ def import_runs(
         shutil.rmtree(scratch, ignore_errors=True)
     done.problems = problems + done.problems
     cases = {str(index): text for index, (_, text) in sorted(done.cases.items())}
-    inventory = _inventory(found, done, fingerprints, n_cases)
+    inventory = _inventory(found, done)
     done.problems.sort(key=lambda problem: (problem.note, problem.file, problem.line or 0))
     write_jsonl(out / PROBLEMS, done.problems)
     (out / CASES).write_bytes(orjson.dumps(cases, option=orjson.OPT_INDENT_2))
@@ -161,7 +160,7 @@ def _in_processes(jobs: Iterable[Job], processes: int) -> Iterator[tuple[int, _D
         yield from map(_work, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=die_with_parent) as pool:
         for future in as_completed([pool.submit(_work, job) for job in jobs]):
             yield future.result()
 
@@ -220,7 +219,7 @@ def _commit(reading: Reading, group: Group, store: ArtifactStore, run_id: str) -
         yield draft.committed
 
 
-def _inventory(found: Found, done: _Done, fingerprints: Mapping[str, str], n_cases: int) -> Inventory:
+def _inventory(found: Found, done: _Done) -> Inventory:
     partitions: dict[str, list[tuple[str, ...]]] = {}
     for artifact in done.artifacts:
         ref = artifact.manifest.ref
@@ -228,7 +227,6 @@ def _inventory(found: Found, done: _Done, fingerprints: Mapping[str, str], n_cas
     agents = {agent for agent, _ in partitions.get("agent_trajectories", [])}
     metrics = [metric for metric in Metric if any(asset.endswith(f"/{metric.value}") for asset in partitions)]
     return Inventory(
-        sources=dict(fingerprints),
         models=tuple(found.models),
         judges=tuple(found.judges),
         metrics=tuple(metrics),

@@ -9,6 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from dagster_project.experiment.assets import AssetFactory, AssetRun
+from dagster_project.experiment.graph import RESULTS
 from dagster_project.report.database import publish_database
 from dagster_project.report.figures import frontier_figure, persistence_figure
 from dagster_project.report.style import save
@@ -56,7 +57,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         rows.to_csv(run.draft.path / "results.csv", index=False)
         parquet = [
             path
-            for asset in ("scores", "frontier", "persistence", "judge_agreement", "audits")
+            for asset in RESULTS
             for path in sorted(run.input(asset).glob("*.parquet"))
         ]
         target = run.draft.path / database_name(run.experiment.name)

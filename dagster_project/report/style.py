@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 MODEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, without its yellow, which is too light for lines on white."""
+METRIC_COLOURS = {"safe": "#0072B2", "help": "#D55E00", "both": "#009E73"}
 RECIPE_MARKERS = {"safe": "s", "help": "^", "both": "o", "safe_then_help": "D", "help_then_safe": "v"}
+SOURCE_MARKER = "*"
 GREY = "#6b6b6b"
 FORMATS = ("svg", "pdf", "png")
+TEXT_WIDTH = 6.75
+"""Inches, of a page's text and of one of its two columns: figures are made to be used unscaled."""
+COLUMN_WIDTH = 3.35
 
 RC: Any = {
     "font.size": 8,
@@ -28,26 +35,75 @@ RC: Any = {
     "legend.frameon": False,
     "legend.fontsize": 7,
     "legend.title_fontsize": 7,
+    "hatch.linewidth": 0.5,
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "safety-frontier",
-    "savefig.bbox": "tight",
     "figure.dpi": 100,
 }
 
 
-def model_colours(models: Sequence[str]) -> dict[str, str]:
-    """Returns a colour for each model, the same for the same set of models."""
-    return {model: MODEL_COLOURS[index % len(MODEL_COLOURS)] for index, model in enumerate(sorted(models))}
+class ModelStyle(NamedTuple):
+    """How a model looks: colours repeat after six models, edge and hatch then differ.
+
+    Attributes:
+        colour: The colour of its markers, lines and bars.
+        edge: The colour of its markers' edges; None for the usual one.
+        hatch: The hatch of its bars.
+    """
+
+    colour: str
+    edge: str | None
+    hatch: str
+
+
+ROUNDS = ((None, ""), ("black", "/////"), ("#999999", "....."), ("#E8C400", "xxxxx"))
+
+
+def model_styles(models: Sequence[str]) -> dict[str, ModelStyle]:
+    """Returns a style for each model, the same for the same set of models; 24 models can be told apart."""
+    styles = {}
+    for index, model in enumerate(sorted(models)):
+        edge, hatch = ROUNDS[index // len(MODEL_COLOURS) % len(ROUNDS)]
+        styles[model] = ModelStyle(MODEL_COLOURS[index % len(MODEL_COLOURS)], edge, hatch)
+    return styles
+
+
+def marker_style(style: ModelStyle, level: int = 0, levels: int = 1, size: float = 5.5) -> dict[str, Any]:
+    """Returns a marker's properties; of several levels (betas) the first is filled, the last hollow."""
+    share = level / (levels - 1) if levels > 1 else 0.0
+    # A hollow marker with a foreign edge would not show its model's colour at all.
+    face = tint(style.colour, share if style.edge is None else 0.7 * share)
+    edge = style.edge or ("white" if level == 0 else style.colour)
+    width = 0.5 if edge == "white" else 1.0
+    return {"markersize": size, "markerfacecolor": face, "markeredgecolor": edge, "markeredgewidth": width}
+
+
+def tint(colour: str, share: float) -> str:
+    """Returns the colour mixed with white, `share` of it white."""
+    return to_hex([part + (1 - part) * share for part in to_rgb(colour)])
+
+
+def look() -> AbstractContextManager[None]:
+    """Returns the context in which figures are drawn and saved."""
+    return mpl.rc_context(RC)
+
+
+def freeze(figure: Figure) -> None:
+    """Lays the figure out, once and for all: otherwise every saving and every label placed would do it again."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def save(figure: Figure, directory: Path, name: str) -> list[Path]:
     """Saves a figure as vector graphics and as a preview, without dates, so that equal figures are equal files."""
     paths = []
-    for kind in FORMATS:
-        path = directory / f"{name}.{kind}"
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        with mpl.rc_context(RC):
+    with look():
+        freeze(figure)
+        for kind in FORMATS:
+            path = directory / f"{name}.{kind}"
+            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
             figure.savefig(path, dpi=250, metadata=metadata)
-        paths.append(path)
+            paths.append(path)
     return paths

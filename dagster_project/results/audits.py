@@ -1,4 +1,4 @@
-"""How trajectories ended, per agent and seed: what a score alone does not show."""
+"""What a score alone does not show: how trajectories ended, what was invented, and what is left without those."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-QUERY = """
-    SELECT agent, seed, count(*) AS trajectories,
+from dagster_project.experiment.spec import Statistics
+from dagster_project.results.frontier import frontier
+from dagster_project.results.persistence import persistence
+from dagster_project.results.scores import load_scores
+from toolemu.trajectory import RUNAWAYS
+
+AGENTS = """
+    WITH scored AS (
+        SELECT trajectory_id, min(score) AS least, count(DISTINCT metric) AS metrics
+        FROM (SELECT trajectory_id, judge, metric, avg(score) AS score FROM evaluations
+              WHERE metric IN ('safe', 'help') GROUP BY ALL)
+        GROUP BY ALL
+    ), names AS (SELECT DISTINCT agent, model, recipe, beta FROM agents)
+    SELECT t.agent, t.seed, count(*) AS trajectories,
         avg((stop_reason = 'final_answer')::INTEGER) AS in_format,
         avg((stop_reason = 'token_budget')::INTEGER) AS token_budget,
         avg((stop_reason = 'step_limit')::INTEGER) AS step_limit,
@@ -17,13 +29,92 @@ QUERY = """
         avg((self_observed > 0)::INTEGER) AS self_observed,
         avg((steps = 0)::INTEGER) AS without_tool_call,
         avg(steps) AS mean_steps,
-        avg(agent_tokens) AS mean_agent_tokens
-    FROM trajectories GROUP BY ALL ORDER BY ALL
+        avg(agent_tokens) AS mean_agent_tokens,
+        n.model, n.recipe, n.beta,
+        avg((stop_reason = 'limit')::INTEGER) AS "limit",
+        avg((stop_reason = 'out_of_memory')::INTEGER) AS out_of_memory,
+        avg((stop_reason IN ('limit', 'token_budget', 'step_limit', 'repetition'))::INTEGER) AS runaway,
+        avg((self_observed > 0 AND emulator_calls = 0)::INTEGER) AS invented_only,
+        sum(empty_observations) / nullif(sum(emulator_calls), 0) AS emulator_unparsed,
+        avg((least >= 2 AND metrics = 2)::INTEGER) AS best_of_both,
+        avg(agent_characters) AS mean_agent_characters
+    FROM trajectories t LEFT JOIN names n USING (agent) LEFT JOIN scored USING (trajectory_id)
+    GROUP BY t.agent, t.seed, n.model, n.recipe, n.beta ORDER BY t.agent, t.seed
 """
+TOKEN_LIMIT = """
+    WITH tested AS (
+        SELECT t.*, s.seed AS split_seed FROM trajectories t
+        JOIN splits s ON s.case_idx = t.case_idx AND s.split = 'test' AND coalesce(t.seed, s.seed) = s.seed
+    ), verdicts AS (
+        SELECT trajectory_id, judge, avg(score) FILTER (metric = 'safe') AS safe,
+            avg(score) FILTER (metric = 'help') AS help
+        FROM evaluations GROUP BY ALL
+    ), names AS (SELECT DISTINCT agent, model, recipe, beta FROM agents)
+    SELECT model, recipe, beta, count(*) AS n,
+        avg((stop_reason IN ('limit', 'token_budget'))::INTEGER) AS token_limit_rate,
+        sum((stop_reason = 'out_of_memory')::INTEGER)::INTEGER AS out_of_memory,
+        avg(safe) FILTER (stop_reason IN ('limit', 'token_budget')) AS safe_limited,
+        avg(help) FILTER (stop_reason IN ('limit', 'token_budget')) AS help_limited,
+        avg(safe) FILTER (stop_reason NOT IN ('limit', 'token_budget')) AS safe_other,
+        avg(help) FILTER (stop_reason NOT IN ('limit', 'token_budget')) AS help_other
+    FROM tested JOIN verdicts USING (trajectory_id) JOIN names USING (agent)
+    GROUP BY ALL ORDER BY model, recipe NULLS FIRST, beta
+"""
+PAIRS = """
+    WITH scored AS (
+        SELECT trajectory_id, judge, avg(score) FILTER (metric = 'safe') AS safe,
+            avg(score) FILTER (metric = 'help') AS help
+        FROM evaluations GROUP BY ALL
+    )
+    SELECT p.judge, p.metric, p.seed, count(*) AS pairs, count(DISTINCT p.case_idx) AS cases,
+        avg((c.safe >= 2 AND c.help >= 2)::INTEGER) AS chosen_best_of_both,
+        avg((r.safe >= 2 AND r.help >= 2)::INTEGER) AS rejected_best_of_both,
+        avg((ct.self_observed > 0)::INTEGER) AS chosen_self_observed,
+        avg((rt.self_observed > 0)::INTEGER) AS rejected_self_observed,
+        avg((ct.steps = 0)::INTEGER) AS chosen_without_tool_call,
+        avg((rt.steps = 0)::INTEGER) AS rejected_without_tool_call,
+        avg((ct.agent = rt.agent)::INTEGER) AS same_model
+    FROM preference_pairs p
+    JOIN scored c ON c.trajectory_id = p.chosen_trajectory_id AND c.judge = p.judge
+    JOIN scored r ON r.trajectory_id = p.rejected_trajectory_id AND r.judge = p.judge
+    JOIN trajectories ct ON ct.trajectory_id = p.chosen_trajectory_id
+    JOIN trajectories rt ON rt.trajectory_id = p.rejected_trajectory_id
+    GROUP BY ALL ORDER BY ALL
+"""
+NO_RUNAWAY = f"t.stop_reason NOT IN ({', '.join(repr(reason.value) for reason in RUNAWAYS)})"
+WITHOUT = {
+    "self_observed": "t.self_observed = 0",
+    "runaways": NO_RUNAWAY,
+    "self_observed_or_runaways": f"t.self_observed = 0 AND {NO_RUNAWAY}",
+}
+"""What is left out, and the condition on trajectories that leaves it out."""
 
 
-def audits(warehouse: Path) -> pd.DataFrame:
-    """Returns a row for every agent and seed (null: source model, all cases); shares are of its trajectories."""
+def audit_tables(warehouse: Path, agents: pd.DataFrame, statistics: Statistics) -> dict[str, pd.DataFrame]:
+    """Returns the audits by their names in the database.
+
+    `audits`: a row for every agent and seed (null: source model, all cases); shares are of its trajectories, except
+    `emulator_unparsed`, of its emulator's answers. `audited_*`: points, fits and persistence over the trajectories
+    that are left when some are left out (`without`); deltas then compare the cases that both agents still have.
+    """
     with duckdb.connect(str(warehouse), read_only=True) as database:
-        table: pd.DataFrame = database.execute(QUERY).df()
-        return table
+        tables = {
+            "audits": database.execute(AGENTS).df(),
+            "token_limits": database.execute(TOKEN_LIMIT).df(),
+            "pair_audits": database.execute(PAIRS).df(),
+        }
+    audited: dict[str, list[pd.DataFrame]] = {"audited_points": [], "audited_fits": [], "audited_persistence": []}
+    for name, where in WITHOUT.items():
+        scores = load_scores(warehouse, where)
+        if not scores.index:
+            continue
+        found = frontier(scores, agents, statistics, main_fit_only=True)
+        parts = found.points, found.fits, persistence(scores, agents, statistics, as_published=False)
+        for frames, part in zip(audited.values(), parts, strict=True):
+            frames.append(part.assign(without=name))
+    return {**tables, **{name: _joined(frames) for name, frames in audited.items()}}
+
+
+def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame({"without": []})

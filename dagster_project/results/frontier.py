@@ -2,130 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import linregress
 
 from dagster_project.experiment.spec import Statistics
-from dagster_project.results.scores import Array, Column, Scores, combinations, interval, judges_of
+from dagster_project.results.fits import FIT_COLUMNS, Cloud, band, fit_row, origin_row
+from dagster_project.results.pareto import hypervolumes, undominated
+from dagster_project.results.points import Points, make_points
+from dagster_project.results.scores import Array, Scores, clustered_stderr, interval
 
-JUDGINGS = ("match", "cross", "all")
-AXES = {"helpfulness": "help", "safety": "safe"}
+NAMES = ("helpfulness", "safety")
+MAIN = "model_recipe"
+"""The point set of the paper: a point for every model, recipe and beta."""
+Way = tuple[str, str | None]
 
 
 class Frontier(NamedTuple):
-    """The points and the fits, as tables."""
+    """The points, averages of them, and the fits, as tables."""
 
     points: pd.DataFrame
+    recipes: pd.DataFrame
+    sources: pd.DataFrame
     fits: pd.DataFrame
+    bands: pd.DataFrame
+    pareto: pd.DataFrame
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Returns them by the names they have in the database."""
+        return {
+            "frontier_points": self.points,
+            "recipe_points": self.recipes,
+            "source_points": self.sources,
+            "frontier_fits": self.fits,
+            "frontier_bands": self.bands,
+            "pareto": self.pareto,
+        }
 
 
-class Draws(NamedTuple):
-    """Scores under the plain weights (first column) and under each bootstrap draw (the others)."""
-
-    scores: Scores
-    weights: Array
-    means: Array
-
-    def values(self, agent: str, judge: str, metric: str) -> Array:
-        """Returns the plain mean followed by its draws; NaN throughout if there are no such scores."""
-        position = self.scores.index.get(Column(agent, judge, metric))
-        return np.full(self.means.shape[1], np.nan) if position is None else self.means[position]
-
-    def shared(self, agents: Sequence[str], judge: str, metric: str) -> list[Array]:
-        """Returns each agent's values over the seeds and cases for which all of them have a score.
-
-        Where some seeds of an agent are yet to be tested, or a verdict has no score, only these can be compared.
-        """
-        positions = [self.scores.index.get(Column(agent, judge, metric)) for agent in agents]
-        found = [position for position in positions if position is not None]
-        if len(found) < len(positions):
-            return [np.full(self.means.shape[1], np.nan)] * len(positions)
-        cells = self.scores.values[found]
-        known = ~np.isnan(cells)
-        everywhere = known.all(axis=0)
-        if (known == everywhere).all():
-            return list(self.means[found])
-        return list(Scores(np.where(everywhere, cells, np.nan), {}, self.scores.seeds).means(self.weights))
-
-
-def draw(scores: Scores, statistics: Statistics) -> Draws:
-    """Computes the means of every column once, plain and resampled."""
-    weights = np.concatenate([scores.ones(), scores.bootstrap_weights(statistics)])
-    return Draws(scores, weights, scores.means(weights))
-
-
-def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics) -> Frontier:
-    """Returns every frontier point and fit, with bootstrap intervals.
+def frontier(
+    scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, main_fit_only: bool = False
+) -> Frontier:
+    """Returns every frontier point and fit, with bootstrap intervals; with `main_fit_only` the fit of `MAIN` alone.
 
     A point is a model, recipe and beta, averaged over seeds and over the (pairs' judge, judge) combinations of its
-    way of judging. Fits are least squares of safety delta on helpfulness delta over the points (`model_recipe`).
+    way of judging; a recipe's point is averaged over models, too.
     """
-    draws = draw(scores, statistics)
-    trained = agents[agents["recipe"].notna()]
-    points, fits = [], []
-    ways = combinations(JUDGINGS, judges_of(scores), sorted(trained["pairs_judge"].unique()))
-    for (judging, judge), pairs in ways.items():
-        clouds: list[tuple[Array, Array]] = []
-        for (model, recipe, beta), group in trained.groupby(["model", "recipe", "beta"], sort=True):
-            by_judge = dict(zip(group["pairs_judge"], group["agent"], strict=True))
-            row: dict[str, object] = {
-                "model": model,
-                "recipe": recipe,
-                "beta": beta,
-                "judging": judging,
-                "judge": judge,
-                "label": group["label"].iloc[0],
-            }
-            cloud = []
-            for axis, metric in AXES.items():
-                scored = [(by_judge[on], by) for on, by in pairs if on in by_judge]
-                own = _average([draws.values(agent, by, metric) for agent, by in scored])
-                compared = [draws.shared([agent, str(model)], by, metric) for agent, by in scored]
-                delta = _average([own_scores - source for own_scores, source in compared])
-                for name, values in ((axis, own), (f"{axis}_delta", delta)):
-                    low, high = interval(values[1:], statistics.confidence)
-                    row |= {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
-                cloud.append(delta)
-            if not np.isnan([cloud[0][0], cloud[1][0]]).any():
-                points.append(row)
-                clouds.append((cloud[0], cloud[1]))
-        if len(clouds) > 2:
-            fits.append({"point_set": "model_recipe", "judging": judging, "judge": judge, **_fit(clouds, statistics)})
-    return Frontier(pd.DataFrame(points, columns=POINT_COLUMNS), pd.DataFrame(fits, columns=FIT_COLUMNS))
+    points = make_points(scores, agents, statistics)
+    confidence = statistics.confidence
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in Frontier._fields}
+    for way in points.ways:
+        names = dict(zip(("judging", "judge"), way, strict=True))
+        found = list(points.groups(way, ("model", "recipe", "beta", "label")))
+        own = [points.own[positions].mean(axis=0) for _, positions in found]
+        delta = [points.delta[positions].mean(axis=0) for _, positions in found]
+        models = sorted({str(values[0]) for values, _ in found})
+        source = {model: points.source_mean(way, model) for model in models}
+        front = undominated([values[:, 0] for values in (*own, *source.values())])
+        for place, (values, positions) in enumerate(found):
+            key = dict(zip(("model", "recipe", "beta", "label"), values, strict=True))
+            row = _row(points, positions, own[place], delta[place], confidence)
+            rows["points"].append({**key, **names, **row, "pareto": bool(front[place])})
+        for values, positions in points.groups(way, ("recipe", "beta", "label")):
+            key = dict(zip(("recipe", "beta", "label"), values, strict=True))
+            means = points.own[positions].mean(axis=0), points.delta[positions].mean(axis=0)
+            rows["recipes"].append({**key, **names, **_row(points, positions, *means, confidence)})
+        if source:
+            base = np.mean(list(source.values()), axis=0)
+            key = {"recipe": None, "beta": float("nan"), "label": "source"}
+            rows["recipes"].append({**key, **names, **_values(base, base * 0, confidence)})
+        for model, values_of in source.items():
+            rows["sources"].append({"model": model, **names, **_bounds(values_of, "", confidence)})
+        for name, cloud in _clouds(points, way, found, own, delta, source):
+            if main_fit_only and name != MAIN:
+                break  # it comes first, and the others are not even computed
+            fit = origin_row if name == "through_origin" else fit_row
+            rows["fits"].append({"point_set": name, **names, **fit(cloud, confidence)})
+            if name in (MAIN, "raw_scores"):
+                rows["bands"] += [
+                    {"point_set": name, **names, **dict(zip(("x", "y", "low", "high"), step, strict=True))}
+                    for step in band(cloud, confidence)
+                ]
+        for name, volume in hypervolumes([str(values[0]) for values, _ in found], own, source):
+            low, high = interval(volume[1:], confidence)
+            area = {"hypervolume": float(volume[0]), "hypervolume_low": low, "hypervolume_high": high}
+            rows["pareto"].append({"model": name, **names, **area})
+    return Frontier(*(pd.DataFrame(rows[name], columns=COLUMNS[name]) for name in Frontier._fields))
 
 
-POINT_COLUMNS = ["model", "recipe", "beta", "judging", "judge", "label"]
-POINT_COLUMNS += [f"{axis}{kind}{bound}" for kind in ("", "_delta") for axis in AXES for bound in ("", "_low", "_high")]
-FIT_COLUMNS = ["point_set", "judging", "judge", "n", "r", "r2", "slope", "intercept", "p"]
-FIT_COLUMNS += ["r2_low", "r2_high", "slope_low", "slope_high"]
+_KEYS = {"points": ["model", "recipe", "beta", "judging", "judge", "label"]}
+_KEYS["recipes"] = _KEYS["points"][1:]
+_VALUES = [f"{axis}{kind}{bound}" for kind in ("", "_delta") for axis in NAMES for bound in ("", "_low", "_high")]
+_VALUES += ["runs", *(f"{axis}{kind}" for kind in ("_sd", "_delta_se") for axis in NAMES)]
+_VALUES += [*(f"delta_sd_{axis}" for axis in NAMES), "delta_corr"]
+_FIT_KEYS = ["point_set", "judging", "judge"]
+COLUMNS = {
+    "points": [*_KEYS["points"], *_VALUES, "pareto"],
+    "recipes": [*_KEYS["recipes"], *_VALUES],
+    "sources": ["model", "judging", "judge", *(f"{axis}{bound}" for axis in NAMES for bound in ("", "_low", "_high"))],
+    "fits": [*_FIT_KEYS, *FIT_COLUMNS],
+    "bands": [*_FIT_KEYS, "x", "y", "low", "high"],
+    "pareto": ["model", "judging", "judge", "hypervolume", "hypervolume_low", "hypervolume_high"],
+}
 
 
-def _average(values: list[Array]) -> Array:
-    return np.mean(values, axis=0) if values else np.full(1, np.nan)
+def _bounds(values: Array, kind: str, confidence: float) -> dict[str, float]:
+    row = {}
+    for axis, drawn in zip(NAMES, values, strict=True):
+        low, high = interval(drawn[1:], confidence)
+        row |= {f"{axis}{kind}": float(drawn[0]), f"{axis}{kind}_low": low, f"{axis}{kind}_high": high}
+    return row
 
 
-def _fit(clouds: list[tuple[Array, Array]], statistics: Statistics) -> dict[str, float]:
-    x, y = (np.array([cloud[axis] for cloud in clouds]) for axis in (0, 1))  # (points, 1 + draws)
-    plain = linregress(x[:, 0], y[:, 0])
-    dx, dy = x[:, 1:] - x[:, 1:].mean(axis=0), y[:, 1:] - y[:, 1:].mean(axis=0)
+def _values(own: Array, delta: Array, confidence: float) -> dict[str, float]:
+    row = {**_bounds(own, "", confidence), **_bounds(delta, "_delta", confidence)}
+    drawn = delta[:, 1:][:, ~np.isnan(delta[:, 1:]).any(axis=0)]
+    if drawn.shape[1] > 1:
+        deviations = drawn.std(axis=1, ddof=1)
+        row |= {f"delta_sd_{axis}": float(value) for axis, value in zip(NAMES, deviations, strict=True)}
+        row["delta_corr"] = float(np.corrcoef(drawn)[0, 1]) if (deviations > 0).all() else float("nan")
+    return row
+
+
+def _row(points: Points, positions: Sequence[int], own: Array, delta: Array, confidence: float) -> dict[str, float]:
+    """Returns a point's columns. `_sd` is over runs (an agent of one seed by one judge), `_se` clustered by case."""
+    cells = points.cells[positions]  # (keys, 2, seeds, cases)
     with np.errstate(invalid="ignore", divide="ignore"):
-        slopes = (dx * dy).sum(axis=0) / (dx**2).sum(axis=0)
-        r2 = (dx * dy).sum(axis=0) ** 2 / ((dx**2).sum(axis=0) * (dy**2).sum(axis=0))
-    r2_low, r2_high = interval(r2, statistics.confidence)
-    slope_low, slope_high = interval(slopes, statistics.confidence)
-    return {
-        "n": len(clouds),
-        "r": float(plain.rvalue),
-        "r2": float(plain.rvalue**2),
-        "slope": float(plain.slope),
-        "intercept": float(plain.intercept),
-        "p": float(plain.pvalue),
-        "r2_low": r2_low,
-        "r2_high": r2_high,
-        "slope_low": slope_low,
-        "slope_high": slope_high,
-    }
+        known = ~np.isnan(cells)
+        runs = np.where(known, cells, 0).sum(axis=3) / known.sum(axis=3)
+    counted = int((~np.isnan(runs).any(axis=1)).sum())
+    row: dict[str, float] = {"runs": counted}
+    for axis, name in enumerate(NAMES):
+        values = runs[:, axis][~np.isnan(runs[:, axis])]
+        row[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        row[f"{name}_delta_se"] = clustered_stderr(points.delta_cells[positions, axis].reshape(-1, cells.shape[3]))
+    return {**row, **_values(own, delta, confidence)}
+
+
+def _clouds(
+    points: Points,
+    way: Way,
+    found: Sequence[tuple[tuple[Any, ...], list[int]]],
+    own: Sequence[Array],
+    delta: Sequence[Array],
+    source: dict[str, Array],
+) -> Iterator[tuple[str, Cloud]]:
+    """Yields every set of points that a line is fitted to, those of three points or more."""
+    usable = [place for place, values in enumerate(delta) if not np.isnan(values[:, 0]).any()]
+    if len(usable) < 3:
+        return
+    models = sorted({found[place][0][0] for place in usable})
+
+    def subset(name: str, keep: Any) -> Iterator[tuple[str, Cloud]]:
+        chosen = [place for place in usable if keep(found[place][0])]
+        if 3 <= len(chosen) and (name == MAIN or len(chosen) < len(usable)):
+            yield name, Cloud(*(np.array([delta[place][axis] for place in chosen]) for axis in (0, 1)))
+
+    yield from subset(MAIN, lambda values: True)
+    for model in models:
+        yield from subset(f"only_{model}", lambda values, model=model: values[0] == model)
+        yield from subset(f"without_{model}", lambda values, model=model: values[0] != model)
+    yield from subset("without_help", lambda values: values[1] != "help")
+    yield from subset("without_both", lambda values: values[1] != "both")
+    yield "through_origin", Cloud(*(np.array([delta[place][axis] for place in usable]) for axis in (0, 1)))
+    everything = [*(own[place] for place in usable), *source.values()]
+    yield "raw_scores", Cloud(*(np.array([values[axis] for values in everything]) for axis in (0, 1)))
+    yield from _clouds_by_seed(points, [found[place][1] for place in usable])
+
+
+def _clouds_by_seed(points: Points, groups: Sequence[list[int]]) -> Iterator[tuple[str, Cloud]]:
+    """Yields a point for every run, and for every seed of every point; a draw weighs them like it weighs seeds."""
+    positions = [position for group in groups for position in group]
+    cells = points.delta_cells[positions]
+    n_runs, _, n_seeds, n_cases = cells.shape
+    totals, weights = points.draws.by_seed(cells.reshape(n_runs * 2, n_seeds, n_cases))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.moveaxis((totals / weights).reshape(n_runs, 2, -1, n_seeds), 3, 1)  # (runs, seeds, 2, 1 + draws)
+    seed_weights = points.draws.seeds.T
+
+    def cloud(values: Array) -> Cloud | None:
+        flat = values.reshape(-1, 2, values.shape[-1])
+        weight = np.tile(seed_weights, (len(values), 1))
+        there = ~np.isnan(flat[:, :, 0]).any(axis=1)
+        if there.sum() < 3:
+            return None
+        return Cloud(flat[there, 0], flat[there, 1], weight[there])
+
+    starts = np.cumsum([0, *(len(group) for group in groups)])
+    averaged = np.array([means[start:end].mean(axis=0) for start, end in zip(starts, starts[1:], strict=False)])
+    for name, values in (("per_run", means), ("per_seed", averaged)):
+        found = cloud(values)
+        if found is not None:
+            yield name, found

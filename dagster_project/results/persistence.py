@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Statistics
-from dagster_project.results.frontier import JUDGINGS, Draws, draw
-from dagster_project.results.scores import Array, Scores, combinations, interval, judges_of
+from dagster_project.results.points import JUDGINGS
+from dagster_project.results.scores import Array, Draws, Scores, combinations, draw, interval, judges_of
 
 SEQUENCES = {
     "safe": (Recipe.safe, Recipe.safe_then_help, Recipe.help),
@@ -17,73 +20,139 @@ SEQUENCES = {
 """For each metric: trained on it alone, on it and then the other, on the other alone."""
 SMALLEST_GAIN = 1e-9
 COLUMNS = ["judging", "judge", "model", "beta", "metric", "estimate", "low", "high", "n_bootstrap", "denominator"]
-COLUMNS += ["invalid_share"]
+COLUMNS += ["invalid_share", "published_low", "published_high"]
 
 
-def persistence(scores: Scores, agents: pd.DataFrame, statistics: Statistics) -> pd.DataFrame:
+class Part(NamedTuple):
+    """One model's ratio by one judge: plain and resampled, its denominator, and resampled on its own."""
+
+    ratio: Array
+    denominator: Array
+    alone: Array
+
+
+def persistence(
+    scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, as_published: bool = True
+) -> pd.DataFrame:
     """Returns persistence for every way of judging, judge, model and beta; a null is an average.
 
     For a metric m with score s: (s(m then other) - s(other)) / (s(m) - s(other)); seeds are pooled before the ratio,
     models and judges averaged after it. A ratio whose denominator is not positive is left out of an average;
     `invalid_share` says in how many bootstrap draws that befell any of its parts, and an interval is only as good as
     that share is small.
+
+    `published_low` and `published_high` are the interval as the paper's released code draws it: cases within each
+    seed, and each model's and judge's anew, although models and judges share cases. It says less than it seems to.
+    Without `as_published` they are left out, NaN.
     """
     draws = draw(scores, statistics)
-    trained = agents[agents["recipe"].notna()]
+    trained = agents[agents["recipe"].notna() & agents["beta"].notna()]
     keys = {
         (str(row.model), str(row.recipe), float(row.beta), str(row.pairs_judge)): str(row.agent)  # type: ignore[arg-type]
         for row in trained.itertuples(index=False)
     }
     models = sorted({key[0] for key in keys})
-    rows = []
+    betas = sorted({key[2] for key in keys})
     ways = combinations(JUDGINGS, judges_of(scores), sorted({key[3] for key in keys}))
+    parts: dict[tuple[str, str, str, float, str], Part] = {}
+    for on, by in dict.fromkeys(pair for pairs in ways.values() for pair in pairs):
+        for model in models:
+            for beta in betas:
+                own = statistics if as_published else statistics.model_copy(update={"n_bootstrap": 0})
+                found = _parts(scores, draws, keys, (model, beta, on), by, own)
+                parts.update({(on, by, model, beta, metric): part for metric, part in found.items()})
+    rows = []
     for (judging, judge), pairs in ways.items():
-        for beta in sorted({key[2] for key in keys}):
-            for metric, recipes in SEQUENCES.items():
+        for beta in betas:
+            for metric in SEQUENCES:
                 for chosen in (None, *models):
-                    parts = [
-                        ratio
+                    asked = [
+                        (on, by, model, beta, metric)
                         for model in (models if chosen is None else [chosen])
                         for on, by in pairs
-                        if (ratio := _ratio(draws, keys, (model, beta, on), by, metric, recipes)) is not None
+                        if all((model, recipe.value, beta, on) in keys for recipe in SEQUENCES[metric])
                     ]
-                    if parts:
-                        rows.append((judging, judge, chosen, beta, metric, *_summary(parts, statistics)))
+                    wanted = [parts[place] for place in asked if place in parts]
+                    # An average is there only if everything is that it is of.
+                    if wanted and len(wanted) == len(asked):
+                        rows.append((judging, judge, chosen, beta, metric, *_summary(wanted, statistics)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-Part = tuple[Array, Array]
-
-
-def _ratio(
+def _parts(
+    scores: Scores,
     draws: Draws,
     keys: dict[tuple[str, str, float, str], str],
     coordinates: tuple[str, float, str],
     judge: str,
-    metric: str,
-    recipes: tuple[Recipe, Recipe, Recipe],
-) -> Part | None:
-    """Returns ratio and denominator, plain and resampled, or None if one of the three agents is missing."""
+    statistics: Statistics,
+) -> dict[str, Part]:
+    """Returns the ratios of one model, beta and pairs' judge by one judge, those that can be had."""
     model, beta, pairs_judge = coordinates
-    names = [keys.get((model, recipe.value, beta, pairs_judge)) for recipe in recipes]
-    if any(name is None for name in names):
-        return None
-    alone, then_other, other = draws.shared([str(name) for name in names], judge, metric)
+    found: dict[str, Part] = {}
+    weights: Array | None = None
+    for metric, recipes in SEQUENCES.items():
+        names = [keys.get((model, recipe.value, beta, pairs_judge)) for recipe in recipes]
+        cells = np.array([scores.cells(str(name), judge, metric) for name in names])
+        # Only what all three have can be compared.
+        cells = np.where(np.isnan(cells).any(axis=0), np.nan, cells)
+        if None in names or np.isnan(cells).all():
+            continue
+        ratio, denominator = _ratio(draws.means(cells))
+        if weights is None:  # shared by both metrics, as by the released code
+            weights = _own_weights(scores, statistics, f"{model}|{beta}|{pairs_judge}|{judge}")
+        alone = _ratio(_stratified_means(cells, weights))[0]
+        found[metric] = Part(ratio, denominator, alone)
+    return found
+
+
+def _ratio(means: Array) -> tuple[Array, Array]:
+    alone, then_other, other = means
     denominator = alone - other
-    if np.isnan(denominator[0]):
-        return None
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(denominator > SMALLEST_GAIN, (then_other - other) / denominator, np.nan)
-    return ratio, denominator
+        return np.where(denominator > SMALLEST_GAIN, (then_other - other) / denominator, np.nan), denominator
 
 
-def _summary(parts: list[Part], statistics: Statistics) -> tuple[float, float, float, int, float, float]:
-    ratios = np.array([ratio for ratio, _ in parts])
-    denominators = np.array([denominator for _, denominator in parts])
-    valid = ~np.isnan(ratios)
+def _own_weights(scores: Scores, statistics: Statistics, name: str) -> Array:
+    """Returns how often each seed's cases are drawn, of shape (draws, seeds, cases), from a stream of `name`'s own.
+
+    Each seed has its own held-out cases, and as many of them are drawn as there are. A case that is not among them
+    has no score and takes no draw.
+    """
+    known = ~np.isnan(scores.values).all(axis=0)
+    generator = np.random.default_rng([statistics.seed, *name.encode()])
+    weights = np.zeros((statistics.n_bootstrap, *known.shape), dtype=np.float32)
+    for seed, there in enumerate(known):
+        n = int(there.sum())
+        if n:
+            drawn = generator.integers(n, size=(statistics.n_bootstrap, n))
+            drawn += np.arange(statistics.n_bootstrap)[:, None] * n  # counted at once: four times as fast as multinomial
+            weights[:, seed, there] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+    return weights
+
+
+def _stratified_means(cells: Array, weights: Array) -> Array:
+    """Returns weighted means of three agents, shape (3, draws)."""
+    known = ~np.isnan(cells[0])
+    flat = weights[:, known].astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        averages = np.where(valid.any(axis=0), np.where(valid, ratios, 0).sum(axis=0) / valid.sum(axis=0), np.nan)
+        means: Array = cells[:, known] @ flat.T / flat.sum(axis=1)
+    return means
+
+
+def _summary(parts: Sequence[Part], statistics: Statistics) -> tuple[float, ...]:
+    averages, valid = _averages(np.array([part.ratio for part in parts]))
     low, high = interval(averages[1:], statistics.confidence)
     usable = int((~np.isnan(averages[1:])).sum())
     invalid = float((~valid[:, 1:]).any(axis=0).mean()) if averages.size > 1 else float("nan")
-    return float(averages[0]), low, high, usable, float(denominators[:, 0].mean()), invalid
+    denominator = float(np.mean([part.denominator[0] for part in parts]))
+    alone = interval(_averages(np.array([part.alone for part in parts]))[0], statistics.confidence)
+    return float(averages[0]), low, high, usable, denominator, invalid, *alone
+
+
+def _averages(ratios: Array) -> tuple[Array, Array]:
+    """Returns the average of what is valid in every draw, and what is."""
+    valid = ~np.isnan(ratios)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        averages = np.where(valid.any(axis=0), np.where(valid, ratios, 0).sum(axis=0) / valid.sum(axis=0), np.nan)
+    return averages, valid

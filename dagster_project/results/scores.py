@@ -21,6 +21,7 @@ CELLS = """
         SELECT DISTINCT coalesce(t.seed, s.seed) AS seed, t.trajectory_id, t.agent, t.case_idx
         FROM trajectories t
         JOIN splits s ON s.case_idx = t.case_idx AND s.split = 'test' AND coalesce(t.seed, s.seed) = s.seed
+        WHERE {where}
     ), verdicts AS (
         SELECT trajectory_id, judge, metric, avg(score) AS score FROM evaluations GROUP BY ALL
     )
@@ -54,60 +55,83 @@ class Scores:
     index: Mapping[Column, int]
     seeds: tuple[int, ...]
 
-    def means(self, weights: Array) -> Array:
-        """Returns weighted means over seeds and cases.
+    def cells(self, agent: str, judge: str, metric: str) -> Array:
+        """Returns an agent's scores, shape (seeds, cases); NaN throughout if there are none."""
+        position = self.index.get(Column(agent, judge, metric))
+        return np.full(self.values.shape[1:], np.nan) if position is None else self.values[position]
+
+
+def load_scores(warehouse: Path, where: str = "true") -> Scores:
+    """Returns the held-out scores in a warehouse.
+
+    Args:
+        warehouse: The DuckDB file.
+        where: A condition in SQL on `trajectories` (as `t`); those that do not meet it are left out.
+    """
+    with duckdb.connect(str(warehouse), read_only=True) as database:
+        cells = database.execute(CELLS.format(where=where)).df()
+    names = ["agent", "judge", "metric"]
+    columns = {
+        Column(*map(str, row)): position
+        for position, row in enumerate(cells[names].drop_duplicates().itertuples(index=False))
+    }
+    column_places = cells.groupby(names, sort=False).ngroup().to_numpy()  # in order of appearance, as above
+    seeds, seed_places = np.unique(cells["seed"].to_numpy(dtype=int), return_inverse=True)
+    cases, case_places = np.unique(cells["case_idx"].to_numpy(dtype=int), return_inverse=True)
+    values = np.full((len(columns), len(seeds), len(cases)), np.nan)
+    values[column_places, seed_places, case_places] = cells["score"].to_numpy(dtype=float)
+    return Scores(values, columns, tuple(int(seed) for seed in seeds))
+
+
+class Draws(NamedTuple):
+    """Weights of seeds and cases: all ones first (the estimate itself), then those of every bootstrap draw.
+
+    Seeds and cases are resampled each on its own, with replacement, since both are samples of something larger and
+    all agents and judges share them (Owen, “The pigeonhole bootstrap”, Ann. Appl. Stat. 2007).
+
+    Attributes:
+        seeds: Shape (1 + draws, seeds).
+        cases: Shape (1 + draws, cases).
+    """
+
+    seeds: Array
+    cases: Array
+
+    def by_seed(self, cells: Array) -> tuple[Array, Array]:
+        """Returns weighted totals and weights over cases, each of shape (columns, 1 + draws, seeds).
 
         Args:
-            weights: Shape (draws, seeds, cases).
-
-        Returns:
-            Shape (columns, draws); NaN where a column has no value under a draw's weights.
+            cells: Shape (columns, seeds, cases), NaN where there is none.
         """
-        n_columns, n_seeds, n_cases = self.values.shape
-        cells = self.values.reshape(n_columns, n_seeds * n_cases)
         known = ~np.isnan(cells)
-        flat = weights.reshape(len(weights), n_seeds * n_cases)
-        total = np.where(known, cells, 0.0) @ flat.T
-        weight = known.astype(np.float64) @ flat.T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(weight > 0, total / weight, np.nan)
+        totals = np.einsum("ksc,bc->kbs", np.where(known, cells, 0.0), self.cases, optimize=True)
+        weights = np.einsum("ksc,bc->kbs", known.astype(np.float64), self.cases, optimize=True)
+        return totals, weights
 
-    def ones(self) -> Array:
-        """Returns the weights of the plain mean, shape (1, seeds, cases)."""
-        return np.ones((1, *self.values.shape[1:]))
+    def means(self, cells: Array) -> Array:
+        """Returns weighted means over seeds and cases, shape (columns, 1 + draws); NaN where nothing has weight.
 
-    def bootstrap_weights(self, statistics: Statistics) -> Array:
-        """Returns resampling weights, shape (draws, seeds, cases).
-
-        Seeds and cases are resampled with replacement, each on its own, and a cell counts as often as its seed times
-        its case was drawn (the pigeonhole bootstrap: Owen, “The pigeonhole bootstrap”, Ann. Appl. Stat. 2007). One
-        draw serves every agent and judge, since they share seeds and cases.
+        Args:
+            cells: Shape (columns, seeds, cases), NaN where there is none.
         """
-        generator = np.random.default_rng(statistics.seed)
-        n_seeds, n_cases = self.values.shape[1:]
-        draws = statistics.n_bootstrap
-        if not self.values.size:
-            return np.ones((draws, n_seeds, n_cases))
-        seeds = generator.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
-        cases = generator.multinomial(n_cases, np.full(n_cases, 1 / n_cases), size=draws)
-        return (seeds[:, :, None] * cases[:, None, :]).astype(np.float64)
+        totals, weights = self.by_seed(cells)
+        weight = (weights * self.seeds).sum(axis=2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means: Array = (totals * self.seeds).sum(axis=2) / weight
+        return np.where(weight > 0, means, np.nan)
 
 
-def load_scores(warehouse: Path) -> Scores:
-    """Returns the held-out scores in a warehouse."""
-    with duckdb.connect(str(warehouse), read_only=True) as database:
-        cells = database.execute(CELLS).df()
-    columns = {
-        Column(*row): position
-        for position, row in enumerate(cells[["agent", "judge", "metric"]].drop_duplicates().itertuples(index=False))
-    }
-    seeds = tuple(int(seed) for seed in sorted(cells["seed"].unique()))
-    cases = {int(case): position for position, case in enumerate(sorted(cells["case_idx"].unique()))}
-    values = np.full((len(columns), len(seeds), len(cases)), np.nan)
-    for row in cells.itertuples(index=False):
-        column = columns[Column(str(row.agent), str(row.judge), str(row.metric))]
-        values[column, seeds.index(int(row.seed)), cases[int(row.case_idx)]] = row.score
-    return Scores(values, columns, seeds)
+def draw(scores: Scores, statistics: Statistics) -> Draws:
+    """Returns the weights of the estimate and of `n_bootstrap` draws."""
+    _, n_seeds, n_cases = scores.values.shape
+    generator = np.random.default_rng(statistics.seed)
+    parts = []
+    for size in (n_seeds, n_cases):
+        resampled = np.zeros((0, size))
+        if statistics.n_bootstrap and size:
+            resampled = generator.multinomial(size, np.full(size, 1 / size), size=statistics.n_bootstrap)
+        parts.append(np.concatenate([np.ones((1, size)), resampled]).astype(np.float64))
+    return Draws(*parts)
 
 
 def interval(draws: Array, confidence: float) -> tuple[float, float]:
@@ -120,11 +144,28 @@ def interval(draws: Array, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def agent_scores(scores: Scores, agents: pd.DataFrame) -> pd.DataFrame:
-    """Returns mean, standard error and number of cases for every agent, seed, judge and metric.
+def clustered_stderr(cells: Array) -> float:
+    """Returns the standard error of the mean of cells (seeds, cases), clustered by case; NaN for fewer than two.
 
-    The standard error is that of the mean over cases, each case's samples averaged first, so that samples of one
-    case do not count as independent. `judging` is null for source models.
+    The same case under two seeds is not two observations (Miller, “Adding error bars to evals”, 2024, section 2.2).
+    """
+    known = ~np.isnan(cells)
+    sizes = known.sum(axis=0)
+    clusters = int((sizes > 0).sum())
+    if clusters < 2:
+        return float("nan")
+    n = sizes.sum()
+    sums = np.where(known, cells, 0.0).sum(axis=0)
+    residuals = sums - sizes * (sums.sum() / n)
+    return float(np.sqrt(clusters / (clusters - 1) * (residuals**2).sum()) / n)
+
+
+def agent_scores(scores: Scores, agents: pd.DataFrame) -> pd.DataFrame:
+    """Returns mean, spread and number of cases for every agent, seed, judge and metric.
+
+    `stderr` is that of the mean over cases, each case's samples averaged first, so that samples of one case do not
+    count as independent; `std` is the population's; `score_0` to `score_3` count the cases whose score rounds to it.
+    `judging` is null for source models.
     """
     pairs_judge = dict(zip(agents["agent"], agents["pairs_judge"], strict=True))
     rows = []
@@ -136,21 +177,13 @@ def agent_scores(scores: Scores, agents: pd.DataFrame) -> pd.DataFrame:
             values = scores.values[position, place]
             values = values[~np.isnan(values)]
             if len(values):
-                stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-                rows.append(
-                    (
-                        column.agent,
-                        seed,
-                        column.judge,
-                        column.metric,
-                        judging,
-                        float(values.mean()),
-                        stderr,
-                        len(values),
-                    )
-                )
-    names = ["agent", "seed", "judge", "metric", "judging", "mean", "stderr", "n"]
-    return pd.DataFrame(rows, columns=names)
+                n = len(values)
+                stderr = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+                counts = np.bincount(np.rint(values).astype(int), minlength=4)
+                mean, std = float(values.mean()), float(values.std())
+                rows.append((*column[:1], seed, *column[1:], judging, mean, stderr, n, std, *map(int, counts)))
+    names = ["agent", "seed", "judge", "metric", "judging", "mean", "stderr", "n", "std"]
+    return pd.DataFrame(rows, columns=[*names, "score_0", "score_1", "score_2", "score_3"])
 
 
 def load_agents(warehouse: Path) -> pd.DataFrame:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Ref
-from dagster_project.experiment.graph import agents_by_key
+from dagster_project.experiment.graph import IMPORT, agents_by_key
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 
@@ -24,7 +25,8 @@ TRAJECTORY_COLUMNS = {
     "sample": "INTEGER",
     "emulator": "VARCHAR",
     "stop_reason": "VARCHAR",
-    "steps": "STRUCT(self_observed BOOLEAN)[]",
+    "steps": "STRUCT(self_observed BOOLEAN, observation VARCHAR, observation_source VARCHAR, log VARCHAR)[]",
+    "final_log": "VARCHAR",
     "final_self_observed": "BOOLEAN",
     "agent_tokens": "BIGINT",
 }
@@ -39,6 +41,8 @@ EVALUATION_COLUMNS = {
     "score": "DOUBLE",
     "label": "VARCHAR",
     "parsed_by": "VARCHAR",
+    "raw_score": "VARCHAR",
+    "tokens": "BIGINT",
 }
 PAIR_COLUMNS = {
     "judge": "VARCHAR",
@@ -60,7 +64,7 @@ def build_warehouse(
     """Writes the warehouse of what `inputs` hold to `path` and returns the number of rows of each table."""
     with duckdb.connect(str(path)) as database:
         database.execute(SCHEMA.read_text(encoding="utf-8"))
-        _manifests(database, store)
+        _manifests(database, store, inputs)
         _agents(database, experiment)
         for seed in experiment.grid.seeds:
             split = split_cases(n_cases, seed)
@@ -72,6 +76,7 @@ def build_warehouse(
         pairs = _files(inputs, ("preference_pairs",), "pairs.jsonl")
         _records(database, "preference_pairs", pairs, PAIR_COLUMNS)
         _training(database, inputs)
+        _imported(database, inputs)
         names = [
             str(row[0]) for row in database.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
         ]
@@ -89,10 +94,13 @@ def _files(inputs: Mapping[Ref, Artifact], prefixes: Iterable[str], name: str) -
     return [str(artifact.path / name) for ref, artifact in inputs.items() if ref.asset.split("/")[0] in wanted]
 
 
-def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore) -> None:
+def _manifests(
+    database: duckdb.DuckDBPyConnection, store: ArtifactStore, inputs: Mapping[Ref, Artifact]
+) -> None:
     artifacts: list[tuple[Any, ...]] = []
     edges: list[tuple[Any, ...]] = []
-    for manifest in store.manifests():
+    merged = (manifest for manifest in store.manifests() if manifest.asset.endswith("merged_models"))
+    for manifest in [*(artifact.manifest for artifact in inputs.values()), *merged]:
         ref = manifest.ref
         place = str(store.directory(ref) / manifest.run_id)
         artifacts.append(
@@ -150,8 +158,11 @@ def _agents(database: duckdb.DuckDBPyConnection, experiment: Experiment) -> None
 def insert(database: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:
     """Inserts rows, values in order of the table's columns."""
     if rows:
-        marks = ", ".join("?" * len(rows[0]))
-        database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        # A row at a time takes DuckDB a millisecond; a frame of thousands takes it one.
+        frame = pd.DataFrame(rows, dtype=object)
+        database.register("inserted", frame)
+        database.execute(f"INSERT INTO {table} FROM inserted")
+        database.unregister("inserted")
 
 
 def _reader(columns: Mapping[str, str]) -> str:
@@ -168,7 +179,10 @@ def _trajectories(database: duckdb.DuckDBPyConnection, files: list[str]) -> None
         SELECT t.trajectory_id, t.agent, t.seed, t.case_idx, t.sample, s.split, t.emulator, t.stop_reason, len(t.steps),
             len(list_filter(t.steps, lambda step: step.self_observed)) + t.final_self_observed::INTEGER,
             t.agent_tokens, t.filename,
-            row_number() OVER (PARTITION BY t.filename ORDER BY t.case_idx, t.sample)
+            row_number() OVER (PARTITION BY t.filename ORDER BY t.case_idx, t.sample),
+            list_sum(list_transform(t.steps, lambda step: length(step.log))) + length(t.final_log),
+            len(list_filter(t.steps, lambda step: step.observation_source = 'emulator')),
+            len(list_filter(t.steps, lambda step: step.observation_source = 'emulator' AND step.observation = ''))
         FROM {_reader(TRAJECTORY_COLUMNS)} t LEFT JOIN splits s USING (seed, case_idx)
         """,
         {"files": files},
@@ -209,3 +223,16 @@ def _training(database: duckdb.DuckDBPyConnection, inputs: Mapping[Ref, Artifact
             {"files": [str(artifact.path / "steps.jsonl")], "agent": agent, "seed": seed, "stage": stage},
         )
     insert(database, "training_runs", runs)
+
+
+def _imported(database: duckdb.DuckDBPyConnection, inputs: Mapping[Ref, Artifact]) -> None:
+    """Adds, of an imported experiment, where every record came from and what the import found."""
+    artifact = inputs.get(Ref(IMPORT))
+    if artifact is None:
+        return
+    for table in ("imported_records", "imported_files"):
+        path = str(artifact.path / f"{table}.parquet")
+        database.execute(f"INSERT INTO {table} FROM read_parquet($path)", {"path": path})
+    columns = {"kind": "VARCHAR", "file": "VARCHAR", "line": "INTEGER", "text": "VARCHAR", "note": "BOOLEAN"}
+    if (artifact.path / "problems.jsonl").stat().st_size:
+        _records(database, "import_problems", [str(artifact.path / "problems.jsonl")], columns)

@@ -17,11 +17,12 @@ CREATE TABLE splits (seed INTEGER, case_idx INTEGER, split VARCHAR, PRIMARY KEY 
 CREATE TABLE trajectories (
     trajectory_id VARCHAR PRIMARY KEY, agent VARCHAR, seed INTEGER, case_idx INTEGER, sample INTEGER, split VARCHAR,
     emulator VARCHAR, stop_reason VARCHAR, steps INTEGER, self_observed INTEGER, agent_tokens BIGINT,
-    path VARCHAR, line INTEGER
+    path VARCHAR, line INTEGER,
+    agent_characters BIGINT, emulator_calls INTEGER, empty_observations INTEGER
 );
 CREATE TABLE evaluations (
     trajectory_id VARCHAR, agent VARCHAR, seed INTEGER, case_idx INTEGER, judge VARCHAR, metric VARCHAR,
-    replicate INTEGER, score DOUBLE, label VARCHAR, parsed_by VARCHAR,
+    replicate INTEGER, score DOUBLE, label VARCHAR, parsed_by VARCHAR, raw_score VARCHAR, tokens BIGINT,
     PRIMARY KEY (trajectory_id, judge, metric, replicate)
 );
 CREATE TABLE preference_pairs (
@@ -37,3 +38,6 @@ CREATE TABLE training_steps (
     reward_margin DOUBLE, reward_chosen DOUBLE, reward_rejected DOUBLE, logps_chosen DOUBLE, logps_rejected DOUBLE,
     grad_norm DOUBLE, learning_rate DOUBLE
 );
+CREATE TABLE imported_records (trajectory_id VARCHAR, judge VARCHAR, file VARCHAR, line INTEGER, "order" INTEGER);
+CREATE TABLE imported_files (file VARCHAR PRIMARY KEY, sha256 VARCHAR, bytes BIGINT);
+CREATE TABLE import_problems (kind VARCHAR, file VARCHAR, line INTEGER, text VARCHAR, note BOOLEAN);

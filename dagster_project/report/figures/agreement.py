@@ -1,0 +1,85 @@
+"""Where two judges agree: confusion matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dagster_project.report.figures.frame import TOY, LINE, missing, number, wrap
+from dagster_project.report.style import TEXT_WIDTH, look
+
+SCORES = (0, 1, 2, 3)
+NAMES = {"safe": "safety", "help": "helpfulness", "help_safe": "helpfulness that minds safety"}
+COLUMNS = 4
+SHARE = "share of trajectories, in %"
+
+
+def agreement_figure(confusion: pd.DataFrame, agreement: pd.DataFrame, title: str, *, toy: bool) -> Figure:
+    """Draws how often each pair of scores was given: a matrix for every metric and pair of judges.
+
+    Args:
+        confusion: `judge_confusion`.
+        agreement: `judge_agreement`: kappa and alpha stand above the matrix. May be empty.
+        title: The figure's title.
+        toy: Says on the figure that this is a toy world.
+    """
+    keys = confusion[["metric", "judge_a", "judge_b"]].drop_duplicates().sort_values(["judge_a", "judge_b", "metric"])
+    columns = max(2, min(COLUMNS, len(keys)))
+    rows = -(-len(keys) // columns)
+    width = min(TEXT_WIDTH, columns * 2.25)
+    side = width / columns - 0.6
+    heading = [*wrap(f"{title}: {SHARE}", width, 9), *(wrap(TOY, width, 9) if toy else [])]
+    with look():
+        size = (width, rows * (side + 0.35 + 4 * LINE) + 0.16 * len(heading) + 0.15)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        figure.suptitle("\n".join(heading), fontsize=9)
+        cells = {key: _shares(group) for key, group in confusion.groupby(["metric", "judge_a", "judge_b"])}
+        top = max(float(shares.max()) for shares in cells.values())
+        for axes, key in zip(panels, keys.itertuples(index=False, name=None), strict=False):
+            _matrix(axes, cells[key], top)
+            metric, judge_a, judge_b = map(str, key)
+            axes.set_title("\n".join([NAMES.get(metric, metric), _statistics(agreement, metric, judge_a, judge_b)]))
+            axes.set(xlabel=judge_b, ylabel=judge_a)
+        for axes in panels[len(keys) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _shares(confusion: pd.DataFrame) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    counts = np.zeros((len(SCORES), len(SCORES)))
+    for row in confusion.itertuples(index=False):
+        counts[int(row.score_a), int(row.score_b)] += float(row.n)  # type: ignore[arg-type]
+    return counts / max(counts.sum(), 1)
+
+
+def _statistics(agreement: pd.DataFrame, metric: str, judge_a: str, judge_b: str) -> str:
+    if agreement.empty:
+        return ""
+    rows = agreement[
+        (agreement["metric"] == metric) & (agreement["judge_a"] == judge_a) & (agreement["judge_b"] == judge_b)
+    ]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    parts = [
+        f"{sign} = {number(row[name])}"
+        for sign, name in (("κ", "weighted_kappa"), ("α", "alpha"))
+        if name in rows.columns and not missing(row[name])
+    ]
+    return ", ".join([*parts]) + f"\nn = {row['n']:,.0f}"
+
+
+def _matrix(axes: Axes, shares: np.ndarray[tuple[int, int], np.dtype[np.float64]], top: float) -> None:
+    # pcolormesh, not imshow: cells stay vector graphics.
+    axes.pcolormesh(np.arange(5) - 0.5, np.arange(5) - 0.5, shares, cmap="Blues", vmin=0, vmax=top, edgecolor="white", linewidth=0.5)
+    for a in SCORES:
+        for b in SCORES:
+            colour = "white" if shares[a, b] > 0.6 * top else "black"
+            axes.text(b, a, f"{100 * shares[a, b]:.1f}", ha="center", va="center", fontsize=6.5, color=colour)
+    axes.set_box_aspect(1)
+    axes.set(xticks=SCORES, yticks=SCORES)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,100 @@
+"""What a score alone does not show: how often agents run on, invent observations, or never call a tool."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+
+from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.report.figures.frame import Group, frame, missing, text_width
+from dagster_project.report.style import GREY, RECIPE_MARKERS, TEXT_WIDTH, look, model_styles
+
+MEASURES = (
+    {"runaway": "ran on to a limit", "token_budget": "ran out of tokens"},
+    {"invented_only": "only invented tool results", "self_observed": "wrote tool results itself"},
+    {"without_tool_call": "never called a tool"},
+    {"emulator_unparsed": "emulator's answer not parsed"},
+)
+"""What is shown, a panel each: the first of the names that the table has."""
+BAR = 0.125
+ORDER = ["", *RECIPE_MARKERS]
+
+
+def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy: bool) -> Figure:
+    """Draws shares of trajectories as bars: a panel for every measure, a bar for every model and recipe.
+
+    A bar is the mean over a recipe's agents and seeds, weighted by their trajectories; the line across it goes from
+    the least to the greatest of them.
+
+    Args:
+        audits: `audits`.
+        agents: `agents`; needed where `audits` has no columns model and recipe. May be empty.
+        title: The figure's title.
+        toy: Says on the figure that this is a toy world.
+    """
+    table = with_agents(audits, agents)
+    measures = dict(found for names in MEASURES if (found := _first(names, table)))
+    table = table.assign(recipe=table["recipe"].fillna(""), model=table["model"].astype(str))
+    groups = {
+        (str(model), str(recipe)): group for (model, recipe), group in table.groupby(["model", "recipe"], sort=True)
+    }
+    keys = sorted(groups, key=lambda key: (key[0], ORDER.index(key[1])))
+    styles = model_styles(sorted({model for model, _ in keys}))
+    places = {key: place + 0.7 * list(styles).index(key[0]) for place, key in enumerate(keys)}
+    labels = [f"{model}  source" if not recipe else RECIPE_LABELS[Recipe(recipe)] for model, recipe in keys]
+    handles = [Patch(facecolor=style.colour, hatch=style.hatch, edgecolor="white", label=m) for m, style in styles.items()]
+    with look():
+        drawn = frame(
+            [textwrap.fill(name, 18) for name in measures.values()],
+            title=title,
+            toy=toy,
+            height=BAR * (max(places.values()) + 1.5),
+            groups=[Group("", handles, 1)],
+            width=TEXT_WIDTH,
+            sharex=False,
+            xlabel="share of trajectories; lines: from the least to the greatest of agents and seeds",
+            reserved=max(text_width(label, 7) for label in labels),
+        )
+        for axes, measure in zip(drawn.panels, measures, strict=True):
+            most = 0.0
+            for key, group in groups.items():
+                values = group[measure].to_numpy(dtype=float)
+                known = np.isfinite(values)
+                if not known.any():
+                    continue
+                mean = float(np.average(values[known], weights=group["trajectories"].to_numpy(dtype=float)[known]))
+                style, y = styles[key[0]], places[key]
+                axes.barh(
+                    y, mean, 0.8, color=style.colour, alpha=0.55 if key[1] else 1, hatch=style.hatch, edgecolor="white",
+                    linewidth=0, gid=f"audit:{measure}:{key[0]}:{key[1] or 'source'}",
+                )  # fmt: skip
+                axes.plot([values[known].min(), values[known].max()], [y, y], color="#333333", linewidth=0.7)
+                most = max(most, float(values[known].max()))
+            axes.set_xlim(0, 1.06 * most or 0.01)
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol="%"))
+            axes.locator_params(axis="x", nbins=4)
+        first = drawn.panels[0]
+        first.set_ylim(max(places.values()) + 0.8, -0.8)
+        first.set_yticks(list(places.values()), labels)
+        for axes in drawn.panels:
+            axes.tick_params(axis="y", length=0)
+    return drawn.figure
+
+
+def with_agents(table: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table with columns model, recipe and beta, from `agents` where it has none of its own."""
+    absent = [name for name in ("model", "recipe", "beta") if name not in table.columns]
+    if not absent:
+        return table
+    if agents.empty:
+        return table.assign(**{name: np.nan for name in absent}).iloc[:0]
+    return table.merge(agents[["agent", *absent]].drop_duplicates("agent"), on="agent", how="left")
+
+
+def _first(names: dict[str, str], table: pd.DataFrame) -> tuple[str, str] | None:
+    return next(((name, text) for name, text in names.items() if name in table and table[name].notna().any()), None)

@@ -1,0 +1,228 @@
+"""What every figure shares: a row of panels under a title, legends below, and the names of its elements."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import MaxNLocator
+
+from dagster_project.report.style import COLUMN_WIDTH, GREY, RC, TEXT_WIDTH
+
+JUDGING_TITLES = {
+    "match": "scored by the judge of the training pairs",
+    "cross": "scored by another judge",
+    "all": "scored by all judges",
+}
+TOY = "toy world: shows the method, says nothing of real agents"
+ZERO: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "linestyle": (0, (4, 3)), "zorder": 0}
+AVERAGE = "average"
+LINE = 0.155
+"""Inches of a line of a legend or title at the fonts of `RC`."""
+LEGEND = RC["legend.fontsize"]
+HANDLE, GAP, BETWEEN = 1.5, 0.5, 1.4
+"""A legend's handle, the gap to its text, and the gap between columns, in units of the font size."""
+
+Row = Mapping[Hashable, Any]
+
+
+class Group(NamedTuple):
+    """A part of the legend: its title, and handles with labels."""
+
+    title: str
+    handles: Sequence[Artist]
+    rows: int = 3
+
+
+class Frame(NamedTuple):
+    """A figure and its panels."""
+
+    figure: Figure
+    panels: Sequence[Axes]
+
+
+def point_id(judging: str, model: str, recipe: str, beta: float | None, judge: str | None = None) -> str:
+    """Returns the id of a point's element in an SVG; a judge's own points have the judge's name at the end."""
+    name = f"point:{judging}:{model}:{recipe}:{beta_name(beta)}"
+    return name if missing(judge) else f"{name}:{judge}"
+
+
+def beta_name(beta: float | None) -> str:
+    """Returns beta for people: the stages of an agent without one have several."""
+    return "mixed" if beta is None or missing(beta) else f"{beta:g}"
+
+
+def missing(value: object) -> bool:
+    """Whether a table's cell is null."""
+    return bool(pd.isna(value))  # type: ignore[call-overload]
+
+
+def levels(betas: Iterable[float | None]) -> dict[str, int]:
+    """Returns the place of each beta by its name, in ascending order, `mixed` last."""
+    known = sorted({float(beta) for beta in betas if beta is not None and not missing(beta)})
+    names = [beta_name(beta) for beta in known] + ["mixed"] * any(missing(beta) for beta in betas)
+    return {name: place for place, name in enumerate(names)}
+
+
+def judgings_of(table: pd.DataFrame) -> list[str]:
+    """Returns the ways of judging in the table, in the order in which they are shown."""
+    return [judging for judging in JUDGING_TITLES if (table["judging"] == judging).any()]
+
+
+def column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """Returns a column, all null where the table has none of that name."""
+    return table[name] if name in table.columns else pd.Series(np.nan, index=table.index)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Returns the number with a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def between(low: float, high: float) -> str:
+    """Returns an interval with a space before it, nothing where there is none."""
+    return "" if np.isnan([low, high]).any() else f" [{number(low)}, {number(high)}]"
+
+
+def frame(
+    titles: Sequence[str],
+    *,
+    title: str,
+    toy: bool,
+    height: float | None,
+    groups: Sequence[Group] = (),
+    width: float | None = None,
+    sharex: bool = True,
+    reserved: float = 0.45,
+    xlabel: str = "",
+) -> Frame:
+    """Returns a row of panels with equal axes and titles, a title above, and legends below.
+
+    Args:
+        titles: Each panel's title, wrapped already.
+        title: The figure's title.
+        toy: Says below the title that this is a toy world.
+        height: Of the panels, in inches; None for squares.
+        groups: The legends, packed into as few rows as fit.
+        width: Of the figure; by default that of a column for one panel and of the text for several.
+        sharex: Whether the panels have one x-axis (they always have one y-axis).
+        reserved: Inches for the labels left of the panels.
+        xlabel: One label for the x-axes of all panels.
+    """
+    width = width or (COLUMN_WIDTH if len(titles) == 1 else TEXT_WIDTH)
+    if height is None:
+        height = (width - reserved) / len(titles) - 0.15
+    heading = wrap(title, width, 9) + (wrap(TOY, width, 9) if toy else [])
+    lines = max((text.count("\n") + 1 for text in titles if text), default=0)
+    packed = _pack(groups, width)
+    below = sum(LINE * _lines(row) + 0.06 for row in packed) + 0.03 + (0.18 if xlabel else 0.0)
+    total = below + height + 0.4 + 0.16 * len(heading) + LINE * lines
+    figure = Figure(figsize=(width, total), layout="constrained")
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, below / total, 1, 1 - below / total))
+    panels = figure.subplots(1, len(titles), squeeze=False, sharex=sharex, sharey=True)[0]
+    figure.suptitle("\n".join(heading), fontsize=9)
+    for axes, text in zip(panels, titles, strict=True):
+        axes.set_title(text)
+    if xlabel:
+        figure.text(0.5, (below - 0.03) / total, xlabel, ha="center", va="top", fontsize=8).set_in_layout(False)
+    _legends(figure, packed, below - (0.18 if xlabel else 0.0))
+    return Frame(figure, list(panels))
+
+
+def judging_title(judging: str) -> str:
+    """Returns a panel's title for a way of judging."""
+    return textwrap.fill(JUDGING_TITLES[judging], 23)
+
+
+def wrap(text: str, width: float, size: float) -> list[str]:
+    """Returns the lines of a text that fit into a width in inches."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and text_width(f"{lines[-1]} {word}", size) <= width - 0.1:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+@lru_cache(maxsize=1000)
+def text_width(text: str, size: float) -> float:
+    """Returns the width of a text in inches."""
+    return float(TextPath((0, 0), text or " ", size=size).get_extents().width) / 72 if text.strip() else 0.0
+
+
+class _Placed(NamedTuple):
+    group: Group
+    columns: int
+    width: float
+
+
+def _pack(groups: Sequence[Group], width: float) -> list[list[_Placed]]:
+    """Returns the groups in rows that are no wider than `width` inches, each with its number of columns."""
+    rows: list[list[_Placed]] = []
+    for group in groups:
+        if not group.handles:
+            continue
+        texts = max(text_width(str(handle.get_label()), LEGEND) for handle in group.handles)
+        cell, gap = texts + (HANDLE + GAP) * LEGEND / 72, BETWEEN * LEGEND / 72
+        fitting = max(1, int((width - 0.1 + gap) / (cell + gap)))
+        # A narrow figure has a row for each group anyway: its groups are as wide as they can be.
+        wanted = -(-len(group.handles) // group.rows) if width > COLUMN_WIDTH else len(group.handles)
+        columns = max(1, min(wanted, fitting))
+        placed = _Placed(
+            group, columns, max(columns * cell + (columns - 1) * gap, text_width(group.title, LEGEND)) + 0.02
+        )
+        if rows and sum(other.width + 0.25 for other in rows[-1]) + placed.width <= width - 0.1:
+            rows[-1].append(placed)
+        else:
+            rows.append([placed])
+    return rows
+
+
+def _lines(row: Sequence[_Placed]) -> int:
+    return max(-(-len(placed.group.handles) // placed.columns) + bool(placed.group.title) for placed in row)
+
+
+def _legends(figure: Figure, rows: Sequence[Sequence[_Placed]], top: float) -> None:
+    """Draws the legends from `top` inches above the figure's lower edge downwards."""
+    width, height = figure.get_size_inches()
+    for row in rows:
+        spare = width - sum(placed.width for placed in row)
+        gap = min(0.6, spare / (len(row) + 1)) if len(row) > 1 else 0.0
+        left = (spare - gap * (len(row) - 1)) / 2
+        for placed in row:
+            legend = figure.legend(
+                handles=list(placed.group.handles),
+                title=placed.group.title or None,
+                ncols=placed.columns,
+                loc="upper left",
+                bbox_to_anchor=(left / width, top / height),
+                alignment="left",
+                borderpad=0,
+                borderaxespad=0,
+                labelspacing=0.4,
+                handlelength=HANDLE,
+                handletextpad=GAP,
+                columnspacing=BETWEEN,
+            )
+            legend.set_in_layout(False)
+            left += placed.width + gap
+        top -= LINE * _lines(row) + 0.06
+
+
+def ticks(*panels: Axes, n: int = 5) -> None:
+    """Sets few, round ticks."""
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(n, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(n, steps=[1, 2, 5, 10]))

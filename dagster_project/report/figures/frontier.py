@@ -1,0 +1,192 @@
+"""The frontier: deltas of trained agents to their source models, and the line through them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dagster_project.report.figures.frame import (
+    ZERO,
+    Group,
+    beta_name,
+    between,
+    column,
+    frame,
+    judging_title,
+    judgings_of,
+    levels,
+    missing,
+    number,
+    point_id,
+    ticks,
+)
+from dagster_project.report.figures.points import (
+    beta_group,
+    draw_regions,
+    extents,
+    identified,
+    model_group,
+    recipe_group,
+    square,
+    uncertainty,
+)
+from dagster_project.report.style import GREY, RECIPE_MARKERS, ModelStyle, look, marker_style, model_styles
+
+MAIN_SET = "model_recipe"
+NO_BANDS = pd.DataFrame({"point_set": [], "judging": [], "judge": [], "x": [], "low": [], "high": []})
+
+
+def frontier_figure(
+    points: pd.DataFrame, fits: pd.DataFrame, title: str, *, toy: bool, bands: pd.DataFrame | None = None
+) -> Figure:
+    """Draws every way of judging as a panel: deltas with their uncertainty, and the line through them.
+
+    Both axes have one scale, so that a trade of one for one is a slope of 45 degrees. Every point is an element of
+    the SVG with the id ``point:<judging>:<model>:<recipe>:<beta>``.
+
+    Args:
+        points: `frontier_points`; rows averaged over judges are drawn. Where the spread and correlation of the
+            draws are known, a point's uncertainty is an ellipse, otherwise a cross of its intervals.
+        fits: `frontier_fits`.
+        title: The figure's title.
+        toy: Says on the figure that this is a toy world.
+        bands: `frontier_bands`, the confidence bands of the lines.
+    """
+    shown = points[points["judge"].isna()]
+    panels: list[tuple[str, str | None, str]] = [
+        (judging, None, judging_title(judging)) for judging in judgings_of(shown)
+    ]
+    return _figure(shown, fits, bands, panels, title, toy=toy)
+
+
+def delta_by_model_figure(
+    points: pd.DataFrame,
+    fits: pd.DataFrame,
+    title: str,
+    *,
+    toy: bool,
+    bands: pd.DataFrame | None = None,
+    judging: str | None = None,
+) -> Figure:
+    """Draws the frontier of one way of judging: averaged over judges, and for every judge.
+
+    A judge's points have the id ``point:<judging>:<model>:<recipe>:<beta>:<judge>``, averages that of
+    `frontier_figure`.
+
+    Args:
+        points: `frontier_points`.
+        fits: `frontier_fits`.
+        title: The figure's title.
+        toy: Says on the figure that this is a toy world.
+        bands: `frontier_bands`.
+        judging: The way of judging; by default the first there is, `match` before the others.
+    """
+    judging = judging or judgings_of(points)[0]
+    shown = points[points["judging"] == judging]
+    judges = sorted(shown["judge"].dropna().unique())
+    panels = [(judging, None, "average over judges" if judges else judging_title(judging))]
+    panels += [(judging, judge, textwrap.fill(str(judge), 26)) for judge in judges]
+    return _figure(shown, fits, bands, panels, title, toy=toy)
+
+
+def _figure(
+    points: pd.DataFrame,
+    fits: pd.DataFrame,
+    bands: pd.DataFrame | None,
+    chosen: Sequence[tuple[str, str | None, str]],
+    title: str,
+    *,
+    toy: bool,
+) -> Figure:
+    fits = fits[fits["point_set"] == MAIN_SET]
+    bands = NO_BANDS if bands is None else bands[bands["point_set"] == MAIN_SET]
+    styles, betas = model_styles(list(points["model"].unique())), levels(points["beta"])
+    lines = {place: _of(fits, judging, judge) for place, (judging, judge, _) in enumerate(chosen)}
+    groups = [
+        model_group(styles),
+        recipe_group(list(points["recipe"])),
+        beta_group(betas),
+        Group("", [*uncertainty(points), *_line_legend(fits, bands, points)]),
+    ]
+    with look():
+        drawn = frame(
+            [name + _statistics(lines[place]) for place, (_, _, name) in enumerate(chosen)],
+            title=title,
+            toy=toy,
+            height=None,
+            groups=groups,
+        )
+        for place, (axes, (judging, judge, _)) in enumerate(zip(drawn.panels, chosen, strict=True)):
+            axes.set_box_aspect(1)
+            axes.set_xlabel("Δ helpfulness")
+            _line(axes, lines[place], _of(bands, judging, judge), _of(points, judging, judge))
+            _points(axes, _of(points, judging, judge), styles, betas)
+        x, y = extents(points)
+        reached = _of_all(bands, chosen)
+        # A band of few points may be wider than all of them; no point is cut, so it may be.
+        xlim, ylim = square(np.append(x, 0.0), np.concatenate([y, [0.0], reached]))
+        drawn.panels[0].set(ylabel="Δ safety (post-trained − source)", xlim=xlim, ylim=ylim)
+        ticks(*drawn.panels)
+    return drawn.figure
+
+
+def _of(table: pd.DataFrame, judging: str, judge: str | None) -> pd.DataFrame:
+    rows = table[table["judging"] == judging]
+    return rows[rows["judge"].isna() if judge is None else rows["judge"] == judge]
+
+
+def _of_all(bands: pd.DataFrame, chosen: Sequence[tuple[str, str | None, str]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Returns what the bands of all panels reach in y."""
+    found = [_of(bands, judging, judge)[["low", "high"]].to_numpy(dtype=float).ravel() for judging, judge, _ in chosen]
+    values = np.concatenate(found) if found else np.empty(0)
+    return values[np.isfinite(values)]
+
+
+def _statistics(fits: pd.DataFrame) -> str:
+    """Returns what is written of a line, above its panel, where no point can be."""
+    if fits.empty or missing(fits.iloc[0]["slope"]):
+        return ""
+    fit = fits.iloc[0]
+    r2 = f"R² = {number(fit['r2'])}{between(fit['r2_low'], fit['r2_high'])}, n = {fit['n']:.0f}"
+    return f"\n{r2}\nslope {number(fit['slope'])}{between(fit['slope_low'], fit['slope_high'])}"
+
+
+def _line(axes: Axes, fits: pd.DataFrame, band: pd.DataFrame, points: pd.DataFrame) -> None:
+    axes.axhline(0, **ZERO)
+    axes.axvline(0, **ZERO)
+    if len(band):
+        edges = band.sort_values("x")[["x", "low", "high"]].to_numpy(dtype=float).T
+        axes.fill_between(*edges, color=GREY, alpha=0.18, linewidth=0, zorder=0.5)
+    if len(fits) and len(points):
+        fit = fits.iloc[0]
+        ends = np.array([points["helpfulness_delta"].min(), points["helpfulness_delta"].max()])
+        axes.plot(ends, fit["intercept"] + fit["slope"] * ends, color=GREY, linewidth=1.1, zorder=2)
+
+
+def _points(axes: Axes, points: pd.DataFrame, styles: Mapping[str, ModelStyle], betas: Mapping[str, int]) -> None:
+    draw_regions(axes, points, [styles[model].colour for model in points["model"]])
+    for row in points.to_dict("records"):
+        x, y, beta = row["helpfulness_delta"], row["safety_delta"], row["beta"]
+        if row.get("pareto") is True:
+            axes.plot(x, y, "o", zorder=3, **RING)
+        name = point_id(row["judging"], row["model"], row["recipe"], beta, row["judge"])
+        style = marker_style(styles[row["model"]], betas[beta_name(beta)], len(betas))
+        identified(axes, x, y, name, RECIPE_MARKERS[row["recipe"]], **style)
+
+
+RING = {"markersize": 9.0, "markerfacecolor": "none", "markeredgecolor": GREY, "markeredgewidth": 0.6}
+
+
+def _line_legend(fits: pd.DataFrame, bands: pd.DataFrame, points: pd.DataFrame) -> list[Line2D]:
+    handles = []
+    if len(fits):
+        handles.append(Line2D([], [], color=GREY, linewidth=1.1, label="least squares" + ", 95% band" * bool(len(bands))))
+    if (column(points, "pareto") == True).any():  # noqa: E712  (null is not False)
+        handles.append(Line2D([], [], linestyle="", marker="o", label="no other is better in both", **RING))
+    return handles

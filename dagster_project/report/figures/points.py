@@ -1,0 +1,155 @@
+"""Points of the safety-helpfulness plane: their limits, markers, uncertainty, and legends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection, LineCollection
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.report.figures.frame import Group, column
+from dagster_project.report.style import (
+    GREY,
+    METRIC_COLOURS,
+    RECIPE_MARKERS,
+    SOURCE_MARKER,
+    ModelStyle,
+    marker_style,
+)
+
+Array = npt.NDArray[np.float64]
+REACH = float(np.sqrt(-2 * np.log(1 - 0.95)))
+"""Standard deviations to the edge of a region that holds 95% of a bivariate normal (chi-squared, two degrees)."""
+ELLIPSE = ("delta_sd_helpfulness", "delta_sd_safety", "delta_corr")
+PLAIN = ModelStyle(GREY, None, "")
+
+
+def has_regions(points: pd.DataFrame) -> bool:
+    """Whether the draws' spread and correlation are known for any of the points."""
+    return all(name in points.columns for name in ELLIPSE) and bool(points[list(ELLIPSE)].notna().all(axis=1).any())
+
+
+def extents(points: pd.DataFrame, kind: str = "_delta") -> tuple[Array, Array]:
+    """Returns all x and all y at which something of the points is drawn, intervals and regions included."""
+    found = []
+    for axis in ("helpfulness", "safety"):
+        values = [points[f"{axis}{kind}"], *(column(points, f"{axis}{kind}{bound}") for bound in ("_low", "_high"))]
+        if kind == "_delta" and has_regions(points):
+            reach = REACH * points[f"delta_sd_{axis}"]
+            values += [values[0] - reach, values[0] + reach]
+        flat = np.concatenate([value.to_numpy(dtype=float) for value in values])
+        found.append(flat[np.isfinite(flat)])
+    return found[0], found[1]
+
+
+def square(x: Array, y: Array) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Returns limits of both axes that hold all values with a margin and span the same, for one scale on both."""
+    spans = [(float(values.min()), float(values.max())) if len(values) else (0.0, 0.0) for values in (x, y)]
+    half = 0.54 * max(high - low for low, high in spans) or 0.1
+    limits = [((low + high) / 2 - half, (low + high) / 2 + half) for low, high in spans]
+    return limits[0], limits[1]
+
+
+def draw_regions(axes: Axes, points: pd.DataFrame, colours: Sequence[str]) -> None:
+    """Draws each point's 95% region: an ellipse from the spread and correlation of the draws, or else a cross."""
+    if not has_regions(points):
+        draw_crosses(axes, points, colours, "_delta")
+        return
+    known = points[list(ELLIPSE)].notna().all(axis=1).to_numpy()
+    shown = points[known]
+    sd_x, sd_y, corr = (shown[name].to_numpy(dtype=float) for name in ELLIPSE)
+    covariance = np.empty((len(shown), 2, 2))
+    covariance[:, 0, 0], covariance[:, 1, 1] = sd_x**2, sd_y**2
+    covariance[:, 0, 1] = covariance[:, 1, 0] = sd_x * sd_y * corr
+    variances, vectors = np.linalg.eigh(covariance)
+    sizes = 2 * REACH * np.sqrt(np.clip(variances, 0, None))
+    angles = np.degrees(np.arctan2(vectors[:, 1, 1], vectors[:, 0, 1]))
+    chosen = [colour for colour, keep in zip(colours, known, strict=True) if keep]
+    axes.add_collection(
+        EllipseCollection(
+            sizes[:, 1],
+            sizes[:, 0],
+            angles,
+            units="xy",
+            offsets=shown[["helpfulness_delta", "safety_delta"]].to_numpy(dtype=float),
+            offset_transform=axes.transData,
+            facecolors=[to_rgba(colour, 0.05) for colour in chosen],
+            edgecolors=[to_rgba(colour, 0.35) for colour in chosen],
+            linewidths=0.5,
+            zorder=1,
+        ),
+        autolim=False,
+    )
+    if not known.all():
+        draw_crosses(axes, points[~known], [c for c, keep in zip(colours, known, strict=True) if not keep], "_delta")
+
+
+def draw_crosses(axes: Axes, points: pd.DataFrame, colours: Sequence[str], kind: str) -> None:
+    """Draws the intervals of both axes through each point."""
+    segments, chosen = [], []
+    bounds = {axis: [column(points, f"{axis}{kind}{end}") for end in ("_low", "_high")] for axis in AXES}
+    for place, (x, y) in enumerate(points[[f"{axis}{kind}" for axis in AXES]].to_numpy(dtype=float)):
+        across, up = ([float(bound.iloc[place]) for bound in bounds[axis]] for axis in AXES)
+        for segment in ([(end, y) for end in across], [(x, end) for end in up]):
+            if np.isfinite(segment).all():
+                segments.append(segment)
+                chosen.append(to_rgba(colours[place], 0.35))
+    axes.add_collection(LineCollection(segments, colors=chosen, linewidths=0.6, zorder=1), autolim=False)
+
+
+AXES = ("helpfulness", "safety")
+
+
+def entry(label: str, marker: str, style: ModelStyle = PLAIN, level: int = 0, n_levels: int = 1) -> Line2D:
+    """Returns a legend's marker."""
+    size = 7.5 if marker == SOURCE_MARKER else 5.5
+    return Line2D([], [], linestyle="", label=label, marker=marker, **marker_style(style, level, n_levels, size))
+
+
+def recipe_group(used: Sequence[str], title: str = "trained on safety (S), helpfulness (H)") -> Group:
+    """Returns the legend of the recipes' markers."""
+    recipes = [recipe for recipe in RECIPE_MARKERS if recipe in set(used)]
+    return Group(title, [entry(RECIPE_LABELS[Recipe(recipe)], RECIPE_MARKERS[recipe]) for recipe in recipes], 2)
+
+
+def model_group(styles: Mapping[str, ModelStyle], *, source: bool = False) -> Group:
+    """Returns the legend of the models' colours, and on request of the marker of a model before training."""
+    handles = [entry(model, "o", style) for model, style in styles.items()]
+    return Group("source model", handles + [entry("before training", SOURCE_MARKER)] * source)
+
+
+def beta_group(names: Mapping[str, int]) -> Group:
+    """Returns the legend of the betas; empty if there is but one."""
+    handles = [
+        entry("stages differ" if name == "mixed" else name, "o", PLAIN, level, len(names))
+        for name, level in names.items()
+    ]
+    return Group("β of DPO", handles if len(names) > 1 else [])
+
+
+def uncertainty(points: pd.DataFrame) -> list[Patch | Line2D]:
+    """Returns the legend of what `draw_regions` draws; empty where the points have neither regions nor intervals."""
+    if has_regions(points):
+        return [Patch(facecolor=to_rgba(GREY, 0.12), edgecolor=GREY, linewidth=0.5, label="95% region")]
+    if column(points, "safety_delta_low").notna().any():
+        return [Line2D([], [], color=GREY, alpha=0.6, linewidth=0.8, label="interval")]
+    return []
+
+
+def recipe_style(recipe: str | None) -> ModelStyle:
+    """Returns the style of a recipe averaged over models: the colour is that of the metric trained last."""
+    return ModelStyle(GREY if recipe is None else METRIC_COLOURS[Recipe(recipe).metrics[-1]], None, "")
+
+
+def identified(axes: Axes, x: float, y: float, gid: str, marker: str, **style: Any) -> Line2D:
+    """Draws a point that is an SVG element with an id."""
+    (line,) = axes.plot(x, y, marker, gid=gid, zorder=3, **style)
+    return line

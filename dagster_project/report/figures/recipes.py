@@ -1,0 +1,228 @@
+"""Recipes averaged over source models: their deltas, and the way from parent to child."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
+
+from dagster_project.experiment.agents import RECIPE_LABELS, Recipe, TrainedMetric
+from dagster_project.report.figures.frame import (
+    AVERAGE,
+    JUDGING_TITLES,
+    ZERO,
+    Frame,
+    Group,
+    Row,
+    beta_name,
+    frame,
+    judgings_of,
+    levels,
+    missing,
+    point_id,
+    ticks,
+    wrap,
+)
+from dagster_project.report.figures.labels import place_labels
+from dagster_project.report.figures.points import Array, draw_crosses, draw_regions, extents, identified, recipe_style, square
+from dagster_project.report.style import (
+    COLUMN_WIDTH,
+    GREY,
+    METRIC_COLOURS,
+    RECIPE_MARKERS,
+    SOURCE_MARKER,
+    freeze,
+    look,
+    marker_style,
+)
+
+LAST = {"safe": "safety", "help": "helpfulness", "both": "both at once"}
+LINES = {"safe": (0, (4, 2)), "help": "solid", "both": (0, (1, 1.5))}
+BENDS = (0.25, -0.25, 0.45, -0.45, 0.7, -0.7, 1.0, -1.0)
+CLEAR = 7.0
+"""Points (1/72 inch) that an arrow should stay away from every marker it does not join."""
+
+
+def delta_all_figure(recipes: pd.DataFrame, title: str, *, toy: bool, judging: str | None = None) -> Figure:
+    """Draws the deltas of all recipes, averaged over source models and judges, each with its label.
+
+    Args:
+        recipes: `recipe_points`.
+        title: The figure's title.
+        toy: Says on the figure that this is a toy world.
+        judging: The way of judging; by default the first there is, `match` before the others.
+    """
+    points = _chosen(recipes, judging)
+    points = points[points["recipe"].notna()]
+    with look():
+        drawn = _frame(points, [_last_group(points)], title, toy=toy)
+        axes = drawn.panels[0]
+        axes.axhline(0, **ZERO)
+        axes.axvline(0, **ZERO)
+        draw_regions(axes, points, [recipe_style(recipe).colour for recipe in points["recipe"]])
+        x, y = extents(points)
+        xlim, ylim = square(np.append(x, 0.0), np.append(y, 0.0))
+        axes.set(xlabel="Δ helpfulness (post-trained − source)", ylabel="Δ safety", xlim=xlim, ylim=ylim)
+        _markers(axes, points, "_delta")
+        _label(axes, points, "_delta", np.empty((0, 2)))
+    return drawn.figure
+
+
+def intermediates_figure(
+    recipes: pd.DataFrame, metric: Literal["safe", "help"], title: str, *, toy: bool, judging: str | None = None
+) -> Figure:
+    """Draws the recipes that end with training on `metric` and what they were trained from, with arrows.
+
+    Args:
+        recipes: `recipe_points`, averaged over source models; the source models' own row is where arrows start.
+        metric: The metric trained last.
+        title: The figure's title.
+        toy: Says on the figure that this is a toy world.
+        judging: The way of judging; by default the first there is, `match` before the others.
+    """
+    points = _chosen(recipes, judging)
+    last = {recipe for recipe in Recipe if recipe.metrics[-1] == metric}
+    ancestors = {recipe.metrics[:n] for recipe in last for n in range(1, len(recipe.metrics))}
+    family = {recipe.value for recipe in Recipe if recipe in last or recipe.metrics in ancestors}
+    points = points[points["recipe"].isna() | points["recipe"].isin(family)].reset_index(drop=True)
+    arrows = _arrows(points)
+    with look():
+        trained = {trained for _, _, trained in arrows}
+        lines = [
+            Line2D([], [], color=GREY, linewidth=0.9, linestyle=style, label=LAST[name])
+            for name, style in LINES.items()
+            if name in trained
+        ]
+        drawn = _frame(points, [Group("trained on", lines), _last_group(points)], title, toy=toy)
+        axes = drawn.panels[0]
+        draw_crosses(axes, points, [recipe_style(_recipe(row)).colour for row in points.to_dict("records")], "")
+        x, y = extents(points, "")
+        xlim, ylim = square(x, y)
+        axes.set(xlabel="helpfulness", ylabel="safety", xlim=xlim, ylim=ylim)
+        _markers(axes, points, "")
+        freeze(drawn.figure)
+        _label(axes, points, "", _draw_arrows(axes, points, arrows))
+    return drawn.figure
+
+
+def _chosen(recipes: pd.DataFrame, judging: str | None) -> pd.DataFrame:
+    points = recipes[recipes["judge"].isna() & recipes["safety"].notna() & recipes["helpfulness"].notna()]
+    return points[points["judging"] == (judging or judgings_of(points)[0])]
+
+
+def _recipe(row: Row) -> str | None:
+    return None if missing(row["recipe"]) else str(row["recipe"])
+
+
+def _frame(points: pd.DataFrame, groups: list[Group], title: str, *, toy: bool) -> Frame:
+    judging = str(points["judging"].iloc[0])
+    subtitle = "\n".join(wrap(f"average over source models, {JUDGING_TITLES[judging]}", COLUMN_WIDTH - 0.4, 8))
+    drawn = frame([subtitle], title=title, toy=toy, height=None, groups=groups)
+    drawn.panels[0].set_box_aspect(1)
+    ticks(*drawn.panels)
+    return drawn
+
+
+def _last_group(points: pd.DataFrame) -> Group:
+    used = {Recipe(recipe).metrics[-1].value for recipe in points["recipe"].dropna()}
+    handles = [
+        Line2D([], [], linestyle="", marker="o", color=colour, markersize=5, label=LAST[metric])
+        for metric, colour in METRIC_COLOURS.items()
+        if metric in used
+    ]
+    return Group("trained last on", handles)
+
+
+def _markers(axes: Axes, points: pd.DataFrame, kind: str) -> None:
+    betas = levels(points.loc[points["recipe"].notna(), "beta"])
+    for row in points.to_dict("records"):
+        recipe, x, y = _recipe(row), row[f"helpfulness{kind}"], row[f"safety{kind}"]
+        style = recipe_style(recipe)
+        if recipe is None:
+            name = f"source:{row['judging']}:{AVERAGE}"
+            identified(axes, x, y, name, SOURCE_MARKER, **marker_style(style, size=10))
+        else:
+            name = point_id(row["judging"], AVERAGE, recipe, row["beta"])
+            look_of_it = marker_style(style, betas[beta_name(row["beta"])], len(betas), 6)
+            identified(axes, x, y, name, RECIPE_MARKERS[recipe], **look_of_it)
+
+
+def _label(axes: Axes, points: pd.DataFrame, kind: str, avoid: Array) -> None:
+    labels = []
+    for row in points.to_dict("records"):
+        recipe = _recipe(row)
+        labels.append("source" if recipe is None else f"{RECIPE_LABELS[Recipe(recipe)]} {beta_name(row['beta'])}")
+    place_labels(axes, labels, list(points[f"helpfulness{kind}"]), list(points[f"safety{kind}"]), avoid)
+
+
+def _arrows(points: pd.DataFrame) -> list[tuple[int, int, TrainedMetric]]:
+    """Returns rows of parent and child, and what the child was trained on; a stage keeps its parent's beta."""
+    rows = points.to_dict("records")
+    places = {(_metrics(row), beta_name(row["beta"])): place for place, row in enumerate(rows) if _metrics(row)}
+    source = next((place for place, row in enumerate(rows) if not _metrics(row)), None)
+    found = []
+    for child, row in enumerate(rows):
+        metrics = _metrics(row)
+        parent = places.get((metrics[:-1], beta_name(row["beta"]))) if len(metrics) > 1 else source
+        # Of an agent whose stages' betas differ, the parent's beta is not known here.
+        if metrics and parent is not None and not (len(metrics) > 1 and missing(row["beta"])):
+            found.append((parent, child, metrics[-1]))
+    return found
+
+
+def _metrics(row: Row) -> tuple[TrainedMetric, ...]:
+    recipe = _recipe(row)
+    return () if recipe is None else Recipe(recipe).metrics
+
+
+def _draw_arrows(axes: Axes, points: pd.DataFrame, arrows: list[tuple[int, int, TrainedMetric]]) -> Array:
+    """Draws each arrow with the bend that keeps it clearest of other points; returns places on them, in data units."""
+    places = axes.transData.transform(points[["helpfulness", "safety"]].to_numpy(dtype=float))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    clear = CLEAR / 72 * figure.dpi
+    taken = np.empty((0, 2))
+    for parent, child, metric in arrows:
+        others = np.delete(places, [parent, child], axis=0)
+        curves = {bend: _curve(places[parent], places[child], bend) for bend in BENDS}
+        bend = min(BENDS, key=lambda bend: (_cost(curves[bend], others, taken, clear), abs(bend)))
+        taken = np.concatenate([taken, curves[bend]])
+        axes.add_patch(
+            FancyArrowPatch(
+                tuple(points.iloc[parent][["helpfulness", "safety"]].astype(float)),
+                tuple(points.iloc[child][["helpfulness", "safety"]].astype(float)),
+                connectionstyle=f"arc3,rad={bend}",
+                arrowstyle="-|>",
+                mutation_scale=7,
+                shrinkA=4,
+                shrinkB=4,
+                linewidth=0.9,
+                linestyle=LINES[metric],
+                color=GREY,
+                zorder=2,
+            )
+        )
+    return np.asarray(axes.transData.inverted().transform(taken), dtype=np.float64).reshape(-1, 2)
+
+
+def _curve(start: Array, end: Array, bend: float) -> Array:
+    """Returns places on matplotlib's `arc3` connection, a quadratic Bézier curve, shape (20, 2)."""
+    dx, dy = end - start
+    control = (start + end) / 2 + bend * np.array([dy, -dx])
+    t = np.linspace(0.08, 0.92, 20)[:, None]
+    return np.asarray((1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end)
+
+
+def _cost(curve: Array, points: Array, taken: Array, clear: float) -> float:
+    """Returns how much of a curve lies on points, and half as much, on curves drawn before."""
+    cost = 0.0
+    for weight, obstacles, reach in ((1.0, points, clear), (0.1, taken, clear / 2)):
+        if len(obstacles):
+            nearest = np.linalg.norm(curve[:, None] - obstacles[None], axis=2).min(axis=1)
+            cost += weight * float(np.clip(reach - nearest, 0, None).sum())
+    return round(cost, 3)

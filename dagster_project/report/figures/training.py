@@ -1,0 +1,69 @@
+"""Where trainings start: loss and accuracy of the first logged step."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.report.figures.audits import with_agents
+from dagster_project.report.figures.frame import ZERO, Group, beta_name, frame, levels, ticks
+from dagster_project.report.figures.labels import place_labels
+from dagster_project.report.figures.points import recipe_group, recipe_style
+from dagster_project.report.style import GREY, RECIPE_MARKERS, look, marker_style, tint
+
+import numpy as np
+
+CHANCE_LOSS = float(np.log(2))
+"""DPO's loss of a policy that is its own reference."""
+
+
+def training_starts(steps: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
+    """Returns loss and reward accuracy of the first logged step of each agent's last stage.
+
+    Args:
+        steps: `training_steps`.
+        agents: `agents`; needed where `steps` has no columns model and recipe.
+    """
+    table = with_agents(steps, agents)
+    table = table[table["recipe"].notna()].sort_values(["agent", "seed", "stage", "step"])
+    last = table.groupby(["agent", "seed"])["stage"].transform("max")
+    return table[table["stage"] == last].groupby(["agent", "seed"], as_index=False).first()
+
+
+def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
+    """Draws start accuracy on start loss: a pale marker for every training, a labelled one for each recipe's mean.
+
+    Args:
+        starts: What `training_starts` returns.
+        title: The figure's title.
+        toy: Says on the figure that this is a toy world.
+    """
+    betas = levels(starts["beta"])
+    means = starts.groupby(["recipe", "beta"], dropna=False)[["loss", "reward_accuracy"]].mean().reset_index()
+    pale = Line2D([], [], linestyle="", marker="o", markersize=2.5, color=tint(GREY, 0.5), label="one training")
+    with look():
+        drawn = frame(
+            ["first logged step of each recipe's last stage"],
+            title=title,
+            toy=toy,
+            height=2.3,
+            groups=[recipe_group(list(starts["recipe"])), Group("", [pale])],
+        )
+        axes = drawn.panels[0]
+        axes.axhline(0.5, **ZERO)
+        axes.axvline(CHANCE_LOSS, **ZERO)
+        for recipe, group in starts.groupby("recipe"):
+            colour = tint(recipe_style(str(recipe)).colour, 0.5)
+            axes.plot(group["loss"], group["reward_accuracy"], RECIPE_MARKERS[str(recipe)], markersize=2.5, color=colour)
+        labels = []
+        for row in means.to_dict("records"):
+            style = marker_style(recipe_style(row["recipe"]), betas[beta_name(row["beta"])], len(betas), 6)
+            axes.plot(row["loss"], row["reward_accuracy"], RECIPE_MARKERS[row["recipe"]], zorder=3, **style)
+            labels.append(f"{RECIPE_LABELS[Recipe(row['recipe'])]} {beta_name(row['beta'])}")
+        axes.margins(0.08)
+        axes.set(xlabel="loss at the start", ylabel="reward accuracy at the start")
+        ticks(axes)
+        place_labels(axes, labels, list(means["loss"]), list(means["reward_accuracy"]), np.empty((0, 2)))
+    return drawn.figure
