@@ -159,6 +159,24 @@ def transcript(
 
 
 @app.command()
+def export(
+    name: ExperimentArgument,
+    what: Annotated[str, typer.Argument(metavar="pairs|runs", help="Preference pairs for TRL, or all runs.")],
+    out: Annotated[Path, typer.Option(help="The file (pairs) or folder (runs) to write.", dir_okay=True)],
+    judge: Annotated[str | None, typer.Option(help="pairs: by whose scores.")] = None,
+    metric: Annotated[str, typer.Option(help="pairs: safe, help or both.")] = "both",
+    seed: Annotated[int | None, typer.Option(help="pairs: the training half of this seed; none: all cases.")] = None,
+    toolkits: Annotated[Path | None, typer.Option(help="pairs: the toolkits' file, for the prompts.")] = None,
+) -> None:
+    """Write pairs with texts as JSON lines for TRL, or runs in the released format."""
+    from dagster_project.published.exporting import export_experiment
+
+    _, graph, store = _open(name)
+    counts = export_experiment(graph, store, what, out, judge, metric, seed, toolkits)
+    err.print(", ".join(f"{count:,} {thing}" for thing, count in counts.items()) + f" in {out}", highlight=False)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000) -> None:
     """Open the graph in Dagster's UI (`dagster dev` on frontier's own Dagster home)."""
     from dagster_project.operations.instance import serve

@@ -7,13 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dagster_project.experiment.spec import Experiment, MiniatureModel, MiniatureWorld
+import orjson
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.experiment.graph import IMPORT
+from dagster_project.experiment.imported import CASES
+from dagster_project.experiment.spec import (
+    Experiment,
+    ImportedJudge,
+    ImportedModel,
+    MiniatureModel,
+    MiniatureWorld,
+)
 from dagster_project.miniature.emulator import RuleEmulator
 from dagster_project.miniature.judges import RuleJudge
 from dagster_project.miniature.world import make_cases, toolkits
 from toolemu.cases import Case
 from toolemu.chat import ChatModel
 from toolemu.emulator import Emulator
+from toolemu.errors import FrontierError
 from toolemu.judge import Judge
 from toolemu.toolkits import Toolkit
 
@@ -32,19 +44,36 @@ def _miniature_world(world: MiniatureWorld) -> World:
 
 
 def open_world(experiment: Experiment) -> World:
-    """Returns the experiment's world."""
+    """Returns the experiment's world.
+
+    Raises:
+        FrontierError: It is imported: there is nobody to act in it.
+    """
+    if not isinstance(experiment.world, MiniatureWorld):
+        raise FrontierError(f"{experiment.name} is imported; there is no world to act in.")
     return _miniature_world(experiment.world)
+
+
+def open_cases(experiment: Experiment, store: ArtifactStore) -> dict[int, Case]:
+    """Returns the experiment's cases by index, those of an imported one as its runs brought them along."""
+    if not experiment.imports:
+        return dict(enumerate(open_world(experiment).cases))
+    texts = orjson.loads((store.get(Ref(IMPORT)).path / CASES).read_bytes())
+    return {int(index): Case.model_validate(case) for index, case in texts.items()}
 
 
 def open_judge(experiment: Experiment, name: str) -> Judge:
     """Returns a judge; its verdicts carry the name that the experiment gives it."""
-    return RuleJudge(experiment.judges[name].strictness, name=name)
+    judge = experiment.judges[name]
+    assert not isinstance(judge, ImportedJudge), "an imported judge has no asset that would ask it"
+    return RuleJudge(judge.strictness, name=name)
 
 
-def make_source_model(spec: MiniatureModel, out: Path, progress: Callable[[int, int], None]) -> dict[str, float]:
+def make_source_model(spec: MiniatureModel | ImportedModel, out: Path, progress: Callable[[int, int], None]) -> dict[str, float]:
     """Resolves a source model into `out` (weights and tokenizer) and returns measurements of doing so."""
     from dagster_project.miniature.models import train_source_model
 
+    assert not isinstance(spec, ImportedModel), "an imported model has no asset that would make it"
     return train_source_model(spec.temperament, spec.seed, out, progress, steps=spec.steps)
 
 

@@ -11,6 +11,7 @@ from dagster_project.experiment.agents import Recipe, Stage
 from toolemu.evaluation import Metric
 
 INVENTORY = "inventory.json"
+CASES = "cases.json"
 
 
 class ImportedAgent(BaseModel):

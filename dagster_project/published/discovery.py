@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ def discover(roots: Mapping[str, Path], labels: Mapping[str, str], problems: lis
     """
     found = Found()
     entries = list(_entries(roots, found, problems))
+    named = {_letters(entry.fields.judge): entry.fields.judge for entry in entries}
     by_label = {**_labels_by_directory(entries), **labels}
     verdicts: dict[tuple[str, FileName], list[_Entry]] = defaultdict(list)
     for entry in entries:
@@ -122,19 +124,20 @@ def discover(roots: Mapping[str, Path], labels: Mapping[str, str], problems: lis
     grouped: dict[tuple[str, int | None], list[TrajectoryFile]] = defaultdict(list)
     used: set[tuple[str, FileName]] = set()
     for entry in entries:
-        name = names[entry.fields.agent]
+        name, place = names[entry.fields.agent], (str(entry.path.parent), entry.fields)
         if entry.fields.metric or name is None:
             continue
+        used.add(place)
         model = model_key(spellings.get(canonical_name(name.model), name.model), entry.fields.quantisation)
         key = model
         if name.stages:
+            for stage in name.stages:  # a label may be a judge's own name, without what labels cannot hold
+                by_label.setdefault(stage.label, named.get(_letters(stage.label), stage.label))
             agent = _agent(model, name, by_label, entry, problems)
             if agent is None:
                 continue
             found.agents[agent.key] = agent
             key = agent.key
-        place = (str(entry.path.parent), entry.fields)
-        used.add(place)
         grouped[key, name.seed].append(
             TrajectoryFile(
                 entry.name,
@@ -187,6 +190,10 @@ def _entries(roots: Mapping[str, Path], found: Found, problems: list[Problem]) -
                 problems.append(Problem("nested", name, None, "lies in a directory of the same name twice; taken", note=True))
             yield _Entry(name, path, fields, path.parent.name, (source, *relative.parts[:-2]), order)
             order += 1
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", short_name(name).lower())
 
 
 def _labels_by_directory(entries: Iterable[_Entry]) -> dict[str, str]:

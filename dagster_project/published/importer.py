@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from dagster_project.artifacts import Artifact, ArtifactStore, Ref
 from dagster_project.artifacts.processes import die_with_parent
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
-from dagster_project.experiment.imported import INVENTORY, Inventory
+from dagster_project.experiment.imported import CASES, INVENTORY, Inventory
 from dagster_project.published.discovery import Found, Group, discover
 from dagster_project.published.problems import Problem, count_kinds
 from dagster_project.published.reading import Reading, RecordPlace, SourceFile, read_group
@@ -33,7 +33,6 @@ from toolemu.jsonl import write_jsonl
 CODE_VERSION = "1"
 """Of what an import makes of a released record."""
 PROBLEMS = "problems.jsonl"
-CASES = "cases.json"
 RECORDS = "imported_records.parquet"
 FILES = "imported_files.parquet"
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from toolemu.errors import FrontierError, InputError
 
 ARCHIVES = (".tar.xz", ".txz", ".tar.gz", ".tgz", ".tar.bz2", ".tar")
+END_OF_TAR = 1024
+"""Zero bytes that end an uncompressed archive."""
 HELP = "Give the root of a tree of released runs, or a .tar.xz of it."
 
 
@@ -71,8 +73,12 @@ def opened(sources: Mapping[str, Path], scratch: Path) -> Iterator[dict[str, Pat
         target = scratch / name
         target.mkdir(parents=True, exist_ok=True)
         try:
-            with tarfile.open(path, "r|*") as archive:
-                archive.extractall(target, filter="data")
+            # Not as a stream ("r|*"), which takes the end of a truncated file for the end of the archive.
+            with tarfile.open(path, "r:*") as archive:
+                for member in archive:  # one by one: extractall would first read all of it to list the members
+                    archive.extract(member, target, filter="data")
+            if path.name.endswith(".tar") and any(path.read_bytes()[-END_OF_TAR:]):
+                raise tarfile.ReadError("it ends before its end")
         except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
             raise InputError(path, "", f"cannot be unpacked: {error}.", "Fetch or make the archive again.") from error
         inside = [entry for entry in target.iterdir() if not entry.name.startswith(".")]

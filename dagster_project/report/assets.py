@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 
 import dagster as dg
+import duckdb
 import pandas as pd
 
 from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.graph import RESULTS
 from dagster_project.report.database import publish_database
-from dagster_project.report.figures import frontier_figure, persistence_figure
+from dagster_project.report.figures import draw_all
+from dagster_project.report.hyperparameters import hyperparameters
+from dagster_project.report.latex import latex_tables, to_latex
+from dagster_project.report.links import annotate_svg, point_links
 from dagster_project.report.style import save
-from dagster_project.report.tables import result_rows, to_latex
+from dagster_project.report.tables import result_rows
 from dagster_project.results.warehouse import FILE
 
+UI = "http://localhost:3000"
+UI_VARIABLE = "FRONTIER_UI"
+"""Where Dagster's UI is, for the links in the figures."""
 PREVIEW_DPI = 70  # a preview in Dagster's event log should stay below some tens of kilobytes
 
 
@@ -27,22 +35,24 @@ def database_name(experiment: str) -> str:
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
 
+    def read_tables(run: AssetRun) -> dict[str, pd.DataFrame]:
+        paths = (path for asset in RESULTS for path in sorted(run.input(asset).glob("*.parquet")))
+        found = {path.stem: pd.read_parquet(path) for path in paths}
+        with duckdb.connect(str(run.input("warehouse") / FILE), read_only=True) as database:
+            for name in ("agents", "training_runs", "training_steps"):
+                found[name] = database.execute(f"FROM {name}").df()
+        return found
+
     def figures(run: AssetRun) -> None:
-        frontier, toy = run.input("frontier"), run.experiment.toy
-        points = pd.read_parquet(frontier / "frontier_points.parquet")
+        found = read_tables(run)
+        points = found["frontier_points"]
         if points.empty:
             run.log("No trained agent has been tested yet, so there is nothing to draw.")
-            return
-        drawn = {
-            "frontier": frontier_figure(
-                points, pd.read_parquet(frontier / "frontier_fits.parquet"), f"Frontier: {run.experiment.name}", toy=toy
-            )
-        }
-        persistence = pd.read_parquet(run.input("persistence") / "persistence.parquet")
-        if len(persistence):
-            drawn["persistence"] = persistence_figure(persistence, f"Persistence: {run.experiment.name}", toy=toy)
+        drawn = draw_all(found, run.experiment.name, toy=run.experiment.toy)
+        links = point_links(run.input("warehouse") / FILE, points, os.environ.get(UI_VARIABLE, UI))
         for name, figure in drawn.items():
             save(figure, run.draft.path, name)
+            annotate_svg(run.draft.path / f"{name}.svg", links)
             preview = io.BytesIO()
             figure.savefig(preview, format="png", dpi=PREVIEW_DPI, bbox_inches="tight")
             image = base64.b64encode(preview.getvalue()).decode()
@@ -50,16 +60,16 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         run.draft.counts["figures"] = len(drawn)
 
     def tables(run: AssetRun) -> None:
-        rows = result_rows(pd.read_parquet(run.input("frontier") / "frontier_points.parquet"))
+        found = read_tables(run)
+        rows = result_rows(found["frontier_points"])
         markdown = rows.to_markdown(index=False)
         (run.draft.path / "results.md").write_text(markdown + "\n", encoding="utf-8")
         (run.draft.path / "results.tex").write_text(to_latex(rows), encoding="utf-8")
+        (run.draft.path / "latex").mkdir()
+        for name, text in latex_tables(found, hyperparameters(run.experiment)).items():
+            (run.draft.path / "latex" / f"{name}.tex").write_text(text, encoding="utf-8")
         rows.to_csv(run.draft.path / "results.csv", index=False)
-        parquet = [
-            path
-            for asset in RESULTS
-            for path in sorted(run.input(asset).glob("*.parquet"))
-        ]
+        parquet = [path for asset in RESULTS for path in sorted(run.input(asset).glob("*.parquet"))]
         target = run.draft.path / database_name(run.experiment.name)
         publish_database(run.input("warehouse") / FILE, parquet, target)
         run.metadata["results"] = dg.MetadataValue.md(markdown)

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -15,9 +19,12 @@ MODEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9
 """Okabe and Ito's palette, without its yellow, which is too light for lines on white."""
 METRIC_COLOURS = {"safe": "#0072B2", "help": "#D55E00", "both": "#009E73"}
 RECIPE_MARKERS = {"safe": "s", "help": "^", "both": "o", "safe_then_help": "D", "help_then_safe": "v"}
+RECIPE_ORDER = list(RECIPE_MARKERS)
+"""The order of recipes in every figure and table."""
 SOURCE_MARKER = "*"
 GREY = "#6b6b6b"
 FORMATS = ("svg", "pdf", "png")
+PNG_DPI = 220
 TEXT_WIDTH = 6.75
 """Inches, of a page's text and of one of its two columns: figures are made to be used unscaled."""
 COLUMN_WIDTH = 3.35
@@ -81,7 +88,8 @@ def marker_style(style: ModelStyle, level: int = 0, levels: int = 1, size: float
 
 def tint(colour: str, share: float) -> str:
     """Returns the colour mixed with white, `share` of it white."""
-    return to_hex([part + (1 - part) * share for part in to_rgb(colour)])
+    red, green, blue = (part + (1 - part) * share for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def look() -> AbstractContextManager[None]:
@@ -89,21 +97,31 @@ def look() -> AbstractContextManager[None]:
     return mpl.rc_context(RC)
 
 
-def freeze(figure: Figure) -> None:
-    """Lays the figure out, once and for all: otherwise every saving and every label placed would do it again."""
+def freeze(figure: Figure, *, square: Sequence[Axes] = ()) -> None:
+    """Lays the figure out, once and for all: otherwise every saving and every label placed would do it again.
+
+    Args:
+        figure: The figure, complete but for labels that look for room.
+        square: Panels to make square afterwards; constrained layout would misjudge the room below squares.
+    """
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
+    for axes in square:
+        axes.set_box_aspect(1)
+        axes.apply_aspect()  # labels and arrows are placed in the panel's final size
 
 
 def save(figure: Figure, directory: Path, name: str) -> list[Path]:
     """Saves a figure as vector graphics and as a preview, without dates, so that equal figures are equal files."""
-    paths = []
+    paths = {kind: directory / f"{name}.{kind}" for kind in FORMATS}
     with look():
         freeze(figure)
-        for kind in FORMATS:
-            path = directory / f"{name}.{kind}"
-            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            figure.savefig(path, dpi=250, metadata=metadata)
-            paths.append(path)
-    return paths
+        # `Figure.savefig` draws everything a second time to find a layout, which is fixed here.
+        FigureCanvasSVG(figure).print_svg(paths["svg"], metadata={"Date": None})  # type: ignore[no-untyped-call]
+        FigureCanvasPdf(figure).print_pdf(paths["pdf"], metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
+        dpi = figure.dpi
+        figure.dpi = PNG_DPI
+        FigureCanvasAgg(figure).print_png(paths["png"])  # type: ignore[no-untyped-call]
+        figure.dpi = dpi
+    return list(paths.values())

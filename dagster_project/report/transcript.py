@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.files import EVALUATIONS
-from dagster_project.collect.world import open_world
+from dagster_project.collect.world import open_cases
 from dagster_project.experiment.spec import Experiment
 from toolemu.cases import Case
 from toolemu.errors import FrontierError
@@ -74,10 +74,11 @@ def find_transcript(
     verdicts = [
         verdict
         for ref in refs
+        if store.manifest(ref)  # an imported agent need not have been scored by every judge
         for verdict in read_jsonl(store.get(ref).path / EVALUATIONS, Evaluation)
         if verdict.trajectory_id == trajectory.trajectory_id
     ]
-    return Transcript(trajectory, open_world(experiment).cases[trajectory.case_idx], verdicts)
+    return Transcript(trajectory, open_cases(experiment, store)[trajectory.case_idx], verdicts)
 
 
 def render(transcript: Transcript) -> Group:

@@ -180,7 +180,7 @@ def _trajectories(database: duckdb.DuckDBPyConnection, files: list[str]) -> None
             len(list_filter(t.steps, lambda step: step.self_observed)) + t.final_self_observed::INTEGER,
             t.agent_tokens, t.filename,
             row_number() OVER (PARTITION BY t.filename ORDER BY t.case_idx, t.sample),
-            list_sum(list_transform(t.steps, lambda step: length(step.log))) + length(t.final_log),
+            coalesce(list_sum(list_transform(t.steps, lambda step: length(step.log))), 0) + length(t.final_log),
             len(list_filter(t.steps, lambda step: step.observation_source = 'emulator')),
             len(list_filter(t.steps, lambda step: step.observation_source = 'emulator' AND step.observation = ''))
         FROM {_reader(TRAJECTORY_COLUMNS)} t LEFT JOIN splits s USING (seed, case_idx)

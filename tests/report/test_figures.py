@@ -11,12 +11,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from dagster_project.report.figures import TOY, frontier_figure, persistence_figure
-from dagster_project.report.style import FORMATS, MODEL_COLOURS, RC, model_colours, save
-from dagster_project.results.frontier import FIT_COLUMNS, POINT_COLUMNS
-from dagster_project.results.persistence import COLUMNS as PERSISTENCE_COLUMNS
+from dagster_project.report.style import FORMATS, MODEL_COLOURS, RC, model_styles, save
 
 RECIPES = ("safe", "help", "both", "safe_then_help", "help_then_safe")
 JUDGINGS = ("match", "cross", "all")
+NUMBERS = ("r", "r2", "slope", "intercept", "p", "r2_low", "r2_high", "slope_low", "slope_high")
+PERSISTENCE = ["judging", "judge", "model", "beta", "metric", "estimate", "low", "high", "n_bootstrap", "denominator"]
+PERSISTENCE += ["invalid_share"]
 
 
 def make_points(
@@ -33,18 +34,17 @@ def make_points(
             value = generator.normal()
             row |= {name: value, f"{name}_low": value - 0.2, f"{name}_high": value + 0.3}
         rows.append(row)
-    return pd.DataFrame(rows, columns=POINT_COLUMNS)
+    return pd.DataFrame(rows)
 
 
 def make_fits(judgings: tuple[str, ...] = ("match",)) -> pd.DataFrame:
-    numbers = dict.fromkeys(FIT_COLUMNS[4:], 0.5)
+    numbers = dict.fromkeys(NUMBERS, 0.5)
     return pd.DataFrame(
         [
             {"point_set": "model_recipe", "judging": judging, "judge": judge, "n": 10, **numbers}
             for judging in judgings
             for judge in (None, "a")
-        ],
-        columns=FIT_COLUMNS,
+        ]
     )
 
 
@@ -56,7 +56,7 @@ def make_persistence(judgings: tuple[str, ...] = ("match",), betas: tuple[float,
                 judgings, (None, "a"), (None, "m", "n"), betas, ("safe", "help")
             )
         ],
-        columns=PERSISTENCE_COLUMNS,
+        columns=PERSISTENCE,
     )
 
 
@@ -91,7 +91,16 @@ def test_every_point_is_an_element_of_its_own(
 
 def test_a_figure_says_what_it_shows(tmp_path: Path) -> None:
     _, text = svg(frontier_figure(make_points(), make_fits(), "My title", toy=True), tmp_path)
-    for said in ("My title", TOY, "R² = 0.50 [0.50, 0.50], 10 points", "S→H", "Δ helpfulness", "m", "n"):
+    for said in (
+        "My title",
+        TOY,
+        "R² = 0.50 [0.50, 0.50], n = 10",
+        "slope 0.50 [0.50, 0.50]",
+        "S→H",
+        "Δ helpfulness",
+        "m",
+        "n",
+    ):
         assert said in text
     _, text = svg(frontier_figure(make_points(), make_fits(), "My title", toy=False), tmp_path)
     assert TOY not in text
@@ -103,7 +112,7 @@ def test_points_without_intervals_or_fits_are_drawn(recipes: tuple[str, ...], tm
     for fits in (without_intervals(make_fits()), make_fits().iloc[:0]):
         ids, text = svg(frontier_figure(points, fits, "Title", toy=False), tmp_path)
         assert sum(name.startswith("point:") for name in ids) == len(recipes)
-        assert ("R² = 0.50, 10 points" in text) == bool(len(fits))
+        assert ("R² = 0.50, n = 10" in text) == bool(len(fits))
         assert "nan" not in text
 
 
@@ -112,9 +121,15 @@ def test_every_interval_lies_within_the_panel() -> None:
     points.loc[0, ["safety_delta_low", "helpfulness_delta_high"]] = [-9.0, 7.0]
     figure = frontier_figure(points, make_fits(JUDGINGS), "Title", toy=False)
     for axes in figure.axes:
-        for low, high in (axes.get_xlim(), axes.get_ylim()):
-            assert low < -9
-            assert high > 7
+        assert axes.get_xlim()[1] > 7
+        assert axes.get_ylim()[0] < -9
+
+
+def test_a_trade_of_one_for_one_is_a_slope_of_45_degrees() -> None:
+    figure = frontier_figure(make_points(JUDGINGS), make_fits(JUDGINGS), "Title", toy=False)
+    for axes in figure.axes:
+        (left, low), (right, high) = axes.transData.transform([(0, 0), (1, 1)])
+        assert right - left == pytest.approx(high - low, rel=1e-3)
 
 
 @pytest.mark.parametrize("judgings", [JUDGINGS[:1], JUDGINGS[:2], JUDGINGS])
@@ -166,7 +181,11 @@ def test_the_same_figure_is_the_same_files(tmp_path: Path) -> None:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
-def test_a_models_colour_does_not_depend_on_the_order_of_models() -> None:
+def test_a_models_style_does_not_depend_on_the_order_of_models() -> None:
     models = ["c", "a", "b"]
-    assert model_colours(models) == model_colours(models[::-1])
-    assert len(set(model_colours([str(n) for n in range(len(MODEL_COLOURS))]).values())) == len(MODEL_COLOURS)
+    assert model_styles(models) == model_styles(models[::-1])
+    assert len({style.colour for style in model_styles([str(n) for n in range(6)]).values()}) == len(MODEL_COLOURS)
+
+
+def test_many_models_can_be_told_apart() -> None:
+    assert len(set(model_styles([f"m{n:02}" for n in range(24)]).values())) == 24

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dagster_project.report.tables import result_rows, to_latex
+from dagster_project.report.tables import result_rows
 
 from .test_figures import JUDGINGS, make_points
 
@@ -38,16 +38,3 @@ def test_no_points_are_an_empty_table() -> None:
     rows = result_rows(make_points().iloc[:0])
     assert rows.empty
     assert "Δ safety" in rows.columns
-
-
-def test_latex_escapes_what_it_must() -> None:
-    columns = {"model": "a_b 100% $1 #2 {x} ~ ^ \\", "trained on": "S&H", "Δ safety": "S→H", "β": "1"}
-    latex = to_latex(pd.DataFrame([columns]))
-    cells = [r"a\_b 100\% \$1 \#2 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}"]
-    cells += [r"S\&H", r"S$\to$H", "1"]
-    assert " & ".join(cells) + r" \\" in latex
-    assert r"model & trained on & $\Delta$ safety & $\beta$ \\" in latex
-    lines = latex.splitlines()
-    assert lines[0] == r"\begin{tabular}{llll}"
-    assert lines[1:4:2] == [r"\toprule", r"\midrule"]
-    assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]

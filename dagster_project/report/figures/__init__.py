@@ -71,9 +71,7 @@ def draw_all(tables: Mapping[str, pd.DataFrame], title: str, *, toy: bool) -> di
             figures["fits"] = fits_figure(fits, f"The line through other points: {title}", toy=toy)
         if len(table("judge_confusion")):
             name = f"Agreement of judges: {title}"
-            figures["agreement"] = agreement_figure(
-                table("judge_confusion"), table("judge_agreement"), name, toy=toy
-            )
+            figures["agreement"] = agreement_figure(table("judge_confusion"), table("judge_agreement"), name, toy=toy)
         if len(table("audits")):
             figures["audits"] = audits_figure(table("audits"), table("agents"), f"Audits: {title}", toy=toy)
         if len(table("training_steps")):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dagster_project.report.figures.frame import TOY, LINE, missing, number, wrap
-from dagster_project.report.style import TEXT_WIDTH, look
+from dagster_project.report.figures.frame import LINE, TOY, missing, number, wrap
+from dagster_project.report.style import COLUMN_WIDTH, TEXT_WIDTH, look
 
 SCORES = (0, 1, 2, 3)
 NAMES = {"safe": "safety", "help": "helpfulness", "help_safe": "helpfulness that minds safety"}
@@ -28,9 +29,9 @@ def agreement_figure(confusion: pd.DataFrame, agreement: pd.DataFrame, title: st
     keys = confusion[["metric", "judge_a", "judge_b"]].drop_duplicates().sort_values(["judge_a", "judge_b", "metric"])
     columns = max(2, min(COLUMNS, len(keys)))
     rows = -(-len(keys) // columns)
-    width = min(TEXT_WIDTH, columns * 2.25)
-    side = width / columns - 0.6
-    heading = [*wrap(f"{title}: {SHARE}", width, 9), *(wrap(TOY, width, 9) if toy else [])]
+    width = COLUMN_WIDTH if columns == 2 else TEXT_WIDTH
+    side = width / columns - 0.45
+    heading = [*wrap(title, width, 9), *wrap(SHARE, width, 9), *(wrap(TOY, width, 9) if toy else [])]
     with look():
         size = (width, rows * (side + 0.35 + 4 * LINE) + 0.16 * len(heading) + 0.15)
         figure = Figure(figsize=size, layout="constrained")
@@ -48,11 +49,11 @@ def agreement_figure(confusion: pd.DataFrame, agreement: pd.DataFrame, title: st
     return figure
 
 
-def _shares(confusion: pd.DataFrame) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _shares(confusion: pd.DataFrame) -> npt.NDArray[np.float64]:
     counts = np.zeros((len(SCORES), len(SCORES)))
-    for row in confusion.itertuples(index=False):
-        counts[int(row.score_a), int(row.score_b)] += float(row.n)  # type: ignore[arg-type]
-    return counts / max(counts.sum(), 1)
+    cells = confusion[["score_a", "score_b"]].to_numpy(dtype=int)
+    np.add.at(counts, (cells[:, 0], cells[:, 1]), confusion["n"].to_numpy(dtype=float))
+    return np.asarray(counts / max(float(counts.sum()), 1.0), dtype=np.float64)
 
 
 def _statistics(agreement: pd.DataFrame, metric: str, judge_a: str, judge_b: str) -> str:
@@ -72,9 +73,11 @@ def _statistics(agreement: pd.DataFrame, metric: str, judge_a: str, judge_b: str
     return ", ".join([*parts]) + f"\nn = {row['n']:,.0f}"
 
 
-def _matrix(axes: Axes, shares: np.ndarray[tuple[int, int], np.dtype[np.float64]], top: float) -> None:
+def _matrix(axes: Axes, shares: npt.NDArray[np.float64], top: float) -> None:
     # pcolormesh, not imshow: cells stay vector graphics.
-    axes.pcolormesh(np.arange(5) - 0.5, np.arange(5) - 0.5, shares, cmap="Blues", vmin=0, vmax=top, edgecolor="white", linewidth=0.5)
+    axes.pcolormesh(
+        np.arange(5) - 0.5, np.arange(5) - 0.5, shares, cmap="Blues", vmin=0, vmax=top, edgecolor="white", linewidth=0.5
+    )
     for a in SCORES:
         for b in SCORES:
             colour = "white" if shares[a, b] > 0.6 * top else "black"

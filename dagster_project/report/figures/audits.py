@@ -8,20 +8,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
-from dagster_project.report.figures.frame import Group, frame, missing, text_width
-from dagster_project.report.style import GREY, RECIPE_MARKERS, TEXT_WIDTH, look, model_styles
+from dagster_project.report.figures.frame import Group, frame, text_width
+from dagster_project.report.style import RECIPE_MARKERS, TEXT_WIDTH, look, model_styles
 
 MEASURES = (
     {"runaway": "ran on to a limit", "token_budget": "ran out of tokens"},
     {"invented_only": "only invented tool results", "self_observed": "wrote tool results itself"},
     {"without_tool_call": "never called a tool"},
-    {"emulator_unparsed": "emulator's answer not parsed"},
+    {"emulator_unparsed": "emulator's answers not parsed"},
 )
 """What is shown, a panel each: the first of the names that the table has."""
 BAR = 0.125
+EXPLAINED = "share of trajectories, of the emulator's answers in the last panel; lines: least to greatest of the agents"
 ORDER = ["", *RECIPE_MARKERS]
 
 
@@ -47,7 +48,9 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
     styles = model_styles(sorted({model for model, _ in keys}))
     places = {key: place + 0.7 * list(styles).index(key[0]) for place, key in enumerate(keys)}
     labels = [f"{model}  source" if not recipe else RECIPE_LABELS[Recipe(recipe)] for model, recipe in keys]
-    handles = [Patch(facecolor=style.colour, hatch=style.hatch, edgecolor="white", label=m) for m, style in styles.items()]
+    handles = [
+        Patch(facecolor=style.colour, hatch=style.hatch, edgecolor="white", label=m) for m, style in styles.items()
+    ]
     with look():
         drawn = frame(
             [textwrap.fill(name, 18) for name in measures.values()],
@@ -57,7 +60,7 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
             groups=[Group("", handles, 1)],
             width=TEXT_WIDTH,
             sharex=False,
-            xlabel="share of trajectories; lines: from the least to the greatest of agents and seeds",
+            xlabel=EXPLAINED,
             reserved=max(text_width(label, 7) for label in labels),
         )
         for axes, measure in zip(drawn.panels, measures, strict=True):
@@ -73,10 +76,10 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
                     y, mean, 0.8, color=style.colour, alpha=0.55 if key[1] else 1, hatch=style.hatch, edgecolor="white",
                     linewidth=0, gid=f"audit:{measure}:{key[0]}:{key[1] or 'source'}",
                 )  # fmt: skip
-                axes.plot([values[known].min(), values[known].max()], [y, y], color="#333333", linewidth=0.7)
+                axes.plot([values[known].min(), values[known].max()], [y, y], color="#555555", linewidth=0.5)
                 most = max(most, float(values[known].max()))
             axes.set_xlim(0, 1.06 * most or 0.01)
-            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol="%"))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
             axes.locator_params(axis="x", nbins=4)
         first = drawn.panels[0]
         first.set_ylim(max(places.values()) + 0.8, -0.8)

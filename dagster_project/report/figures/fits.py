@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from dagster_project.report.figures.frame import JUDGING_TITLES, ZERO, Group, frame, judgings_of, missing, text_width
+from dagster_project.report.figures.frame import (
+    JUDGING_TITLES,
+    ZERO,
+    Group,
+    Row,
+    frame,
+    judgings_of,
+    missing,
+    text_width,
+)
 from dagster_project.report.figures.frontier import MAIN_SET
 from dagster_project.report.style import TEXT_WIDTH, look, tint
 
 COLOURS = {"match": ("#0072B2", "o"), "cross": ("#D55E00", "D"), "all": ("#009E73", "s")}
-STEP = 0.085
+STEP = 0.13
 """Inches between two estimates of one set of points."""
 
 
 def fits_figure(fits: pd.DataFrame, title: str, *, toy: bool) -> Figure:
-    """Draws R² and slope with intervals of every set of points and way of judging; single judges are paler.
+    """Draws R² and slope with intervals of every set of points and way of judging; single judges are strokes.
 
     Args:
         fits: `frontier_fits`.
@@ -28,8 +40,7 @@ def fits_figure(fits: pd.DataFrame, title: str, *, toy: bool) -> Figure:
     judgings = judgings_of(fits)
     sets = sorted(dict.fromkeys(fits["point_set"]), key=lambda name: bool(name != MAIN_SET))
     judges = sorted(fits["judge"].dropna().unique())
-    order = [(judging, judge) for judging in judgings for judge in (None, *judges)]
-    tall = STEP * (len(order) + 1.5)
+    tall = STEP * (len(judgings) + 1)
     labels = [_set_label(fits[fits["point_set"] == name], str(name)) for name in sets]
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=1, label=JUDGING_TITLES[judging])
@@ -37,10 +48,8 @@ def fits_figure(fits: pd.DataFrame, title: str, *, toy: bool) -> Figure:
         if judging in judgings
     ]
     if judges:
-        colour, marker = COLOURS[judgings[0]]
-        name = "below each: " + ", ".join(map(str, judges)) + " alone"
-        pale = tint(colour, 0.45)
-        handles.append(Line2D([], [], color=pale, marker=marker, markersize=2.5, linewidth=0.7, label=name))
+        name = f"one judge's alone ({', '.join(map(str, judges))})"
+        handles.append(Line2D([], [], linestyle="", label=name, **alone("#6b6b6b")))
     with look():
         drawn = frame(
             ["R²", "slope"],
@@ -55,30 +64,42 @@ def fits_figure(fits: pd.DataFrame, title: str, *, toy: bool) -> Figure:
         for axes, value in zip(drawn.panels, ("r2", "slope"), strict=True):
             axes.axvline(0, **ZERO)
             for row in fits.to_dict("records"):
-                judge = None if missing(row["judge"]) else row["judge"]
-                y = sets.index(row["point_set"]) * tall + STEP * (order.index((row["judging"], judge)) + 1)
-                _estimate(axes, y, row["judging"], row[value], row[f"{value}_low"], row[f"{value}_high"], judge is None)
+                y = sets.index(row["point_set"]) * tall + STEP * (judgings.index(row["judging"]) + 1)
+                _estimate(axes, y, row, value)
             for place in range(1, len(sets)):
                 axes.axhline(place * tall, color="#dddddd", linewidth=0.5, zorder=0)
         first, second = drawn.panels
-        first.set(xlim=(-0.03, 1.03), ylim=(len(sets) * tall, 0))
+        # R² is below 0 where a line through the origin fits worse than none.
+        least = float(np.nanmin(fits[["r2", "r2_low"]].to_numpy(dtype=float), initial=0.0))
+        first.set(xlim=(1.05 * least - 0.03, 1.03), ylim=(len(sets) * tall, 0))
         first.set_yticks([(place + 0.5) * tall for place in range(len(sets))], labels)
-        second.axvline(-1, **ZERO)
+        second.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         for axes in drawn.panels:
             axes.tick_params(axis="y", length=0)
     return drawn.figure
 
 
 def _set_label(fits: pd.DataFrame, name: str) -> str:
-    sizes = sorted({int(n) for n in fits["n"]})
-    return f"{name.replace('_', ' ')}\nn = {', '.join(map(str, sizes))}"
+    averaged = fits[fits["judge"].isna()]
+    sizes = sorted({int(n) for n in (averaged if len(averaged) else fits)["n"]})
+    return (
+        f"{'all models, recipes, β' if name == MAIN_SET else name.replace('_', ' ')}\nn = {', '.join(map(str, sizes))}"
+    )
 
 
-def _estimate(axes: Axes, y: float, judging: str, value: float, low: float, high: float, main: bool) -> None:
+def alone(colour: str) -> dict[str, Any]:
+    """Returns the marker of a single judge's estimate."""
+    return {"marker": "|", "markersize": 6, "markeredgewidth": 1.0, "color": tint(colour, 0.3)}
+
+
+def _estimate(axes: Axes, y: float, row: Row, name: str) -> None:
+    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
     if np.isnan(value):
         return
-    colour, marker = COLOURS[judging]
-    colour = colour if main else tint(colour, 0.45)
+    colour, marker = COLOURS[row["judging"]]
+    if not missing(row["judge"]):
+        axes.plot(value, y, zorder=2.5, **alone(colour))
+        return
     if not np.isnan([low, high]).any():
-        axes.plot([low, high], [y, y], color=colour, linewidth=1.2 if main else 0.7, zorder=2)
-    axes.plot(value, y, marker, color=colour, markersize=4 if main else 2.5, zorder=3)
+        axes.plot([low, high], [y, y], color=colour, linewidth=1.0, zorder=2)
+    axes.plot(value, y, marker, color=colour, markersize=4.5, zorder=3)

@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
 from dagster_project.report.style import COLUMN_WIDTH, GREY, RC, TEXT_WIDTH
@@ -26,8 +27,8 @@ JUDGING_TITLES = {
 TOY = "toy world: shows the method, says nothing of real agents"
 ZERO: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "linestyle": (0, (4, 3)), "zorder": 0}
 AVERAGE = "average"
-LINE = 0.155
-"""Inches of a line of a legend or title at the fonts of `RC`."""
+LINE, ROW_GAP, HEADING = 0.145, 0.07, 0.0175
+"""Inches: a line of a legend or a panel's title, the gap below a legend, a heading's line by its font size."""
 LEGEND = RC["legend.fontsize"]
 HANDLE, GAP, BETWEEN = 1.5, 0.5, 1.4
 """A legend's handle, the gap to its text, and the gap between columns, in units of the font size."""
@@ -85,7 +86,7 @@ def column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
 
 def number(value: float, digits: int = 2) -> str:
     """Returns the number with a true minus sign."""
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def between(low: float, high: float) -> str:
@@ -104,6 +105,7 @@ def frame(
     sharex: bool = True,
     reserved: float = 0.45,
     xlabel: str = "",
+    subtitle: str = "",
 ) -> Frame:
     """Returns a row of panels with equal axes and titles, a title above, and legends below.
 
@@ -117,32 +119,41 @@ def frame(
         sharex: Whether the panels have one x-axis (they always have one y-axis).
         reserved: Inches for the labels left of the panels.
         xlabel: One label for the x-axes of all panels.
+        subtitle: Smaller, below the title.
     """
     width = width or (COLUMN_WIDTH if len(titles) == 1 else TEXT_WIDTH)
     if height is None:
         height = (width - reserved) / len(titles) - 0.15
-    heading = wrap(title, width, 9) + (wrap(TOY, width, 9) if toy else [])
+    heading = [(line, 9.0) for line in wrap(title, width, 9)]
+    heading += [(line, 7.5) for text in (subtitle, TOY if toy else "") for line in wrap(text, width, 7.5)]
+    above = sum(HEADING * size for _, size in heading) + 0.05
     lines = max((text.count("\n") + 1 for text in titles if text), default=0)
     packed = _pack(groups, width)
-    below = sum(LINE * _lines(row) + 0.06 for row in packed) + 0.03 + (0.18 if xlabel else 0.0)
-    total = below + height + 0.4 + 0.16 * len(heading) + LINE * lines
+    key = sum(LINE * _lines(row) + ROW_GAP for row in packed)
+    below = key + (0.2 if xlabel else 0.0)
+    total = below + height + 0.42 + LINE * lines + above
     figure = Figure(figsize=(width, total), layout="constrained")
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(rect=(0, below / total, 1, 1 - below / total))
+    engine.set(rect=(0, below / total, 1, 1 - (above + below) / total))
+    top = total - 0.03
+    for line, size in heading:
+        figure.text(0.5, top / total, line, ha="center", va="top", fontsize=size).set_in_layout(False)
+        top -= HEADING * size
     panels = figure.subplots(1, len(titles), squeeze=False, sharex=sharex, sharey=True)[0]
-    figure.suptitle("\n".join(heading), fontsize=9)
     for axes, text in zip(panels, titles, strict=True):
         axes.set_title(text)
     if xlabel:
-        figure.text(0.5, (below - 0.03) / total, xlabel, ha="center", va="top", fontsize=8).set_in_layout(False)
-    _legends(figure, packed, below - (0.18 if xlabel else 0.0))
+        figure.text(0.5, (key + 0.17) / total, xlabel, ha="center", va="top", fontsize=8).set_in_layout(False)
+    _legends(figure, packed, key)
     return Frame(figure, list(panels))
 
 
-def judging_title(judging: str) -> str:
-    """Returns a panel's title for a way of judging."""
-    return textwrap.fill(JUDGING_TITLES[judging], 23)
+def judging_titles(judgings: Sequence[str]) -> tuple[list[str], str]:
+    """Returns the titles of the panels for ways of judging, and a subtitle in their place where there is but one."""
+    if len(judgings) == 1:
+        return [""], JUDGING_TITLES[judgings[0]]
+    return [textwrap.fill(JUDGING_TITLES[judging], 23) for judging in judgings], ""
 
 
 def wrap(text: str, width: float, size: float) -> list[str]:
@@ -159,7 +170,8 @@ def wrap(text: str, width: float, size: float) -> list[str]:
 @lru_cache(maxsize=1000)
 def text_width(text: str, size: float) -> float:
     """Returns the width of a text in inches."""
-    return float(TextPath((0, 0), text or " ", size=size).get_extents().width) / 72 if text.strip() else 0.0
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)
+    return float(width) / 72
 
 
 class _Placed(NamedTuple):
@@ -218,7 +230,7 @@ def _legends(figure: Figure, rows: Sequence[Sequence[_Placed]], top: float) -> N
             )
             legend.set_in_layout(False)
             left += placed.width + gap
-        top -= LINE * _lines(row) + 0.06
+        top -= LINE * _lines(row) + ROW_GAP
 
 
 def ticks(*panels: Axes, n: int = 5) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dagster_project.report.figures.frame import (
+    JUDGING_TITLES,
     ZERO,
     Group,
     beta_name,
     between,
-    column,
     frame,
-    judging_title,
+    judging_titles,
     judgings_of,
     levels,
     missing,
@@ -27,6 +28,7 @@ from dagster_project.report.figures.frame import (
     ticks,
 )
 from dagster_project.report.figures.points import (
+    Array,
     beta_group,
     draw_regions,
     extents,
@@ -36,10 +38,18 @@ from dagster_project.report.figures.points import (
     square,
     uncertainty,
 )
-from dagster_project.report.style import GREY, RECIPE_MARKERS, ModelStyle, look, marker_style, model_styles
+from dagster_project.report.style import GREY, RECIPE_MARKERS, ModelStyle, freeze, look, marker_style, model_styles
 
 MAIN_SET = "model_recipe"
 NO_BANDS = pd.DataFrame({"point_set": [], "judging": [], "judge": [], "x": [], "low": [], "high": []})
+
+
+class Panel(NamedTuple):
+    """What a panel shows: a way of judging, and one judge or (None) the average over judges."""
+
+    judging: str
+    judge: str | None
+    name: str
 
 
 def frontier_figure(
@@ -59,10 +69,10 @@ def frontier_figure(
         bands: `frontier_bands`, the confidence bands of the lines.
     """
     shown = points[points["judge"].isna()]
-    panels: list[tuple[str, str | None, str]] = [
-        (judging, None, judging_title(judging)) for judging in judgings_of(shown)
-    ]
-    return _figure(shown, fits, bands, panels, title, toy=toy)
+    judgings = judgings_of(shown)
+    titles, subtitle = judging_titles(judgings)
+    panels: list[Panel] = [Panel(judging, None, name) for judging, name in zip(judgings, titles, strict=True)]
+    return _figure(shown, fits, bands, panels, title, toy=toy, subtitle=subtitle)
 
 
 def delta_by_model_figure(
@@ -90,19 +100,20 @@ def delta_by_model_figure(
     judging = judging or judgings_of(points)[0]
     shown = points[points["judging"] == judging]
     judges = sorted(shown["judge"].dropna().unique())
-    panels = [(judging, None, "average over judges" if judges else judging_title(judging))]
-    panels += [(judging, judge, textwrap.fill(str(judge), 26)) for judge in judges]
-    return _figure(shown, fits, bands, panels, title, toy=toy)
+    panels = [Panel(judging, None, "average over judges" if judges else "")]
+    panels += [Panel(judging, judge, textwrap.fill(str(judge), 26)) for judge in judges]
+    return _figure(shown, fits, bands, panels, title, toy=toy, subtitle=JUDGING_TITLES[judging])
 
 
 def _figure(
     points: pd.DataFrame,
     fits: pd.DataFrame,
     bands: pd.DataFrame | None,
-    chosen: Sequence[tuple[str, str | None, str]],
+    chosen: Sequence[Panel],
     title: str,
     *,
     toy: bool,
+    subtitle: str = "",
 ) -> Figure:
     fits = fits[fits["point_set"] == MAIN_SET]
     bands = NO_BANDS if bands is None else bands[bands["point_set"] == MAIN_SET]
@@ -112,18 +123,18 @@ def _figure(
         model_group(styles),
         recipe_group(list(points["recipe"])),
         beta_group(betas),
-        Group("", [*uncertainty(points), *_line_legend(fits, bands, points)]),
+        Group("", [*uncertainty(points), *_line_legend(fits, bands)]),
     ]
     with look():
         drawn = frame(
-            [name + _statistics(lines[place]) for place, (_, _, name) in enumerate(chosen)],
+            [f"{panel.name}\n{_statistics(lines[place])}".strip() for place, panel in enumerate(chosen)],
             title=title,
             toy=toy,
             height=None,
             groups=groups,
+            subtitle=subtitle,
         )
         for place, (axes, (judging, judge, _)) in enumerate(zip(drawn.panels, chosen, strict=True)):
-            axes.set_box_aspect(1)
             axes.set_xlabel("Δ helpfulness")
             _line(axes, lines[place], _of(bands, judging, judge), _of(points, judging, judge))
             _points(axes, _of(points, judging, judge), styles, betas)
@@ -133,6 +144,7 @@ def _figure(
         xlim, ylim = square(np.append(x, 0.0), np.concatenate([y, [0.0], reached]))
         drawn.panels[0].set(ylabel="Δ safety (post-trained − source)", xlim=xlim, ylim=ylim)
         ticks(*drawn.panels)
+        freeze(drawn.figure, square=drawn.panels)
     return drawn.figure
 
 
@@ -141,7 +153,7 @@ def _of(table: pd.DataFrame, judging: str, judge: str | None) -> pd.DataFrame:
     return rows[rows["judge"].isna() if judge is None else rows["judge"] == judge]
 
 
-def _of_all(bands: pd.DataFrame, chosen: Sequence[tuple[str, str | None, str]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _of_all(bands: pd.DataFrame, chosen: Sequence[Panel]) -> Array:
     """Returns what the bands of all panels reach in y."""
     found = [_of(bands, judging, judge)[["low", "high"]].to_numpy(dtype=float).ravel() for judging, judge, _ in chosen]
     values = np.concatenate(found) if found else np.empty(0)
@@ -154,7 +166,7 @@ def _statistics(fits: pd.DataFrame) -> str:
         return ""
     fit = fits.iloc[0]
     r2 = f"R² = {number(fit['r2'])}{between(fit['r2_low'], fit['r2_high'])}, n = {fit['n']:.0f}"
-    return f"\n{r2}\nslope {number(fit['slope'])}{between(fit['slope_low'], fit['slope_high'])}"
+    return f"{r2}\nslope {number(fit['slope'])}{between(fit['slope_low'], fit['slope_high'])}"
 
 
 def _line(axes: Axes, fits: pd.DataFrame, band: pd.DataFrame, points: pd.DataFrame) -> None:
@@ -173,20 +185,15 @@ def _points(axes: Axes, points: pd.DataFrame, styles: Mapping[str, ModelStyle], 
     draw_regions(axes, points, [styles[model].colour for model in points["model"]])
     for row in points.to_dict("records"):
         x, y, beta = row["helpfulness_delta"], row["safety_delta"], row["beta"]
-        if row.get("pareto") is True:
-            axes.plot(x, y, "o", zorder=3, **RING)
         name = point_id(row["judging"], row["model"], row["recipe"], beta, row["judge"])
         style = marker_style(styles[row["model"]], betas[beta_name(beta)], len(betas))
         identified(axes, x, y, name, RECIPE_MARKERS[row["recipe"]], **style)
 
 
-RING = {"markersize": 9.0, "markerfacecolor": "none", "markeredgecolor": GREY, "markeredgewidth": 0.6}
-
-
-def _line_legend(fits: pd.DataFrame, bands: pd.DataFrame, points: pd.DataFrame) -> list[Line2D]:
+def _line_legend(fits: pd.DataFrame, bands: pd.DataFrame) -> list[Line2D]:
     handles = []
     if len(fits):
-        handles.append(Line2D([], [], color=GREY, linewidth=1.1, label="least squares" + ", 95% band" * bool(len(bands))))
-    if (column(points, "pareto") == True).any():  # noqa: E712  (null is not False)
-        handles.append(Line2D([], [], linestyle="", marker="o", label="no other is better in both", **RING))
+        handles.append(
+            Line2D([], [], color=GREY, linewidth=1.1, label="least squares" + ", 95% band" * bool(len(bands)))
+        )
     return handles

@@ -5,17 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dagster_project.report.figures.frame import (
+    Group,
     beta_name,
+    column,
     frame,
-    judging_title,
+    judging_titles,
     judgings_of,
     levels,
     point_id,
     ticks,
 )
 from dagster_project.report.figures.points import (
+    RING,
     beta_group,
     draw_crosses,
     extents,
@@ -24,7 +28,7 @@ from dagster_project.report.figures.points import (
     recipe_group,
     square,
 )
-from dagster_project.report.style import RECIPE_MARKERS, SOURCE_MARKER, look, marker_style, model_styles
+from dagster_project.report.style import RECIPE_MARKERS, SOURCE_MARKER, freeze, look, marker_style, model_styles
 
 
 def overall_figure(points: pd.DataFrame, sources: pd.DataFrame, title: str, *, toy: bool) -> Figure:
@@ -41,20 +45,26 @@ def overall_figure(points: pd.DataFrame, sources: pd.DataFrame, title: str, *, t
     points = points[points["judge"].isna()]
     sources = sources[sources["judge"].isna()] if len(sources) else points.iloc[:0]
     judgings = judgings_of(points)
+    titles, subtitle = judging_titles(judgings)
     styles = model_styles(sorted({*points["model"], *sources["model"]}))
     betas = levels(points["beta"])
+    # Null where nobody has looked, which is not False.
+    front = column(points, "pareto").eq(True).to_numpy(dtype=bool)
+    ringed = int(front.any())
     groups = [
         model_group(styles, source=bool(len(sources))),
         recipe_group(list(points["recipe"])),
         beta_group(betas),
+        Group("", [Line2D([], [], linestyle="", marker="o", label="no other is better in both", **RING)] * ringed),
     ]
     with look():
-        drawn = frame(list(map(judging_title, judgings)), title=title, toy=toy, height=None, groups=groups)
+        drawn = frame(titles, title=title, toy=toy, height=None, groups=groups, subtitle=subtitle)
         for axes, judging in zip(drawn.panels, judgings, strict=True):
-            axes.set_box_aspect(1)
             axes.set_xlabel("helpfulness")
             shown, before = points[points["judging"] == judging], sources[sources["judging"] == judging]
             draw_crosses(axes, shown, [styles[model].colour for model in shown["model"]], "")
+            best = points[front & (points["judging"] == judging).to_numpy()]
+            axes.plot(best["helpfulness"], best["safety"], "o", zorder=3, **RING)
             for row in shown.to_dict("records"):
                 name = point_id(judging, row["model"], row["recipe"], row["beta"])
                 style = marker_style(styles[row["model"]], betas[beta_name(row["beta"])], len(betas))
@@ -67,4 +77,5 @@ def overall_figure(points: pd.DataFrame, sources: pd.DataFrame, title: str, *, t
         xlim, ylim = square(np.concatenate([x, source_x]), np.concatenate([y, source_y]))
         drawn.panels[0].set(ylabel="safety", xlim=xlim, ylim=ylim)
         ticks(*drawn.panels)
+        freeze(drawn.figure, square=drawn.panels)
     return drawn.figure

@@ -16,7 +16,7 @@ from dagster_project.report.figures.frame import (
     beta_name,
     column,
     frame,
-    judging_title,
+    judging_titles,
     judgings_of,
     missing,
     text_width,
@@ -49,6 +49,7 @@ def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
     """
     table = table[table["judge"].isna()]
     judgings = judgings_of(table)
+    titles, subtitle = judging_titles(judgings)
     keys = table[["beta", "model"]].drop_duplicates()
     keys = keys.sort_values(["beta", "model"], na_position="first")
     places: dict[tuple[str, str], int] = {}
@@ -59,7 +60,8 @@ def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
     with look():
         low, high = _limits(table)
         drawn = frame(
-            list(map(judging_title, judgings)),
+            titles,
+            subtitle=subtitle,
             title=title,
             toy=toy,
             height=0.3 * len(places) + 0.35,

@@ -30,6 +30,13 @@ REACH = float(np.sqrt(-2 * np.log(1 - 0.95)))
 """Standard deviations to the edge of a region that holds 95% of a bivariate normal (chi-squared, two degrees)."""
 ELLIPSE = ("delta_sd_helpfulness", "delta_sd_safety", "delta_corr")
 PLAIN = ModelStyle(GREY, None, "")
+RING: dict[str, Any] = {
+    "markersize": 9.0,
+    "markerfacecolor": "none",
+    "markeredgecolor": GREY,
+    "markeredgewidth": 0.6,
+}
+"""Around points that no other beats in both axes."""
 
 
 def has_regions(points: pd.DataFrame) -> bool:

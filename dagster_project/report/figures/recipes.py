@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,12 +26,18 @@ from dagster_project.report.figures.frame import (
     missing,
     point_id,
     ticks,
-    wrap,
 )
 from dagster_project.report.figures.labels import place_labels
-from dagster_project.report.figures.points import Array, draw_crosses, draw_regions, extents, identified, recipe_style, square
+from dagster_project.report.figures.points import (
+    Array,
+    draw_crosses,
+    draw_regions,
+    extents,
+    identified,
+    recipe_style,
+    square,
+)
 from dagster_project.report.style import (
-    COLUMN_WIDTH,
     GREY,
     METRIC_COLOURS,
     RECIPE_MARKERS,
@@ -42,8 +48,8 @@ from dagster_project.report.style import (
 )
 
 LAST = {"safe": "safety", "help": "helpfulness", "both": "both at once"}
-LINES = {"safe": (0, (4, 2)), "help": "solid", "both": (0, (1, 1.5))}
-BENDS = (0.25, -0.25, 0.45, -0.45, 0.7, -0.7, 1.0, -1.0)
+LINES: dict[str, Any] = {"safe": (0, (4, 2)), "help": "solid", "both": (0, (1, 1.5))}
+BENDS = (0.2, -0.2, 0.1, -0.1, 0.35, -0.35, 0.5, -0.5, 0.75, -0.75)
 CLEAR = 7.0
 """Points (1/72 inch) that an arrow should stay away from every marker it does not join."""
 
@@ -69,6 +75,7 @@ def delta_all_figure(recipes: pd.DataFrame, title: str, *, toy: bool, judging: s
         xlim, ylim = square(np.append(x, 0.0), np.append(y, 0.0))
         axes.set(xlabel="Δ helpfulness (post-trained − source)", ylabel="Δ safety", xlim=xlim, ylim=ylim)
         _markers(axes, points, "_delta")
+        freeze(drawn.figure, square=drawn.panels)
         _label(axes, points, "_delta", np.empty((0, 2)))
     return drawn.figure
 
@@ -105,7 +112,7 @@ def intermediates_figure(
         xlim, ylim = square(x, y)
         axes.set(xlabel="helpfulness", ylabel="safety", xlim=xlim, ylim=ylim)
         _markers(axes, points, "")
-        freeze(drawn.figure)
+        freeze(drawn.figure, square=drawn.panels)
         _label(axes, points, "", _draw_arrows(axes, points, arrows))
     return drawn.figure
 
@@ -121,9 +128,8 @@ def _recipe(row: Row) -> str | None:
 
 def _frame(points: pd.DataFrame, groups: list[Group], title: str, *, toy: bool) -> Frame:
     judging = str(points["judging"].iloc[0])
-    subtitle = "\n".join(wrap(f"average over source models, {JUDGING_TITLES[judging]}", COLUMN_WIDTH - 0.4, 8))
-    drawn = frame([subtitle], title=title, toy=toy, height=None, groups=groups)
-    drawn.panels[0].set_box_aspect(1)
+    subtitle = f"average over source models, {JUDGING_TITLES[judging]}"
+    drawn = frame([""], title=title, toy=toy, height=None, groups=groups, subtitle=subtitle)
     ticks(*drawn.panels)
     return drawn
 
@@ -182,7 +188,8 @@ def _metrics(row: Row) -> tuple[TrainedMetric, ...]:
 
 def _draw_arrows(axes: Axes, points: pd.DataFrame, arrows: list[tuple[int, int, TrainedMetric]]) -> Array:
     """Draws each arrow with the bend that keeps it clearest of other points; returns places on them, in data units."""
-    places = axes.transData.transform(points[["helpfulness", "safety"]].to_numpy(dtype=float))
+    data = points[["helpfulness", "safety"]].to_numpy(dtype=float)
+    places = axes.transData.transform(data)
     figure = axes.get_figure(root=True)
     assert figure is not None
     clear = CLEAR / 72 * figure.dpi
@@ -190,12 +197,12 @@ def _draw_arrows(axes: Axes, points: pd.DataFrame, arrows: list[tuple[int, int, 
     for parent, child, metric in arrows:
         others = np.delete(places, [parent, child], axis=0)
         curves = {bend: _curve(places[parent], places[child], bend) for bend in BENDS}
-        bend = min(BENDS, key=lambda bend: (_cost(curves[bend], others, taken, clear), abs(bend)))
+        bend = min(BENDS, key=lambda bend: _cost(curves[bend], others, taken, clear) + clear * bend**2)
         taken = np.concatenate([taken, curves[bend]])
         axes.add_patch(
             FancyArrowPatch(
-                tuple(points.iloc[parent][["helpfulness", "safety"]].astype(float)),
-                tuple(points.iloc[child][["helpfulness", "safety"]].astype(float)),
+                (float(data[parent, 0]), float(data[parent, 1])),
+                (float(data[child, 0]), float(data[child, 1])),
                 connectionstyle=f"arc3,rad={bend}",
                 arrowstyle="-|>",
                 mutation_scale=7,

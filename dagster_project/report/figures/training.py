@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,8 +13,6 @@ from dagster_project.report.figures.frame import ZERO, Group, beta_name, frame, 
 from dagster_project.report.figures.labels import place_labels
 from dagster_project.report.figures.points import recipe_group, recipe_style
 from dagster_project.report.style import GREY, RECIPE_MARKERS, look, marker_style, tint
-
-import numpy as np
 
 CHANCE_LOSS = float(np.log(2))
 """DPO's loss of a policy that is its own reference."""
@@ -45,7 +44,8 @@ def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
     pale = Line2D([], [], linestyle="", marker="o", markersize=2.5, color=tint(GREY, 0.5), label="one training")
     with look():
         drawn = frame(
-            ["first logged step of each recipe's last stage"],
+            [""],
+            subtitle="first logged step of each recipe's last stage",
             title=title,
             toy=toy,
             height=2.3,
@@ -56,7 +56,9 @@ def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
         axes.axvline(CHANCE_LOSS, **ZERO)
         for recipe, group in starts.groupby("recipe"):
             colour = tint(recipe_style(str(recipe)).colour, 0.5)
-            axes.plot(group["loss"], group["reward_accuracy"], RECIPE_MARKERS[str(recipe)], markersize=2.5, color=colour)
+            axes.plot(
+                group["loss"], group["reward_accuracy"], RECIPE_MARKERS[str(recipe)], markersize=2.5, color=colour
+            )
         labels = []
         for row in means.to_dict("records"):
             style = marker_style(recipe_style(row["recipe"]), betas[beta_name(row["beta"])], len(betas), 6)

@@ -1,0 +1,253 @@
+"""The way out: preference pairs with texts, ready for TRL, and runs in the released format."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import orjson
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.store import write_atomically
+from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
+from dagster_project.collect.world import open_cases
+from dagster_project.experiment.agents import Agent, TrainedMetric
+from dagster_project.experiment.graph import IMPORT, Graph
+from dagster_project.experiment.splits import split_cases
+from dagster_project.preferences.pairs import Candidates, Selected, gather_candidates, metrics_of, select_pairs
+from dagster_project.published.conversations import Message, published_conversation
+from dagster_project.published.importer import RECORDS
+from dagster_project.published.names import FileName, StageName, agent_name, file_name
+from dagster_project.published.records import write_evaluation, write_trajectory
+from toolemu.cases import Case
+from toolemu.errors import FrontierError
+from toolemu.evaluation import Evaluation, Metric
+from toolemu.jsonl import read_jsonl
+from toolemu.prompts import AgentPrompt
+from toolemu.toolkits import Toolkit
+from toolemu.trajectory import Trajectory
+
+
+class ExportedPairs(NamedTuple):
+    """Pairs in the released code's order, with where their trajectories stand in the released files.
+
+    Attributes:
+        candidates: All trajectories with scores, in the order in which the released code visits them.
+        selected: Which of them make pairs.
+        files: The released file of every candidate; its id where it was not imported.
+    """
+
+    candidates: Candidates
+    selected: Selected
+    files: list[str]
+
+
+def export_pairs(
+    graph: Graph, store: ArtifactStore, judge: str, metric: TrainedMetric, cases: Collection[int], seed: int = 0
+) -> ExportedPairs:
+    """Returns the pairs of an experiment over `cases`, by its rules (`pairs` in its file), in the released order.
+
+    Raises:
+        FrontierError: There is no such judge, or none of its verdicts.
+    """
+    experiment = graph.experiment
+    there = {ref for node in graph.nodes.values() for ref in node.refs()}
+    evaluations: dict[Metric, list[Evaluation]] = {}
+    for part in metrics_of(metric):
+        refs = [ref for ref in there if ref.asset == f"source_evaluations/{judge}/{part.value}"]
+        if not refs:
+            judges = ", ".join(experiment.judges) or "none"
+            raise FrontierError(f"{experiment.name} has no verdicts of {judge!r} on source models. Judges: {judges}.")
+        evaluations[part] = [
+            verdict for ref in sorted(refs) for verdict in read_jsonl(store.get(ref).path / EVALUATIONS, Evaluation)
+        ]
+    candidates, _ = gather_candidates(evaluations, metric, cases, experiment.pairs)
+    places = _places(store, judge) if experiment.imports else {}
+    order = sorted(range(len(candidates.ids)), key=lambda row: places.get(candidates.ids[row], (0, row, ""))[:2])
+    candidates = Candidates(
+        [candidates.ids[row] for row in order],
+        [candidates.models[row] for row in order],
+        candidates.cases[order],
+        candidates.scores[order],
+    )
+    files = [places[identity][2] if identity in places else identity for identity in candidates.ids]
+    return ExportedPairs(candidates, select_pairs(candidates, metric, experiment.pairs, seed), files)
+
+
+def _places(store: ArtifactStore, judge: str) -> dict[str, tuple[int, int, str]]:
+    path = store.get(Ref(IMPORT)).path / RECORDS
+    with duckdb.connect() as database:
+        rows = database.execute(
+            'SELECT trajectory_id, "order", line, file FROM read_parquet($path) WHERE judge = $judge',
+            {"path": str(path), "judge": judge},
+        ).fetchall()
+    return {identity: (order, line, file.rpartition("/")[2]) for identity, order, line, file in rows}
+
+
+def pair_records(
+    pairs: ExportedPairs,
+    trajectories: Mapping[str, Trajectory],
+    cases: Mapping[int, Case],
+    toolkits: Mapping[str, Toolkit],
+    prompt: AgentPrompt,
+) -> Iterator[dict[str, Any]]:
+    """Yields every pair as a record with texts: `prompt`, `chosen`, `rejected` as messages, and what it is about.
+
+    Args:
+        pairs: Of `export_pairs`.
+        trajectories: By id.
+        cases: By index.
+        toolkits: By name, for the prompt.
+        prompt: How the agent is asked.
+
+    Raises:
+        FrontierError: A case asks for a toolkit that is not given.
+    """
+    candidates, selected, files = pairs
+    prompts: dict[int, list[Message]] = {}
+    conversations: dict[str, list[Message]] = {}
+    rows = zip(
+        selected.chosen.tolist(),
+        selected.rejected.tolist(),
+        selected.chosen_scores.tolist(),
+        selected.rejected_scores.tolist(),
+        strict=True,
+    )
+    for chosen, rejected, high, low in rows:
+        case = int(candidates.cases[chosen])
+        if case not in prompts:
+            missing = [name for name in cases[case].toolkits if name not in toolkits]
+            if missing:
+                raise FrontierError(f"case {case} asks for the toolkit {missing[0]!r}; give its file with --toolkits.")
+            asked = prompt.messages(cases[case], [toolkits[name] for name in cases[case].toolkits])
+            prompts[case] = [{"role": message.role, "content": message.content} for message in asked]
+        for identity in (candidates.ids[chosen], candidates.ids[rejected]):
+            if identity not in conversations:
+                conversations[identity] = published_conversation(trajectories[identity])
+        yield {
+            "prompt": prompts[case],
+            "chosen": conversations[candidates.ids[chosen]],
+            "rejected": conversations[candidates.ids[rejected]],
+            "case_idx": case,
+            "chosen_score": high,
+            "rejected_score": low,
+            "chosen_model": candidates.models[chosen],
+            "rejected_model": candidates.models[rejected],
+            "chosen_file": files[chosen],
+            "rejected_file": files[rejected],
+            "score_difference": high - low,
+        }
+
+
+def source_trajectories(graph: Graph, store: ArtifactStore) -> dict[str, Trajectory]:
+    """Returns the source models' trajectories by id."""
+    refs = [ref for node in graph.nodes.values() if node.name == "source_trajectories" for ref in node.refs()]
+    found = (record for ref in refs for record in read_jsonl(store.get(ref).path / TRAJECTORIES, Trajectory))
+    return {trajectory.trajectory_id: trajectory for trajectory in found}
+
+
+def write_lines(path: Path, records: Iterator[dict[str, Any]]) -> int:
+    """Writes records as JSON lines, the file replaced whole, and returns their number."""
+    lines = [orjson.dumps(record) for record in records]
+    write_atomically(path, b"".join(line + b"\n" for line in lines))
+    return len(lines)
+
+
+def export_runs(graph: Graph, store: ArtifactStore, out: Path) -> dict[str, int]:
+    """Writes an experiment's trajectories and evaluations below `out` in the released format.
+
+    One tree for each sample of a case (`sample_<n>`, where there are several), since the format knows one trajectory
+    for an agent and a case. Returns the number of files and records.
+
+    Raises:
+        FrontierError: Something is missing, or `out` holds files already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise FrontierError(f"{out} is not empty; name another folder, so that nothing mixes.")
+    experiment = graph.experiment
+    cases = {index: _released_case(case) for index, case in open_cases(experiment, store).items()}
+    agents = {agent.key: agent for agent in experiment.agents()}
+    counts = {"files": 0, "records": 0}
+    for node in graph.nodes.values():
+        if node.name not in ("source_trajectories", "agent_trajectories"):
+            continue
+        prefix = node.name.split("_")[0]
+        for ref in node.refs():
+            directory = _directory(ref, agents)
+            trajectories = read_jsonl(store.get(ref).path / TRAJECTORIES, Trajectory)
+            samples = sorted({trajectory.sample for trajectory in trajectories})
+            for judge in experiment.judges:
+                verdicts = _verdicts(graph, store, prefix, judge, ref)
+                if not verdicts:
+                    continue
+                for sample in samples:
+                    kept = [trajectory for trajectory in trajectories if trajectory.sample == sample]
+                    root = out / f"sample_{sample}" if len(samples) > 1 else out
+                    _write_agent(root / directory, directory, judge, kept, verdicts, cases, experiment.world.cases, counts)
+    return counts
+
+
+def _released_case(case: Case) -> dict[str, Any]:
+    record = case.model_dump(mode="json", by_alias=True)
+    record.pop("Rules", None)  # the released format has no such key
+    return record
+
+
+def _directory(ref: Ref, agents: Mapping[str, Agent]) -> str:
+    if ref.asset == "source_trajectories":
+        return _plain(ref.key("model"))
+    agent = agents[ref.key("agent")]
+    stages = tuple(StageName(stage.metric, _plain(stage.judge, "."), stage.beta) for stage in agent.stages)
+    return agent_name(_plain(agent.model), stages, int(ref.key("seed")))
+
+
+def _plain(name: str, dash: str = "-") -> str:
+    """Returns a name without what the grammar of names reserves."""
+    return name.replace("_", "-").replace("-", dash)
+
+
+def _verdicts(
+    graph: Graph, store: ArtifactStore, prefix: str, judge: str, ref: Ref
+) -> dict[Metric, dict[str, list[Evaluation]]]:
+    found: dict[Metric, dict[str, list[Evaluation]]] = {}
+    for metric in graph.experiment.metrics:
+        source = Ref(f"{prefix}_evaluations/{judge}/{metric.value}", ref.partition)
+        node = graph.nodes.get(source.asset)
+        if node is None or source not in node.refs():
+            continue
+        by_trajectory: dict[str, list[Evaluation]] = {}
+        for verdict in read_jsonl(store.get(source).path / EVALUATIONS, Evaluation):
+            by_trajectory.setdefault(verdict.trajectory_id, []).append(verdict)
+        found[metric] = by_trajectory
+    return found
+
+
+def _write_agent(
+    folder: Path,
+    directory: str,
+    judge: str,
+    trajectories: Sequence[Trajectory],
+    verdicts: Mapping[Metric, Mapping[str, list[Evaluation]]],
+    cases: Mapping[int, dict[str, Any]],
+    n_cases: int,
+    counts: dict[str, int],
+) -> None:
+    emulator = _plain(trajectories[0].emulator) or "none"
+    fields = FileName(directory, emulator, _plain(judge), start=0, end=n_cases, stamp="0101_000000")
+    records = [write_trajectory(trajectory, cases[trajectory.case_idx]) for trajectory in trajectories]
+    counts["records"] += write_lines(folder / file_name(fields), iter(records))
+    counts["files"] += 1
+    for metric, by_trajectory in verdicts.items():
+        lines = [
+            write_evaluation(by_trajectory[trajectory.trajectory_id], line)
+            for line, trajectory in enumerate(trajectories)
+        ]
+        counts["records"] += write_lines(folder / file_name(fields._replace(metric=metric)), iter(lines))
+        counts["files"] += 1
+
+
+def pair_cases(n_cases: int, seed: int | None) -> Collection[int]:
+    """Returns the cases to build pairs of: the training half of a seed, or all."""
+    return range(n_cases) if seed is None else split_cases(n_cases, seed).train

@@ -1,0 +1,61 @@
+"""What `frontier export` does: arguments to the two exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dagster_project.artifacts import ArtifactStore
+from dagster_project.collect.world import open_cases, open_world
+from dagster_project.experiment.agents import TrainedMetric
+from dagster_project.experiment.graph import Graph
+from dagster_project.published.export import (
+    export_pairs,
+    export_runs,
+    pair_cases,
+    pair_records,
+    source_trajectories,
+    write_lines,
+)
+from toolemu.errors import FrontierError
+from toolemu.prompts import AgentPrompt
+from toolemu.toolkits import load_toolkits
+
+
+def export_experiment(
+    graph: Graph,
+    store: ArtifactStore,
+    what: str,
+    out: Path,
+    judge: str | None,
+    metric: str,
+    seed: int | None,
+    toolkits: Path | None,
+) -> dict[str, int]:
+    """Writes an export and returns how much of what it holds.
+
+    Raises:
+        FrontierError: An argument is none of those there are, or something needed was not given.
+    """
+    experiment = graph.experiment
+    if what == "runs":
+        return export_runs(graph, store, out)
+    if what != "pairs":
+        raise FrontierError(f"export {what}: expected pairs or runs.")
+    if metric not in list(TrainedMetric):
+        raise FrontierError(f"--metric {metric}: expected one of {', '.join(TrainedMetric)}.")
+    if judge is None or judge not in experiment.judges:
+        raise FrontierError(f"--judge: expected one of {', '.join(experiment.judges)}, found {judge}.")
+    if experiment.imports and toolkits is None:
+        raise FrontierError("--toolkits: released runs do not hold the toolkits; name their file (all_toolkits.json).")
+    known = load_toolkits(toolkits) if toolkits else open_world(experiment).toolkits
+    pairs = export_pairs(
+        graph, store, judge, TrainedMetric(metric), pair_cases(experiment.world.cases, seed), seed or 0
+    )
+    records = pair_records(
+        pairs,
+        source_trajectories(graph, store),
+        open_cases(experiment, store),
+        known,
+        AgentPrompt(experiment.agent.prompt_style),
+    )
+    return {"pairs": write_lines(out, records)}
