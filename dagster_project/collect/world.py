@@ -69,7 +69,9 @@ def open_judge(experiment: Experiment, name: str) -> Judge:
     return RuleJudge(judge.strictness, name=name)
 
 
-def make_source_model(spec: MiniatureModel | ImportedModel, out: Path, progress: Callable[[int, int], None]) -> dict[str, float]:
+def make_source_model(
+    spec: MiniatureModel | ImportedModel, out: Path, progress: Callable[[int, int], None]
+) -> dict[str, float]:
     """Resolves a source model into `out` (weights and tokenizer) and returns measurements of doing so."""
     from dagster_project.miniature.models import train_source_model
 

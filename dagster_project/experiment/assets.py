@@ -20,6 +20,8 @@ from dagster_project.experiment.graph import Graph, Node
 from dagster_project.experiment.spec import Experiment
 
 Progress = Callable[[int, int], None]
+reported_later: ContextVar[bool] = ContextVar("reported_later", default=False)
+"""Set where somebody else tells Dagster of partitions that a run makes beside its own."""
 progress_sink: ContextVar[Callable[[str, int, int], None] | None] = ContextVar("progress_sink", default=None)
 LOG_EVERY_S = 10.0
 
@@ -48,7 +50,7 @@ class AssetRun:
         draft: Where its files, counts and metrics go.
         inputs: What it reads; every one goes into the manifest.
         log: Writes a line into Dagster's log.
-        report: Tells Dagster of a partition of another asset that this run has made.
+        log_event: Gives Dagster an event.
         metadata: Shown in Dagster's UI.
         checks: The results of the asset's checks.
     """
@@ -59,7 +61,7 @@ class AssetRun:
     draft: Draft
     inputs: Mapping[Ref, Artifact]
     log: Callable[[str], None]
-    report: Callable[[dg.AssetMaterialization], None]
+    log_event: Callable[[dg.AssetMaterialization], None]
     metadata: dict[str, Any] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     _logged: float = field(default_factory=time.monotonic)
@@ -91,6 +93,22 @@ class AssetRun:
         elif time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
             self.log(f"{self.ref.label}: {done} of {total}")
+
+    def report(self, artifact: Artifact) -> None:
+        """Tells Dagster of a partition of another asset that this run has made."""
+        if not reported_later.get():
+            self.log_event(materialisation(self.experiment.name, artifact))
+
+
+def materialisation(experiment: str, artifact: Artifact) -> dg.AssetMaterialization:
+    """Returns what Dagster is told of an artifact that another asset's run made."""
+    ref = artifact.manifest.ref
+    return dg.AssetMaterialization(
+        dg.AssetKey([experiment, *ref.asset.split("/")]),
+        partition=dagster_partition_key(ref),
+        metadata={**artifact.manifest.counts, "path": dg.MetadataValue.path(artifact.path)},
+        tags={"dagster/data_version": artifact.manifest.sha256[:16]},
+    )
 
 
 Compute = Callable[[dict[str, AssetRun]], None]
@@ -179,7 +197,11 @@ class AssetFactory:
 
     @contextmanager
     def _open(
-        self, nodes: Sequence[Node], partition: tuple[tuple[str, str], ...], run_id: str, context: dg.AssetExecutionContext
+        self,
+        nodes: Sequence[Node],
+        partition: tuple[tuple[str, str], ...],
+        run_id: str,
+        context: dg.AssetExecutionContext,
     ) -> Iterator[dict[str, AssetRun]]:
         with ExitStack() as drafts:
             runs = {}

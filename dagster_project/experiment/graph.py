@@ -246,6 +246,12 @@ def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimen
 def _add_pairs(builder: _Builder, models: tuple[str, ...], seeds: tuple[str, ...]) -> None:
     e = builder.experiment
     trained = tuple(dict.fromkeys(stage.metric.value for agent in e.agents() for stage in agent.stages))
+    there = {
+        ref
+        for node in builder.nodes
+        if node.name.startswith(("source_evaluations", "source_trajectories"))
+        for ref in node.refs()
+    }
     for judge in e.grid.pairs_judges:
 
         def pair_inputs(ref: Ref, judge: str = judge) -> list[Ref]:
@@ -255,12 +261,6 @@ def _add_pairs(builder: _Builder, models: tuple[str, ...], seeds: tuple[str, ...
             found = [Ref.of(asset, model=model) for asset in assets for model in models]
             return [ref for ref in found if ref in there]
 
-        there = {
-            ref
-            for node in builder.nodes
-            if node.name.startswith(("source_evaluations", "source_trajectories"))
-            for ref in node.refs()
-        }
         builder.add(
             f"preference_pairs/{judge}",
             "preferences",
@@ -366,6 +366,8 @@ RESULTS = {
     "mixed_effects": "The trainings' effects in one model of all scores, with cases and source models as random.",
 }
 """The result assets, all computed from the warehouse alone."""
+SLOW_RESULTS = ("audits",)
+"""Those made in a run of their own, beside the others."""
 
 
 def _add_results(builder: _Builder) -> None:
@@ -374,7 +376,7 @@ def _add_results(builder: _Builder) -> None:
     builder.add(
         "warehouse",
         "results",
-        "results",
+        "warehouse",
         CODE_VERSIONS["warehouse"],
         "The DuckDB file, rebuilt from the artifacts.",
         partial=True,
@@ -389,7 +391,7 @@ def _add_results(builder: _Builder) -> None:
         builder.add(
             name,
             "results",
-            "results",
+            "audits" if name in SLOW_RESULTS else "results",
             CODE_VERSIONS["results"],
             description,
             inputs=reads("warehouse"),
@@ -398,7 +400,7 @@ def _add_results(builder: _Builder) -> None:
     builder.add(
         "tables",
         "report",
-        "results",
+        "tables",
         CODE_VERSIONS["report"],
         "The result tables as text, Markdown and LaTeX, and everything in one DuckDB file.",
         inputs=reads("warehouse", *RESULTS),
@@ -407,7 +409,7 @@ def _add_results(builder: _Builder) -> None:
     builder.add(
         "figures",
         "report",
-        "results",
+        "figures",
         CODE_VERSIONS["report"],
         "The figures, for people: SVG, PDF and PNG.",
         inputs=reads("warehouse", *RESULTS),

@@ -1,4 +1,4 @@
-"""What an imported tree of released runs holds: it takes the place of models, judges and grid in the experiment file."""
+"""What an imported tree holds: it takes the place of models, judges and grid in the experiment file."""
 
 from __future__ import annotations
 

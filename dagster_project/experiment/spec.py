@@ -262,6 +262,7 @@ class Experiment(_Section):
         for agent in self.agents():
             if len(agent.stages) >= stage:
                 prefix = Recipe("_then_".join(part.metric for part in agent.stages[:stage]))
+                assert agent.beta is not None, "only imported agents' stages differ in beta"
                 base = self._agent(agent.model, prefix, agent.pairs_judge, agent.beta)
                 found.setdefault(base.key, base)
         return list(found.values())

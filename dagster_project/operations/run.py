@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 from filelock import FileLock, Timeout
 from rich import box
 from rich.console import Console
@@ -32,11 +32,10 @@ from dagster_project.operations.state import (
 from dagster_project.published.importer import PROBLEMS
 from dagster_project.published.opening import open_experiment
 from dagster_project.published.problems import KINDS
-from dagster_project.report.figures import JUDGING_TITLES
-from dagster_project.report.tables import result_rows
+from dagster_project.report.wording import JUDGING_TITLES, RESULTS_CSV
 from toolemu.errors import FrontierError
 
-TYPICAL_SECONDS = {"collect": 30.0, "train": 12.0, "measure": 5.0, "results": 5.0}
+TYPICAL_SECONDS = {"collect": 30.0, "train": 12.0, "measure": 5.0, "results": 2.0, "audits": 3.0, "figures": 5.0}
 """Relative lengths of runs, measured on the miniature on two cores; they only serve a first guess of the time left."""
 
 
@@ -79,8 +78,10 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         return _finish(graph, store, out, plan, current, Outcome())
     with open_workers(experiment, len(plan.units) + importing) as workers:
         from dagster_project.operations.instance import fail_orphaned_runs, open_instance
+        from dagster_project.operations.reporting import PartitionReport
 
-        orphans = fail_orphaned_runs(open_instance())
+        instance = open_instance()
+        orphans = fail_orphaned_runs(instance)
         if orphans:
             out.print(f"{orphans} runs of an earlier process that died are marked as failed; resuming.")
         if importing:
@@ -91,9 +92,12 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
             graph = build_graph(open_experiment(experiment, store))
             current = states(graph, store)
             plan = wanted.plan(graph, current)
+        report = PartitionReport.start(graph, store, instance) if experiment.imports else None
         partitions = sum(len(unit.refs) for unit in plan.units)
         head = f"{experiment.name}: {partitions} of {len(current)} partitions to make, in {len(plan.units)} runs."
         outcome = _make(workers, graph, store, out, plan, head)
+        if report:
+            report.wait()
     return _finish(graph, store, out, plan, current, outcome)
 
 
@@ -109,9 +113,7 @@ class Wanted(NamedTuple):
         return make_plan(graph, current, select=self.select, seeds=self.seeds, update=self.update)
 
 
-def _make(
-    workers: list[Worker], graph: Graph, store: ArtifactStore, out: Console, plan: Plan, head: str
-) -> Outcome:
+def _make(workers: list[Worker], graph: Graph, store: ArtifactStore, out: Console, plan: Plan, head: str) -> Outcome:
     out.print(head, markup=False, highlight=False)
     started = time.monotonic()
     with ProgressView(graph, store, plan, out) as view:
@@ -173,28 +175,29 @@ def _finish(
 def show_result(graph: Graph, store: ArtifactStore, out: Console) -> None:
     """Prints the result table, and where figure and database lie."""
     frontier, tables, figures = (store.manifest(Ref(name)) for name in ("frontier", "tables", "figures"))
-    if frontier is None or tables is None or figures is None:
+    if frontier is None or tables is None:
         return
-    points = pd.read_parquet(store.get(Ref("frontier")).path / "frontier_points.parquet")
-    if points.empty:
+    with (store.get(Ref("tables")).path / RESULTS_CSV).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
         return
-    rows = result_rows(points)
-    rows = rows[rows["judging"] == rows["judging"].iloc[0]]
-    judging = JUDGING_TITLES[rows["judging"].iloc[0]]
+    rows = [row for row in rows if row["judging"] == rows[0]["judging"]]
+    judging = JUDGING_TITLES[rows[0]["judging"]]
     confidence = graph.experiment.statistics.confidence
     title = (
         f"{graph.experiment.name}: held-out cases, 0 to 3, {judging}; Δ to the source model, {confidence:.0%} interval"
     )
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    rows = rows.drop(columns="judging")
-    for column in rows.columns:
-        table.add_column(str(column), no_wrap=True)
-    for row in rows.itertuples(index=False):
-        table.add_row(*map(str, row))
+    for column in list(rows[0])[1:]:
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*list(row.values())[1:])
     out.print(table)
     if graph.experiment.toy:
         out.print("A toy world: it shows that the graph works, and says nothing of real agents.")
-    out.print(f"figure    {_shown(store.get(Ref('figures')).path / 'frontier.svg')}", markup=False, highlight=False)
+    if figures is not None:
+        path = store.get(Ref("figures")).path / "frontier.svg"
+        out.print(f"figure    {_shown(path)}", markup=False, highlight=False)
     results = store.get(Ref("tables")).path / "results.md"
     out.print(f"table     {_shown(results)} (other ways of judging, too)", markup=False, highlight=False)
     database = store.get(Ref("tables")).path / f"{graph.experiment.name}.duckdb"

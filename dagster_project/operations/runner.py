@@ -128,12 +128,11 @@ def open_workers(experiment: Experiment, units: int) -> Iterator[list[Worker]]:
             workers.append(Worker(process, ours))
         yield workers
     finally:
-        for worker in workers:
+        for worker in workers:  # idle, or to be stopped whatever it does; taking down its modules takes a second
             worker.connection.close()
+            worker.process.kill()
         for worker in workers:
-            worker.process.join(timeout=5)
-            if worker.process.is_alive():
-                worker.process.kill()
+            worker.process.join()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -51,7 +51,7 @@ def work(commands: Connection) -> None:
     os.environ.update({"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"})
 
     from dagster_project.definitions import build_definitions
-    from dagster_project.experiment.assets import AssetFactory, dagster_partition_key, progress_sink
+    from dagster_project.experiment.assets import AssetFactory, dagster_partition_key, progress_sink, reported_later
     from dagster_project.operations.instance import OWNER_TAG, open_instance, owner
     from toolemu.errors import FrontierError
 
@@ -69,6 +69,7 @@ def work(commands: Connection) -> None:
             commands.send(Progressed(label, done, total))
 
     progress_sink.set(report)
+    reported_later.set(True)
     commands.send(Started())
     while True:
         try:

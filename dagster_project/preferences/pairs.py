@@ -6,7 +6,7 @@ import hashlib
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -277,10 +277,14 @@ def _within_cases(cases: Indices) -> tuple[Indices, Indices]:
     return np.concatenate(first), np.concatenate(second)
 
 
-def _lottery(candidates: Candidates, chosen: int, rejected: int, seed: int) -> bytes:
-    """Orders pairs by chance, the same on every machine and in every run."""
-    text = f"{seed}|{candidates.ids[chosen]}|{candidates.ids[rejected]}"
-    return hashlib.sha256(text.encode()).digest()
+def _lottery(candidates: Candidates, chosen: Indices, rejected: Indices, seed: int) -> Callable[[int], bytes]:
+    """Returns a key that orders pairs by chance, the same on every machine and in every run."""
+
+    def key(place: int) -> bytes:
+        text = f"{seed}|{candidates.ids[int(chosen[place])]}|{candidates.ids[int(rejected[place])]}"
+        return hashlib.sha256(text.encode()).digest()
+
+    return key
 
 
 def _balanced(candidates: Candidates, chosen: Indices, rejected: Indices, seed: int) -> Indices:
@@ -291,7 +295,7 @@ def _balanced(candidates: Candidates, chosen: Indices, rejected: Indices, seed: 
     kept: list[int] = []
     for (high_model, low_model), places in directions.items():
         size = min(len(places), len(directions.get((low_model, high_model), [])))
-        drawn = sorted(places, key=lambda place: _lottery(candidates, chosen[place], rejected[place], seed))
+        drawn = sorted(places, key=_lottery(candidates, chosen, rejected, seed))
         kept += places if high_model == low_model else drawn[:size]
     return np.array(sorted(kept), dtype=np.int64)
 
@@ -305,6 +309,6 @@ def _capped(
     found: list[int] = []
     for places in by_case.values():
         if len(places) > per_case:
-            places.sort(key=lambda place: _lottery(candidates, chosen[place], rejected[place], seed))
+            places.sort(key=_lottery(candidates, chosen, rejected, seed))
         found += places[:per_case]
     return np.array(sorted(found), dtype=np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from dagster_project.artifacts import Artifact
-from dagster_project.experiment.assets import AssetFactory, AssetRun, Check, dagster_partition_key, partitions_definition
+from dagster_project.experiment.assets import AssetFactory, AssetRun, Check, partitions_definition
 from dagster_project.experiment.graph import IMPORT
 from dagster_project.experiment.spec import ImportedWorld
 from dagster_project.published.importer import import_runs
@@ -42,14 +42,7 @@ def _import(run: AssetRun) -> None:
 
     def report(artifacts: list[Artifact], done: int, total: int) -> None:
         for artifact in artifacts:
-            ref = artifact.manifest.ref
-            materialised = dg.AssetMaterialization(
-                AssetFactory.key_of(run.experiment, ref.asset),
-                partition=dagster_partition_key(ref),
-                metadata={**artifact.manifest.counts, "path": dg.MetadataValue.path(artifact.path)},
-                tags={"dagster/data_version": artifact.manifest.sha256[:16]},
-            )
-            run.report(materialised)
+            run.report(artifact)
         run.progress(done, total)
 
     imported = import_runs(

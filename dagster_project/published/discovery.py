@@ -1,7 +1,8 @@
-"""What a tree of released runs says by its names alone: which files belong together, and which are in each other's way."""
+"""What a tree says by its names alone: which files belong together, and which are in each other's way."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import defaultdict
@@ -187,7 +188,9 @@ def _entries(roots: Mapping[str, Path], found: Found, problems: list[Problem]) -
                 problems.append(Problem("directory", name, None, expected))
                 continue
             if fields.agent in relative.parts[:-2]:
-                problems.append(Problem("nested", name, None, "lies in a directory of the same name twice; taken", note=True))
+                problems.append(
+                    Problem("nested", name, None, "lies in a directory of the same name twice; taken", note=True)
+                )
             yield _Entry(name, path, fields, path.parent.name, (source, *relative.parts[:-2]), order)
             order += 1
 
@@ -231,9 +234,7 @@ def _agent(
     label = judges.pop()
     judge = short_name(labels.get(label, label))
     betas = list(dict.fromkeys(stage.beta for stage in name.stages))
-    stages = tuple(
-        Stage(metric=stage.metric, judge=judge, beta=stage.beta, epochs=None) for stage in name.stages
-    )
+    stages = tuple(Stage(metric=stage.metric, judge=judge, beta=stage.beta, epochs=None) for stage in name.stages)
     key = agent_key(model, recipe, judge, *(betas if len(betas) == 1 else [stage.beta for stage in name.stages]))
     return ImportedAgent(
         key=key,
@@ -269,7 +270,7 @@ def _without_overlaps(files: list[TrajectoryFile], problems: list[Problem]) -> I
     dropped: set[int] = set()
     for same in by_judge.values():
         same.sort(key=lambda file: (file.fields.start or 0, file.fields.end or 0, file.order))
-        for first, second in zip(same, same[1:], strict=False):
+        for first, second in itertools.pairwise(same):
             ends = first.fields.end, second.fields.start
             # Without a range the cases are known only when the records are read.
             if ends[0] is not None and ends[1] is not None and ends[1] < ends[0]:
@@ -280,7 +281,9 @@ def _without_overlaps(files: list[TrajectoryFile], problems: list[Problem]) -> I
                 else:
                     dropped |= {first.order, second.order}
                     for one, other in ((first, second), (second, first)):
-                        text = f"holds cases that {other.name} holds too; which counts is not known, so neither is taken"
+                        text = (
+                            f"holds cases that {other.name} holds too; which counts is not known, so neither is taken"
+                        )
                         problems.append(Problem("overlap", one.name, None, text))
     yield from sorted((file for file in files if file.order not in dropped), key=lambda file: file.order)
 

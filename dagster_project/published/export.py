@@ -185,7 +185,9 @@ def export_runs(graph: Graph, store: ArtifactStore, out: Path) -> dict[str, int]
                 for sample in samples:
                     kept = [trajectory for trajectory in trajectories if trajectory.sample == sample]
                     root = out / f"sample_{sample}" if len(samples) > 1 else out
-                    _write_agent(root / directory, directory, judge, kept, verdicts, cases, experiment.world.cases, counts)
+                    _write_agent(
+                        root / directory, directory, judge, kept, verdicts, cases, experiment.world.cases, counts
+                    )
     return counts
 
 

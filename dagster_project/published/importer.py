@@ -56,7 +56,7 @@ class _Done:
     artifacts: list[Artifact] = field(default_factory=list)
     places: list[RecordPlace] = field(default_factory=list)
     files: list[SourceFile] = field(default_factory=list)
-    cases: dict[int, tuple[str, dict[str, Any] | None]] = field(default_factory=dict)
+    cases: dict[int, dict[str, Any]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -97,7 +97,7 @@ def import_runs(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     done.problems = problems + done.problems
-    cases = {str(index): text for index, (_, text) in sorted(done.cases.items())}
+    cases = {str(index): case for index, case in sorted(done.cases.items())}
     inventory = _inventory(found, done)
     done.problems.sort(key=lambda problem: (problem.note, problem.file, problem.line or 0))
     write_jsonl(out / PROBLEMS, done.problems)
@@ -138,14 +138,11 @@ def _read_all(
         whole.places += done.places
         whole.files += done.files
         whole.problems += done.problems
-        for index, (digest, text) in done.cases.items():
-            known = whole.cases.get(index)
-            if known is None or known[0] == digest:
-                whole.cases[index] = (digest, text or (known[1] if known else None))
-            else:
-                agent = groups[place].label
-                problem = f"case {index} reads otherwise here than with the agents before it in the alphabet"
-                whole.problems.append(Problem("case", agent, None, problem))
+        for index, case in done.cases.items():
+            known = whole.cases.setdefault(index, case)
+            if known != case:
+                problem = f"case {index} reads otherwise than with another agent; which text counts is not known"
+                whole.problems.append(Problem("case", groups[place].label, None, problem))
         for name, count in done.counts.items():
             whole.counts[name] = whole.counts.get(name, 0) + count
     return whole
@@ -164,17 +161,22 @@ def _in_processes(jobs: Iterable[Job], processes: int) -> Iterator[tuple[int, _D
             yield future.result()
 
 
-_told: set[tuple[int, str]] = set()
-"""Cases whose text this process has already handed over: the same 144 texts come with every agent."""
+_told: dict[tuple[Path, str], dict[int, dict[str, Any]]] = {}
+"""Cases that this process has handed over, by import: the same texts come with every agent."""
 
 
 def _work(job: Job) -> tuple[int, _Done]:
     place, root, experiment, run_id, n_cases, group = job
     reading = read_group(group, experiment, n_cases)
-    done = _Done(problems=reading.problems, places=reading.places, files=list(reading.files.values()))
-    for index, (digest, text) in reading.cases.items():
-        done.cases[index] = (digest, None if (index, digest) in _told else text)
-        _told.add((index, digest))
+    done = _Done(
+        problems=reading.problems,
+        places=reading.places,
+        files=list(reading.files.values()),
+    )
+    told = _told.setdefault((root, run_id), {})
+    for index, case in reading.cases.items():
+        if told.setdefault(index, case) is case or told[index] != case:
+            done.cases[index] = case
     if reading.trajectories:
         done.artifacts = list(_commit(reading, group, ArtifactStore(root, experiment), run_id))
         done.counts = {
@@ -209,9 +211,7 @@ def _commit(reading: Reading, group: Group, store: ArtifactStore, run_id: str) -
         config = {"files": {name: reading.files[name].sha256 for name in names}}
         verdicts_ref = Ref.of(f"{prefix}_evaluations/{judge}/{metric.value}", **partition)
         inputs = {ref: trajectories.entry}
-        with store.write(
-            verdicts_ref, run_id=run_id, code_version=CODE_VERSION, config=config, inputs=inputs
-        ) as draft:
+        with store.write(verdicts_ref, run_id=run_id, code_version=CODE_VERSION, config=config, inputs=inputs) as draft:
             write_jsonl(draft.path / EVALUATIONS, verdicts)
             draft.counts["evaluations"] = len(verdicts)
         assert draft.committed is not None
@@ -240,4 +240,3 @@ def _write_table(path: Path, rows: list[Any], kind: Any) -> None:
     types = {"line": pa.int32(), "order": pa.int32(), "bytes": pa.int64()}
     schema = pa.schema([(name, types.get(name, pa.string())) for name in kind._fields])
     pq.write_table(pa.table(columns, schema=schema), path)
-

@@ -97,7 +97,9 @@ def parse_file_name(name: str) -> FileName:
     stem = name.removesuffix(".jsonl")
     found = _FILE.fullmatch(stem)
     if not found:
-        raise BadNameError("expected <agent>_emu-<emulator>_eval-<judge>[_<quantisation>][_r<start>-<end>][_<stamp>].jsonl")
+        raise BadNameError(
+            "expected <agent>_emu-<emulator>_eval-<judge>[_<quantisation>][_r<start>-<end>][_<stamp>].jsonl"
+        )
     fields = found.groupdict()
     if _BROKEN_RANGE.search(fields["judge"]):
         raise BadNameError("expected a range of cases as _r<start>-<end>, both whole numbers")

@@ -47,7 +47,7 @@ class Reading:
         verdicts: By judge and metric, in order of trajectory; only complete ones.
         places: Where every trajectory came from.
         files: What was read, trajectories and complete verdicts.
-        cases: Every case's hash, and its text.
+        cases: Every case, by index.
         problems: What was found.
     """
 
@@ -55,7 +55,7 @@ class Reading:
     verdicts: dict[tuple[str, Metric], list[Evaluation]] = field(default_factory=dict)
     places: list[RecordPlace] = field(default_factory=list)
     files: dict[str, SourceFile] = field(default_factory=dict)
-    cases: dict[int, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    cases: dict[int, dict[str, Any]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -182,7 +182,9 @@ def _check_cases(lines: _Lines, file: TrajectoryFile, allowed: list[set[int]]) -
             text = f"case {index} is outside the range {start}-{end} of the file's name (its end excluded)"
             raise _BadFile(Problem("range", file.name, number, text))
         if index not in allowed[0]:
-            text = f"case {index}: there are {len(allowed[0])} cases, counted from 0 (world.cases in the experiment file)"
+            text = (
+                f"case {index}: there are {len(allowed[0])} cases, counted from 0 (world.cases in the experiment file)"
+            )
             raise _BadFile(Problem("range", file.name, number, text))
         last = index
     if start is None or end is None:
@@ -209,7 +211,7 @@ def _trajectories(
     """Returns the trajectories of a file; a record that another judge's file holds too is the same trajectory."""
     found = []
     fresh: list[tuple[int, bytes, Trajectory]] = []
-    cases: dict[int, tuple[str, dict[str, Any]]] = {}
+    cases: dict[int, dict[str, Any]] = {}
     for record, number, raw in zip(lines.records, lines.numbers, lines.raw, strict=True):
         index = record["case_idx"]
         digest = hashlib.blake2b(raw, digest_size=16).digest()
@@ -223,8 +225,7 @@ def _trajectories(
                 raise _BadFile(Problem("record", file.name, number, str(error))) from None
             fresh.append((index, digest, same))
         found.append(same)
-        text = orjson.dumps(record["case"], option=orjson.OPT_SORT_KEYS)
-        cases[index] = (hashlib.sha256(text).hexdigest(), record["case"])
+        cases[index] = record["case"]
     for index, digest, trajectory in fresh:  # only now, since a file is taken whole or not at all
         seen.setdefault(index, []).append((digest, trajectory))
     reading.cases.update(cases)

@@ -277,8 +277,6 @@ def _written(verdict: Evaluation) -> dict[str, Any]:
         "Overall Qualitative Label": verdict.label or None,
         "Overall Quantitative Score": raw,
         "Evaluator Log Summary": verdict.summary or None,
-        "eval_scores": {}
-        if score is None
-        else {SCORE_KEYS[verdict.metric]: int(score) if whole else score},
+        "eval_scores": {} if score is None else {SCORE_KEYS[verdict.metric]: int(score) if whole else score},
         "efficiency": verdict.tokens,
     }

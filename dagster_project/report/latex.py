@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
 from dagster_project.report.figures.audits import with_agents
-from dagster_project.report.figures.frame import beta_name, column, judgings_of, missing
 from dagster_project.report.figures.frontier import MAIN_SET
 from dagster_project.report.figures.training import training_starts
+from dagster_project.report.figures.values import beta_name, column, judgings_of, missing
 from dagster_project.report.style import RECIPE_ORDER
+from dagster_project.report.tabular import NONE, escape, number, tabular, to_latex
 
-ESCAPES = {character: f"\\{character}" for character in "&_%$#{}"}
-ESCAPES |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-ESCAPES |= {"→": r"$\to$", "Δ": r"$\Delta$", "β": r"$\beta$", "α": r"$\alpha$", "κ": r"$\kappa$", "²": r"$^2$"}
-ESCAPES |= {"−": r"$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "…": r"\ldots{}"}
-# In TeX's old font encoding these are other characters.
-ESCAPES |= {"<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''", "\n": " ", "\t": " ", "\r": " "}
-TABLE = str.maketrans(ESCAPES)
-NONE = "N/A"
+__all__ = ["latex_tables", "to_latex"]
+
 AUDITS = {
     "in_format": "In format",
     "runaway": "Ran on",
@@ -33,44 +28,6 @@ AUDITS = {
     "best_of_both": "Safe and helpful",
 }
 JUDGINGS = {"match": "training pairs' judge", "cross": "another judge", "all": "all judges"}
-Cells = Sequence[str]
-
-
-def escape(value: object) -> str:
-    """Returns a text in which nothing is a command."""
-    text = str(value).translate(TABLE)
-    # After the end of a row, `[` would begin that end's option and `*` be part of it.
-    return f"{{{text[0]}}}{text[1:]}" if text[:1] in ("[", "*") else text
-
-
-def to_latex(rows: pd.DataFrame) -> str:
-    """Returns a table of texts in booktabs style."""
-    body = [[escape(value) for value in row] for row in rows.itertuples(index=False)]
-    return tabular([escape(name) for name in rows.columns], body, "l" * len(rows.columns))
-
-
-def tabular(header: Cells, body: Iterable[Cells], columns: str, rules: Iterable[int] = ()) -> str:
-    """Returns a `tabular` of cells that are LaTeX already.
-
-    Args:
-        header: The heads.
-        body: The rows.
-        columns: A letter for the alignment of every column.
-        rules: Rows after which there is a rule, counted from 0; the last row's is the table's own.
-
-    Raises:
-        ValueError: A row has other than `len(columns)` cells.
-    """
-    body, after = list(body), set(rules)
-    for row in (header, *body):
-        if len(row) != len(columns):
-            raise ValueError(f"a table of {len(columns)} columns has a row of {len(row)}: {' & '.join(row)}")
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
-    for place, row in enumerate(body):
-        lines.append(" & ".join(row) + r" \\")
-        if place in after and place < len(body) - 1:
-            lines.append(r"\midrule")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def latex_tables(tables: Mapping[str, pd.DataFrame], hyperparameters: Mapping[str, object] | None) -> dict[str, str]:
@@ -224,15 +181,6 @@ def hyperparameters_table(hyperparameters: Mapping[str, object]) -> str:
     """Returns what was used, a row for every name; names of nested settings are joined with dots."""
     cells = [[escape(name), escape(_setting(value))] for name, value in _flat(hyperparameters)]
     return tabular(["Parameter", "Value"], cells, "ll")
-
-
-def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
-    """Returns a number in LaTeX with a true minus sign, on request with a plus sign, too."""
-    if missing(value):
-        return NONE
-    rounded = round(float(value), digits) + 0.0  # there is no minus zero
-    text = f"{rounded:{'+' if sign else ''}.{digits}f}"
-    return f"${text}$" if text[0] in "+-" else text
 
 
 def _interval(row: Mapping[Any, Any] | None, name: str) -> str:

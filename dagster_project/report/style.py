@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,10 +67,16 @@ class ModelStyle(NamedTuple):
 ROUNDS = ((None, ""), ("black", "/////"), ("#999999", "....."), ("#E8C400", "xxxxx"))
 
 
-def model_styles(models: Sequence[str]) -> dict[str, ModelStyle]:
-    """Returns a style for each model, the same for the same set of models; 24 models can be told apart."""
+def model_styles(trained: Iterable[str], others: Iterable[str] = ()) -> dict[str, ModelStyle]:
+    """Returns a style for each model, the same for the same set of models; 24 models can be told apart.
+
+    Args:
+        trained: Models with trained agents. They come first, so that they look the same in every figure.
+        others: More models; those of `trained` may be among them.
+    """
+    first = sorted(set(trained))
     styles = {}
-    for index, model in enumerate(sorted(models)):
+    for index, model in enumerate([*first, *sorted(set(others) - set(first))]):
         edge, hatch = ROUNDS[index // len(MODEL_COLOURS) % len(ROUNDS)]
         styles[model] = ModelStyle(MODEL_COLOURS[index % len(MODEL_COLOURS)], edge, hatch)
     return styles
@@ -89,6 +95,12 @@ def marker_style(style: ModelStyle, level: int = 0, levels: int = 1, size: float
 def tint(colour: str, share: float) -> str:
     """Returns the colour mixed with white, `share` of it white."""
     red, green, blue = (part + (1 - part) * share for part in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def darker(colour: str) -> str:
+    """Returns the colour for small text, which needs more contrast than a marker."""
+    red, green, blue = (0.7 * part for part in to_rgb(colour))
     return to_hex((red, green, blue))
 
 

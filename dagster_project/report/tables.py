@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
-from dagster_project.report.figures.frame import beta_name
+from dagster_project.report.figures.values import beta_name
 from dagster_project.report.style import RECIPE_ORDER
 
 

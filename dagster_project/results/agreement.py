@@ -47,7 +47,9 @@ def agreement_tables(warehouse: Path) -> dict[str, Table]:
         "judge_confusion": confusion,
         "metric_correlation": correlation,
         "metric_contingency": contingency,
-        "replicate_consistency": replicate_consistency([(judge, metric, scores) for judge, metric, _, scores in replicates]),
+        "replicate_consistency": replicate_consistency(
+            [(judge, metric, scores) for judge, metric, _, scores in replicates]
+        ),
     }
 
 
@@ -73,9 +75,7 @@ def judge_agreement(verdicts: Table) -> tuple[Table, Table]:
             numbers = pearson, weighted_kappa(a, b), float(a.mean()), float(b.mean()), ordinal_alpha(a, b)
             rows.append((metric, first, second, len(a), *shares, *numbers))
             pairs = confusion(a, b)
-            counts += [
-                (metric, first, second, x, y, int(pairs[x, y])) for x in range(SCALE) for y in range(SCALE)
-            ]
+            counts += [(metric, first, second, x, y, int(pairs[x, y])) for x in range(SCALE) for y in range(SCALE)]
     return Table(rows, columns=AGREEMENT), Table(counts, columns=CONFUSION)
 
 
@@ -113,7 +113,11 @@ def metric_correlation(verdicts: Table) -> tuple[Table, Table]:
     if not {"safe", "help"} <= set(table.columns):
         return Table(columns=CORRELATION), Table(columns=CONTINGENCY)
     table = table.dropna().reset_index()
-    for whose, kept in (("source", table["is_source"]), ("trained", ~table["is_source"]), ("all", table["judge"] != "")):
+    for whose, kept in (
+        ("source", table["is_source"]),
+        ("trained", ~table["is_source"]),
+        ("all", table["judge"] != ""),
+    ):
         for judge, group in table[kept].groupby("judge", sort=True):
             safe, help_ = group["safe"].to_numpy(dtype=float), group["help"].to_numpy(dtype=float)
             numbers: list[float] = []

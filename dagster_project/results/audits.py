@@ -7,8 +7,9 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.spec import Experiment
 from dagster_project.results.frontier import frontier
+from dagster_project.results.pair_options import pair_options
 from dagster_project.results.persistence import persistence
 from dagster_project.results.scores import load_scores
 from toolemu.trajectory import RUNAWAYS
@@ -90,18 +91,20 @@ WITHOUT = {
 """What is left out, and the condition on trajectories that leaves it out."""
 
 
-def audit_tables(warehouse: Path, agents: pd.DataFrame, statistics: Statistics) -> dict[str, pd.DataFrame]:
+def audit_tables(warehouse: Path, agents: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
     """Returns the audits by their names in the database.
 
     `audits`: a row for every agent and seed (null: source model, all cases); shares are of its trajectories, except
     `emulator_unparsed`, of its emulator's answers. `audited_*`: points, fits and persistence over the trajectories
     that are left when some are left out (`without`); deltas then compare the cases that both agents still have.
     """
+    statistics = experiment.statistics
     with duckdb.connect(str(warehouse), read_only=True) as database:
         tables = {
             "audits": database.execute(AGENTS).df(),
             "token_limits": database.execute(TOKEN_LIMIT).df(),
             "pair_audits": database.execute(PAIRS).df(),
+            "pair_options": pair_options(database, experiment),
         }
     audited: dict[str, list[pd.DataFrame]] = {"audited_points": [], "audited_fits": [], "audited_persistence": []}
     for name, where in WITHOUT.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -31,14 +33,14 @@ def comparisons(scores: Scores, agents: pd.DataFrame, statistics: Statistics) ->
             for values, positions in points.groups(way, ("model", "recipe", "beta"))
             for axis in range(len(AXES))
         ]
-        corrected = holm([row[-1] for row in block])
+        corrected = holm([p for *_, p in block])
         rows += [(*row, p) for row, p in zip(block, corrected, strict=True)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _row(
     points: Points, values: tuple[object, ...], positions: list[int], way: tuple[str, str | None], axis: int
-) -> tuple[object, ...]:
+) -> tuple[Any, ...]:
     cells = points.delta_cells[positions, axis]  # (keys, seeds, cases)
     flat = cells.reshape(-1, cells.shape[2])
     known = ~np.isnan(flat)

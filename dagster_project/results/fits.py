@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from dagster_project.results.scores import Array, interval
+from dagster_project.results.scores import BLOCK, Array, interval
 
 BAND_STEPS = 25
 
@@ -29,9 +30,18 @@ class Line(NamedTuple):
 
 
 def fit_line(cloud: Cloud) -> Line:
-    """Fits every draw at once; a draw whose points have no spread in x gives NaN."""
-    x, y = cloud.x, cloud.y
-    weights = np.ones_like(x) if cloud.weights is None else cloud.weights
+    """Fits every draw; a draw whose points have no spread in x gives NaN."""
+    blocks = [_fit_block(*parts) for parts in _blocks(cloud)]
+    return Line(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def _blocks(cloud: Cloud) -> Iterator[tuple[Array, Array, Array]]:
+    for start in range(0, cloud.x.shape[1], BLOCK):
+        x, y = cloud.x[:, start : start + BLOCK], cloud.y[:, start : start + BLOCK]
+        yield x, y, np.ones_like(x) if cloud.weights is None else cloud.weights[:, start : start + BLOCK]
+
+
+def _fit_block(x: Array, y: Array, weights: Array) -> Line:
     weights = np.where(np.isnan(x) | np.isnan(y), 0.0, weights)
     x, y = np.nan_to_num(x), np.nan_to_num(y)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -53,6 +63,8 @@ def fit_row(cloud: Cloud, confidence: float) -> dict[str, float]:
     The classical numbers treat the points as independent, which points that share cases, judges and source models
     are not; the intervals do not.
     """
+    if np.ptp(cloud.x[:, 0]) == 0:  # one above the other: there is no line
+        return {"n": len(cloud.x), **dict.fromkeys(FIT_COLUMNS[1:], float("nan"))}
     plain = stats.linregress(cloud.x[:, 0], cloud.y[:, 0])
     line = fit_line(cloud)
     bounds = (*r2_interval(line, confidence), *interval(line.slope[1:], confidence))
@@ -94,9 +106,10 @@ def origin_row(cloud: Cloud, confidence: float) -> dict[str, float]:
     `r2` is measured against the mean, as for the other fits, and can be negative; `r2_uncentred` against zero.
     """
     x, y = cloud.x, cloud.y
-    slope = (x * y).sum(axis=0) / (x**2).sum(axis=0)
-    residual = ((y - slope * x) ** 2).sum(axis=0)
-    r2 = 1 - residual / ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = (x * y).sum(axis=0) / (x**2).sum(axis=0)
+        residual = ((y - slope * x) ** 2).sum(axis=0)
+        r2 = 1 - residual / ((y - y.mean(axis=0)) ** 2).sum(axis=0)
     bounds = (*interval(r2[1:], confidence), *interval(slope[1:], confidence))
     missing = float("nan")
     return {
@@ -116,6 +129,8 @@ def origin_row(cloud: Cloud, confidence: float) -> dict[str, float]:
 def band(cloud: Cloud, confidence: float) -> list[tuple[float, float, float, float]]:
     """Returns (x, y, low, high) along the line: the bootstrap's interval of the line's height at every x."""
     line = fit_line(cloud)
+    if np.isnan(line.slope[0]):
+        return []
     tail = (1 - confidence) / 2
     rows = []
     for x in np.linspace(cloud.x[:, 0].min(), cloud.x[:, 0].max(), BAND_STEPS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -42,9 +43,7 @@ class Frontier(NamedTuple):
         }
 
 
-def frontier(
-    scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, main_fit_only: bool = False
-) -> Frontier:
+def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, main_fit_only: bool = False) -> Frontier:
     """Returns every frontier point and fit, with bootstrap intervals; with `main_fit_only` the fit of `MAIN` alone.
 
     A point is a model, recipe and beta, averaged over seeds and over the (pairs' judge, judge) combinations of its
@@ -85,10 +84,10 @@ def frontier(
                     {"point_set": name, **names, **dict(zip(("x", "y", "low", "high"), step, strict=True))}
                     for step in band(cloud, confidence)
                 ]
-        for name, volume in hypervolumes([str(values[0]) for values, _ in found], own, source):
+        for owner, volume in hypervolumes([str(values[0]) for values, _ in found], own, source):
             low, high = interval(volume[1:], confidence)
             area = {"hypervolume": float(volume[0]), "hypervolume_low": low, "hypervolume_high": high}
-            rows["pareto"].append({"model": name, **names, **area})
+            rows["pareto"].append({"model": owner, **names, **area})
     return Frontier(*(pd.DataFrame(rows[name], columns=COLUMNS[name]) for name in Frontier._fields))
 
 
@@ -109,7 +108,7 @@ COLUMNS = {
 
 
 def _bounds(values: Array, kind: str, confidence: float) -> dict[str, float]:
-    row = {}
+    row: dict[str, float] = {}
     for axis, drawn in zip(NAMES, values, strict=True):
         low, high = interval(drawn[1:], confidence)
         row |= {f"{axis}{kind}": float(drawn[0]), f"{axis}{kind}_low": low, f"{axis}{kind}_high": high}
@@ -122,7 +121,7 @@ def _values(own: Array, delta: Array, confidence: float) -> dict[str, float]:
     if drawn.shape[1] > 1:
         deviations = drawn.std(axis=1, ddof=1)
         row |= {f"delta_sd_{axis}": float(value) for axis, value in zip(NAMES, deviations, strict=True)}
-        row["delta_corr"] = float(np.corrcoef(drawn)[0, 1]) if (deviations > 0).all() else float("nan")
+        row["delta_corr"] = float(np.corrcoef(drawn[0], drawn[1])[0, 1]) if (deviations > 0).all() else float("nan")
     return row
 
 
@@ -157,7 +156,7 @@ def _clouds(
 
     def subset(name: str, keep: Any) -> Iterator[tuple[str, Cloud]]:
         chosen = [place for place in usable if keep(found[place][0])]
-        if 3 <= len(chosen) and (name == MAIN or len(chosen) < len(usable)):
+        if len(chosen) >= 3 and (name == MAIN or len(chosen) < len(usable)):
             yield name, Cloud(*(np.array([delta[place][axis] for place in chosen]) for axis in (0, 1)))
 
     yield from subset(MAIN, lambda values: True)
@@ -177,9 +176,8 @@ def _clouds_by_seed(points: Points, groups: Sequence[list[int]]) -> Iterator[tup
     positions = [position for group in groups for position in group]
     cells = points.delta_cells[positions]
     n_runs, _, n_seeds, n_cases = cells.shape
-    totals, weights = points.draws.by_seed(cells.reshape(n_runs * 2, n_seeds, n_cases))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = np.moveaxis((totals / weights).reshape(n_runs, 2, -1, n_seeds), 3, 1)  # (runs, seeds, 2, 1 + draws)
+    by_seed = points.draws.by_seed(cells.reshape(n_runs * 2, n_seeds, n_cases)).reshape(n_runs, 2, n_seeds, -1)
+    means = np.swapaxes(by_seed, 1, 2)  # (runs, seeds, 2, 1 + draws)
     seed_weights = points.draws.seeds.T
 
     def cloud(values: Array) -> Cloud | None:
@@ -191,7 +189,7 @@ def _clouds_by_seed(points: Points, groups: Sequence[list[int]]) -> Iterator[tup
         return Cloud(flat[there, 0], flat[there, 1], weight[there])
 
     starts = np.cumsum([0, *(len(group) for group in groups)])
-    averaged = np.array([means[start:end].mean(axis=0) for start, end in zip(starts, starts[1:], strict=False)])
+    averaged = np.array([means[start:end].mean(axis=0) for start, end in itertools.pairwise(starts)])
     for name, values in (("per_run", means), ("per_seed", averaged)):
         found = cloud(values)
         if found is not None:

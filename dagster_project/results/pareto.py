@@ -18,7 +18,8 @@ def undominated(points: Sequence[Array]) -> npt.NDArray[np.bool_]:
     values = np.array(points).reshape(-1, 2)
     at_least = (values[:, None, :] <= values[None, :, :]).all(axis=2)
     better = (values[:, None, :] < values[None, :, :]).any(axis=2)
-    return ~(at_least & better).any(axis=1)
+    found: npt.NDArray[np.bool_] = np.logical_not(np.any(at_least & better, axis=1))
+    return found
 
 
 def hypervolume(points: Array) -> Array:

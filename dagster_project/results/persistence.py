@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dagster_project.experiment.agents import Recipe
@@ -119,14 +120,16 @@ def _own_weights(scores: Scores, statistics: Statistics, name: str) -> Array:
     Each seed has its own held-out cases, and as many of them are drawn as there are. A case that is not among them
     has no score and takes no draw.
     """
-    known = ~np.isnan(scores.values).all(axis=0)
+    known = np.logical_not(np.all(np.isnan(scores.values), axis=0)).reshape(scores.values.shape[1:])
     generator = np.random.default_rng([statistics.seed, *name.encode()])
     weights = np.zeros((statistics.n_bootstrap, *known.shape), dtype=np.float32)
     for seed, there in enumerate(known):
         n = int(there.sum())
         if n:
             drawn = generator.integers(n, size=(statistics.n_bootstrap, n))
-            drawn += np.arange(statistics.n_bootstrap)[:, None] * n  # counted at once: four times as fast as multinomial
+            drawn += (
+                np.arange(statistics.n_bootstrap)[:, None] * n
+            )  # counted at once: four times as fast as multinomial
             weights[:, seed, there] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
     return weights
 
@@ -150,9 +153,9 @@ def _summary(parts: Sequence[Part], statistics: Statistics) -> tuple[float, ...]
     return float(averages[0]), low, high, usable, denominator, invalid, *alone
 
 
-def _averages(ratios: Array) -> tuple[Array, Array]:
+def _averages(ratios: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Returns the average of what is valid in every draw, and what is."""
-    valid = ~np.isnan(ratios)
+    valid = np.logical_not(np.isnan(ratios))
     with np.errstate(invalid="ignore", divide="ignore"):
         averages = np.where(valid.any(axis=0), np.where(valid, ratios, 0).sum(axis=0) / valid.sum(axis=0), np.nan)
     return averages, valid

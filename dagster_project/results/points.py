@@ -54,7 +54,9 @@ class Points:
     ways: Mapping[tuple[str, str | None], list[tuple[str, str]]]
     seeds: tuple[int, ...]
 
-    def groups(self, way: tuple[str, str | None], by: Sequence[str]) -> Iterator[tuple[tuple[Hashable, ...], list[int]]]:
+    def groups(
+        self, way: tuple[str, str | None], by: Sequence[str]
+    ) -> Iterator[tuple[tuple[Hashable, ...], list[int]]]:
         """Yields, for a way of judging, the positions of the keys that make one point, by the values of `by`.
 
         A point is there only if everything is that is averaged in it, for each model.
@@ -85,7 +87,8 @@ class Points:
         """Returns a source model's means in a way of judging, shape (2, 1 + draws); NaN where it was not scored."""
         judges = [judge for _, judge in self.ways[way]]
         missing = np.full((2, len(self.draws.seeds)), np.nan)
-        return np.mean([self.source.get((model, judge), missing) for judge in judges], axis=0)
+        mean: Array = np.mean([self.source.get((model, judge), missing) for judge in judges], axis=0)
+        return mean
 
 
 def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) -> Points:
@@ -107,7 +110,7 @@ def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) ->
             if np.isnan(own).all(axis=(1, 2)).any():
                 continue
             source = np.stack([scores.cells(str(row.model), judge, axis) for axis in AXES])
-            beta = float("nan") if pd.isna(row.beta) else float(row.beta)  # type: ignore[arg-type, call-overload]
+            beta = float("nan") if pd.isna(row.beta) else float(row.beta)  # type: ignore[arg-type]
             keys.append(
                 Key(str(row.agent), str(row.model), str(row.recipe), beta, str(row.pairs_judge), judge, str(row.label))
             )
@@ -115,9 +118,9 @@ def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) ->
             deltas.append(own - source)
     shape = (len(keys), 2, *scores.values.shape[1:])
     own_cells, delta_cells = np.reshape(cells, shape), np.reshape(deltas, shape)
-    source = {
+    sources = {
         (model, judge): draws.means(np.stack([scores.cells(model, judge, axis) for axis in AXES]))
-        for model in sorted(set(agents["model"]))
+        for model in sorted(map(str, set(agents["model"])))
         for judge in judges
     }
     return Points(
@@ -126,7 +129,7 @@ def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) ->
         delta_cells,
         _means(own_cells, draws),
         _means(delta_cells, draws),
-        source,
+        sources,
         draws,
         combinations(JUDGINGS, judges, sorted(trained["pairs_judge"].unique())),
         scores.seeds,
@@ -135,4 +138,5 @@ def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) ->
 
 def _means(cells: Array, draws: Draws) -> Array:
     n_keys, n_axes, n_seeds, n_cases = cells.shape
-    return draws.means(cells.reshape(n_keys * n_axes, n_seeds, n_cases)).reshape(n_keys, n_axes, -1)
+    flat = draws.means(cells.reshape(n_keys * n_axes, n_seeds, n_cases))
+    return flat.reshape(n_keys, n_axes, flat.shape[1])

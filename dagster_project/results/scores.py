@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -97,16 +97,18 @@ class Draws(NamedTuple):
     seeds: Array
     cases: Array
 
-    def by_seed(self, cells: Array) -> tuple[Array, Array]:
-        """Returns weighted totals and weights over cases, each of shape (columns, 1 + draws, seeds).
+    def by_seed(self, cells: Array) -> Array:
+        """Returns weighted means over the cases of each seed, shape (columns, seeds, 1 + draws).
 
         Args:
             cells: Shape (columns, seeds, cases), NaN where there is none.
         """
-        known = ~np.isnan(cells)
-        totals = np.einsum("ksc,bc->kbs", np.where(known, cells, 0.0), self.cases, optimize=True)
-        weights = np.einsum("ksc,bc->kbs", known.astype(np.float64), self.cases, optimize=True)
-        return totals, weights
+        means = np.empty((*cells.shape[:2], len(self.cases)))
+        for seed in range(cells.shape[1]):
+            sums = _Sums(cells[:, seed])
+            for block in self._blocks():
+                means[:, seed, block] = _divide(*sums.of(self.cases[block]))
+        return means
 
     def means(self, cells: Array) -> Array:
         """Returns weighted means over seeds and cases, shape (columns, 1 + draws); NaN where nothing has weight.
@@ -114,11 +116,44 @@ class Draws(NamedTuple):
         Args:
             cells: Shape (columns, seeds, cases), NaN where there is none.
         """
-        totals, weights = self.by_seed(cells)
-        weight = (weights * self.seeds).sum(axis=2)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means: Array = (totals * self.seeds).sum(axis=2) / weight
-        return np.where(weight > 0, means, np.nan)
+        by_seed = [_Sums(cells[:, seed]) for seed in range(cells.shape[1])]
+        means = np.empty((len(cells), len(self.cases)))
+        for block in self._blocks():
+            total, weight = np.zeros((2, len(cells), block.stop - block.start))
+            for seed, sums in enumerate(by_seed):
+                seed_total, seed_weight = sums.of(self.cases[block])
+                total += seed_total * self.seeds[block, seed]
+                weight += seed_weight * self.seeds[block, seed]
+            means[:, block] = _divide(total, weight)
+        return means
+
+    def _blocks(self) -> Iterator[slice]:
+        for start in range(0, len(self.cases), BLOCK):
+            yield slice(start, min(start + BLOCK, len(self.cases)))
+
+
+BLOCK = 1024
+"""Draws computed at once: what they need then stays in the cache, which is three times as fast as all at once."""
+
+
+class _Sums:
+    """Sums over the cases of one seed, in any number of draws."""
+
+    def __init__(self, cells: Array) -> None:
+        known = ~np.isnan(cells)
+        self._filled = np.where(known, cells, 0.0)
+        # Most columns have a score for the same cases; their weights are computed once.
+        masks, self._mask_of = np.unique(known, axis=0, return_inverse=True)
+        self._masks = masks.astype(np.float64)
+
+    def of(self, cases: Array) -> tuple[Array, Array]:
+        """Returns weighted totals and weights, shape (columns, draws), for weights of shape (draws, cases)."""
+        return self._filled @ cases.T, (self._masks @ cases.T)[self._mask_of]
+
+
+def _divide(total: Array, weight: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(weight > 0, total / weight, np.nan)
 
 
 def draw(scores: Scores, statistics: Statistics) -> Draws:
@@ -127,10 +162,10 @@ def draw(scores: Scores, statistics: Statistics) -> Draws:
     generator = np.random.default_rng(statistics.seed)
     parts = []
     for size in (n_seeds, n_cases):
-        resampled = np.zeros((0, size))
+        weights = np.ones((1 + statistics.n_bootstrap, size))
         if statistics.n_bootstrap and size:
-            resampled = generator.multinomial(size, np.full(size, 1 / size), size=statistics.n_bootstrap)
-        parts.append(np.concatenate([np.ones((1, size)), resampled]).astype(np.float64))
+            weights[1:] = generator.multinomial(size, np.full(size, 1 / size), size=statistics.n_bootstrap)
+        parts.append(weights)
     return Draws(*parts)
 
 

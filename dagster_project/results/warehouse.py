@@ -15,8 +15,6 @@ from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 
 SCHEMA = Path(__file__).parent / "sql" / "warehouse.sql"
-FILE = "warehouse.duckdb"
-
 TRAJECTORY_COLUMNS = {
     "trajectory_id": "VARCHAR",
     "agent": "VARCHAR",
@@ -94,9 +92,7 @@ def _files(inputs: Mapping[Ref, Artifact], prefixes: Iterable[str], name: str) -
     return [str(artifact.path / name) for ref, artifact in inputs.items() if ref.asset.split("/")[0] in wanted]
 
 
-def _manifests(
-    database: duckdb.DuckDBPyConnection, store: ArtifactStore, inputs: Mapping[Ref, Artifact]
-) -> None:
+def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore, inputs: Mapping[Ref, Artifact]) -> None:
     artifacts: list[tuple[Any, ...]] = []
     edges: list[tuple[Any, ...]] = []
     merged = (manifest for manifest in store.manifests() if manifest.asset.endswith("merged_models"))

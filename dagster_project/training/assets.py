@@ -72,6 +72,8 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
         if trajectory.trajectory_id in wanted
     }
     training = experiment.training_of(agent.model, agent.recipe)
+    epochs = this.epochs
+    assert epochs is not None, "only imported agents' epochs are unknown"
     prompt = AgentPrompt(experiment.agent.prompt_style, layout=experiment.agent.prompt_layout)
     result = train_adapter(
         run.inputs[base].path,
@@ -85,7 +87,7 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
             prompt,
             mask_observations=training.mask_observations,
         ),
-        DPOParameters(training, this.beta, this.epochs, int(run.ref.key("seed"))),
+        DPOParameters(training, this.beta, epochs, int(run.ref.key("seed"))),
         run.draft.path,
         run.progress,
     )

@@ -38,8 +38,9 @@ def test_the_graph_is_the_one_in_the_design(graph: Graph) -> None:
         "persistence",
         "judge_agreement",
         "audits",
-        "figures",
+        "mixed_effects",
         "tables",
+        "figures",
     ]  # fmt: skip
 
 

@@ -75,7 +75,9 @@ def test_two_judges_with_other_trajectories_are_two_samples(tree: Path, tmp_path
     samples = [(t.case_idx, t.sample) for t in found.trajectories("source_trajectories", model="Big2")]
     assert samples == [*((case, 0) for case in range(9)), (9, 0), (9, 1), (10, 0), (11, 0)]
     judged = {
-        judge: [v.sample for v in found.evaluations(f"source_evaluations/{judge}/safe", model="Big2") if v.case_idx == 9]
+        judge: [
+            v.sample for v in found.evaluations(f"source_evaluations/{judge}/safe", model="Big2") if v.case_idx == 9
+        ]
         for judge in KEYS.values()
     }
     assert judged == {"judge-b": [0], "Judge-A": [1]}, "in the order in which the files are visited"
@@ -89,9 +91,7 @@ def test_every_record_is_traced_to_its_file_and_line(imported: Result) -> None:
     target = imported.trajectories("agent_trajectories", agent="Tiny1B:both:Judge-A:0.1", seed="0")[0]
     (place,) = [place for place in places if place["trajectory_id"] == target.trajectory_id]
     assert place["file"].startswith("results/dpo_Tiny1B_both_alpha_s0/") and place["line"] == 1
-    manifest = imported.store.get(
-        Ref.of("agent_trajectories", agent="Tiny1B:both:Judge-A:0.1", seed="0")
-    ).manifest
+    manifest = imported.store.get(Ref.of("agent_trajectories", agent="Tiny1B:both:Judge-A:0.1", seed="0")).manifest
     files = {row["file"]: row["sha256"] for row in pq.read_table(directory / "imported_files.parquet").to_pylist()}
     assert manifest.config["files"] and all(files[name] == sha for name, sha in manifest.config["files"].items())
 

@@ -129,6 +129,11 @@ def move_to_another(path: Path, chance: random.Random) -> None:
     path.rename(path.parent.parent / AGENTS[1] / path.name)
 
 
+def make_directory(path: Path, chance: random.Random) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def one_step(record: dict[str, Any], chance: random.Random) -> None:
     record["intermediate_steps"][0][0] = chance.choice([None, 5, "x", [], ["a"], [1, 2, 3], {"log": 3}])
 
@@ -155,7 +160,19 @@ TRAJECTORIES = [
     *(Mutation(f"a record twice {n}", on_lines(doubled)) for n in range(4)),
     *(
         Mutation(f"bytes {what!r} inside", on_bytes(insert_bytes(what)))
-        for what in (b"\xff", b"\xed\xa0\x80", b"\xc3(", b"\x00", b"\x1f", b'"', b'":', b"\n", b"\r\n", b"\\q", b"\\u12")
+        for what in (
+            b"\xff",
+            b"\xed\xa0\x80",
+            b"\xc3(",
+            b"\x00",
+            b"\x1f",
+            b'"',
+            b'":',
+            b"\n",
+            b"\r\n",
+            b"\\q",
+            b"\\u12",
+        )
     ),
     Mutation("empty", on_bytes(lambda data, chance: b"")),
     Mutation("a list", on_bytes(lambda data, chance: b"[1, 2]\n")),
@@ -168,7 +185,7 @@ TRAJECTORIES = [
     Mutation("compressed", on_bytes(lambda data, chance: __import__("gzip").compress(data))),
     Mutation("a failed run", on_lines(lambda records, chance: [*records[:-1], {"error": "x", "case_idx": 4}])),
     Mutation("gone", lambda path, chance: path.unlink()),
-    Mutation("a directory", lambda path, chance: (path.unlink(), path.mkdir()) and None),
+    Mutation("a directory", make_directory),
     Mutation("a broken range", renaming("_r5-9", "_r5")),
     Mutation("an empty range", renaming("_r5-9", "_r9-5")),
     Mutation("another range", renaming("_r5-9", "_r6-9")),
@@ -207,7 +224,10 @@ VERDICTS = [
     Mutation("a misspelled key", on_record(setting("eval_scores", {"ToolcallRisk": 2}))),
     Mutation("without eval_id", on_record(removing("eval_id"))),
     Mutation("without scores", on_record(removing("eval_scores"))),
-    *(Mutation(f"replicates {value!r}", on_record(setting("replicates", value))) for value in (None, [], 5, ["x"], [[]])),
+    *(
+        Mutation(f"replicates {value!r}", on_record(setting("replicates", value)))
+        for value in (None, [], 5, ["x"], [[]])
+    ),
     *(Mutation(f"verdicts swapped {n}", on_lines(swapped)) for n in range(4)),
     *(Mutation(f"a verdict less {n}", on_lines(without_one)) for n in range(4)),
     *(Mutation(f"a verdict twice {n}", on_lines(doubled)) for n in range(4)),
@@ -256,7 +276,10 @@ def contents(result: Result) -> Iterator[tuple[Ref, list[Any]]]:
             ref = Ref.of(asset, **dict(zip(names, keys, strict=True)))
             partition = dict(ref.partition)
             if asset.endswith("trajectories"):
-                yield ref, [(t.case_idx, t.sample, t.stop_reason, t.output) for t in result.trajectories(asset, **partition)]
+                yield (
+                    ref,
+                    [(t.case_idx, t.sample, t.stop_reason, t.output) for t in result.trajectories(asset, **partition)],
+                )
             else:
                 yield ref, [(v.case_idx, v.replicate, v.score) for v in result.evaluations(asset, **partition)]
 
@@ -274,7 +297,9 @@ def test_a_damaged_file_is_reported_or_accepted_by_rule(
     for ref, records in found.items():
         assert records == expected[ref], "what is imported is what was there before"
     missing = expected.keys() - found.keys()
-    assert all("Tiny1B:safe:" in str(ref) or "another's" in name for ref in missing), "only the damaged agent is left out"
+    assert all("Tiny1B:safe:" in str(ref) or "another's" in name for ref in missing), (
+        "only the damaged agent is left out"
+    )
     if mutation.harmless:
         assert not missing and not result.errors
     else:

@@ -59,7 +59,7 @@ def test_every_part_of_a_name_is_a_field() -> None:
     ],
 )
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(BadNameError, match="expected|empty"):
+    with pytest.raises(BadNameError, match=r"expected|empty"):
         parse_file_name(name)
 
 
@@ -122,5 +122,14 @@ def test_spellings_of_one_model_meet(directory: str, nickname: str) -> None:
 
 
 def test_different_models_do_not_meet() -> None:
-    names = ["Llama-3.1-8B", "Llama-3.1-70B", "Llama-3.3-70B", "Qwen3-32B", "Qwen3-32Bnt", "gpt-5", "gpt-5-mini", "gpt-5.1"]
+    names = [
+        "Llama-3.1-8B",
+        "Llama-3.1-70B",
+        "Llama-3.3-70B",
+        "Qwen3-32B",
+        "Qwen3-32Bnt",
+        "gpt-5",
+        "gpt-5-mini",
+        "gpt-5.1",
+    ]
     assert len({canonical_name(name) for name in names}) == len(names)

@@ -50,7 +50,7 @@ def case_texts() -> dict[str, str]:
 
 def trajectory(index: int, agent: str, kind: int = 0) -> dict[str, Any]:
     """Returns a record; `kind` picks one of the endings and oddities."""
-    log = f" {agent} switches lamp {index}.\nAction: LampSwitch\nAction Input: {{\"lamp\": {index}}}\n"
+    log = f' {agent} switches lamp {index}.\nAction: LampSwitch\nAction Input: {{"lamp": {index}}}\n'
     call = ["LampSwitch", f'{{"lamp": {index}}}', log]
     answered = [call, ['{"on": true}', "The lamp is on.", "Observation: on"]]
     refused = '{"error": "InvalidRequestException: no such lamp"}'
@@ -132,7 +132,10 @@ def write_agent(
         for metric in METRICS:
             records = [
                 verdict(
-                    line, metric, score(directory, seed, index, label, metric), repaired=(line == 0 and metric == "agent_safe")
+                    line,
+                    metric,
+                    score(directory, seed, index, label, metric),
+                    repaired=(line == 0 and metric == "agent_safe"),
                 )
                 for line, index in enumerate(kept)
             ]
@@ -143,7 +146,7 @@ def write_agent(
 def write_tree(
     root: Path, *, betas: tuple[str, ...] = ("", "_beta-0.05"), cross: bool = False, score: Score = plain_score
 ) -> Path:
-    """Writes trained agents and their sources, each trained agent judged by its pairs' judge (`cross`: by the other)."""
+    """Writes trained agents and their sources, each of the former judged by its pairs' judge (`cross`: the other)."""
     everything = set(range(N_CASES))
     for directory in SOURCES:
         for label, judge in JUDGES.items():

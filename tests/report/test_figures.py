@@ -184,6 +184,9 @@ def test_the_same_figure_is_the_same_files(tmp_path: Path) -> None:
 def test_a_models_style_does_not_depend_on_the_order_of_models() -> None:
     models = ["c", "a", "b"]
     assert model_styles(models) == model_styles(models[::-1])
+    assert model_styles(["b", "c"], models) == {
+        name: model_styles(["b", "c", "d"])[other] for name, other in (("b", "b"), ("c", "c"), ("a", "d"))
+    }
     assert len({style.colour for style in model_styles([str(n) for n in range(6)]).values()}) == len(MODEL_COLOURS)
 
 

@@ -16,8 +16,8 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import Bbox
 
 from dagster_project.report.figures import TOY, draw_all, intermediates_figure
-from dagster_project.report.figures.frame import beta_name, point_id
 from dagster_project.report.figures.points import REACH
+from dagster_project.report.figures.values import beta_name, point_id
 from dagster_project.report.style import COLUMN_WIDTH, FORMATS, TEXT_WIDTH, freeze, look, save
 
 MODELS, JUDGES, BETAS = ("Llama3.1-8B", "Phi-4", "Qwen2.5-7B"), ("Qwen3-32B", "gpt-5-mini"), (0.05, 0.1)
@@ -226,6 +226,31 @@ def test_an_ellipse_is_the_region_of_a_normal_distribution_with_95_percent() -> 
     assert collection.get_angles() % 180 == pytest.approx([0] * 30)
     draws = np.random.default_rng(0).normal(size=(200_000, 2))
     assert (np.hypot(*draws.T) < REACH).mean() == pytest.approx(0.95, abs=0.003)
+
+
+def test_a_fit_far_off_does_not_hide_the_others() -> None:
+    tables = make_tables(("match",))
+    fits = tables["frontier_fits"]
+    fits.loc[fits["point_set"] == "only_Phi-4", ["r2_low", "slope_low", "slope_high"]] = [-40.0, -90.0, 50.0]
+    figure = draw_all({"frontier_fits": fits}, "t", toy=False)["fits"]
+    assert [axes.get_xlim()[0] > -4 for axes in figure.axes] == [True, True]
+    arrows = [line.get_marker() for axes in figure.axes for line in axes.lines if line.get_marker() in ("<", ">")]
+    assert sorted(arrows) == ["<", "<", ">"]
+    assert "goes on" in {text for text, _ in written(figure)}
+
+
+def test_no_bar_lies_on_another_and_trained_models_come_first() -> None:
+    audits = make_tables(("match",))["audits"]
+    audits = audits[(audits["model"] != "Llama3.1-8B") | audits["recipe"].isna()]
+    axes = draw_all({"audits": audits}, "t", toy=False)["audits"].axes[0]
+    places = sorted(bar.get_y() for bar in axes.patches)
+    assert len(places) == 6 + 6 + 1
+    assert min(np.diff(places)) >= 0.8
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [
+        "Phi-4  source", "S", "H", "S&H", "S→H", "H→S", "Qwen2.5-7B  source", "S", "H", "S&H", "S→H", "H→S",
+        "Llama3.1-8B  source",
+    ]  # fmt: skip
 
 
 def test_without_optional_columns_and_tables_the_same_is_drawn() -> None:

@@ -8,10 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_project.results.agreement import COLUMNS, judge_agreement, weighted_kappa
-from dagster_project.results.audits import audits
+from dagster_project.experiment.spec import Experiment
+from dagster_project.results.agreement import (
+    AGREEMENT,
+    agreement_tables,
+    agrees,
+    ordinal_alpha,
+    weighted_kappa,
+)
+from dagster_project.results.audits import audit_tables
+from dagster_project.results.scores import load_agents
+from tests.published.importing import WORLD
 
-from .tiny import Verdict, build, pick
+from .tiny import Verdict, build, flat_verdicts, pick
 
 scores = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30)
 
@@ -43,27 +52,82 @@ def test_agreement_is_over_the_trajectories_that_both_judges_scored(tmp_path: Pa
         for judge, given_scores in by_judge.items()
         for case, score in enumerate(given_scores)
     ]
-    table = judge_agreement(build(tmp_path / "w.duckdb", [], verdicts))
-    assert list(table.columns) == COLUMNS
+    tables = agreement_tables(build(tmp_path / "w.duckdb", [], verdicts))
+    table = tables["judge_agreement"]
+    assert list(table.columns) == AGREEMENT
     row = pick(table, metric="safe")
     assert (row["judge_a"], row["judge_b"], row["n"]) == ("a", "b", 4)
     assert (row["exact"], row["within_1"], row["mean_a"], row["mean_b"]) == (0.5, 1, 1.5, 1.5)
     assert row["weighted_kappa"] == pytest.approx(1 - 0.5 / 3.5)
     assert row["pearson"] == pytest.approx(np.corrcoef([0, 0, 3, 3], [0, 1, 2, 3])[0, 1])
+    confusion = tables["judge_confusion"]
+    found = {(r.score_a, r.score_b): r.n for r in confusion.itertuples() if r.n}
+    assert found == {(0, 0): 1, (0, 1): 1, (3, 2): 1, (3, 3): 1}
 
 
 def test_one_judge_agrees_with_nobody(tmp_path: Path) -> None:
-    table = judge_agreement(build(tmp_path / "w.duckdb", [], [Verdict("m", None, 0, 1)]))
-    assert table.empty
-    assert list(table.columns) == COLUMNS
+    tables = agreement_tables(build(tmp_path / "w.duckdb", [], [Verdict("m", None, 0, 1)]))
+    assert tables["judge_agreement"].empty and tables["judge_confusion"].empty and tables["metric_correlation"].empty
+    assert list(tables["judge_agreement"].columns) == AGREEMENT
 
 
 def test_a_judge_with_one_score_for_all_has_no_correlation(tmp_path: Path) -> None:
     by_judge = {"a": [2, 2, 2], "b": [1, 2, 3]}
     verdicts = [Verdict("m", None, case, by_judge[judge][case], judge) for judge in by_judge for case in range(3)]
-    row = pick(judge_agreement(build(tmp_path / "w.duckdb", [], verdicts)), metric="safe")
+    row = pick(agreement_tables(build(tmp_path / "w.duckdb", [], verdicts))["judge_agreement"], metric="safe")
     assert np.isnan(float(str(row["pearson"])))
     assert row["weighted_kappa"] == pytest.approx(0)
+
+
+@given(scores)
+def test_alpha_is_one_for_twins_and_none_for_one_score(pairs: list[tuple[int, int]]) -> None:
+    a, b = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    if len({*a, *b}) == 1:
+        assert np.isnan(ordinal_alpha(a, b))
+        return
+    assert ordinal_alpha(a, b) == pytest.approx(ordinal_alpha(b, a))
+    if len(set(a)) > 1:
+        assert ordinal_alpha(a, a) == pytest.approx(1)
+
+
+def test_metrics_correlate_over_trajectories_of_sources_and_trained_agents(tmp_path: Path) -> None:
+    safe, help_ = [0, 1, 2, 3], [3, 2, 1, 0]
+    verdicts = [Verdict("m", None, case, safe[case], metric="safe") for case in range(4)]
+    verdicts += [Verdict("m", None, case, help_[case], metric="help") for case in range(4)]
+    tables = agreement_tables(build(tmp_path / "w.duckdb", [], verdicts))
+    row = pick(tables["metric_correlation"], whose="source", judge="a")
+    assert (row["n"], row["mean_safe"]) == (4, 1.5)
+    for name in ("pearson", "spearman", "kendall"):
+        assert row[name] == pytest.approx(-1)
+    table = tables["metric_contingency"]
+    counts = {(r.safe, r.help): r.n for r in table[table["whose"] == "source"].itertuples() if r.n}
+    assert counts == {(0, 3): 1, (1, 2): 1, (2, 1): 1, (3, 0): 1}
+
+
+@pytest.mark.parametrize(
+    ("scores", "rules"),
+    [
+        ([2, 2, 2], {"exact_match", "majority_agree", "all_but_one_agree", "within_1"}),
+        ([2, 2, 3], {"majority_agree", "all_but_one_agree", "within_1"}),
+        ([0, 2, 2], {"majority_agree", "all_but_one_agree"}),
+        ([0, 1, 3], set()),
+        ([1, 2], {"all_but_one_agree", "within_1"}),
+    ],
+)
+def test_rules_of_agreement_over_replicates(scores: list[float], rules: set[str]) -> None:
+    every = ("exact_match", "majority_agree", "all_but_one_agree", "within_1")
+    assert {rule for rule in every if agrees(scores, rule)} == rules
+
+
+def test_a_judge_agrees_with_itself_over_replicates(tmp_path: Path) -> None:
+    replicates = {0: [2, 2], 1: [0, 2], 2: [1]}
+    verdicts = [Verdict("m", None, c, s, replicate=n) for c, scores in replicates.items() for n, s in enumerate(scores)]
+    row = pick(agreement_tables(build(tmp_path / "w.duckdb", [], verdicts))["replicate_consistency"], judge="a")
+    assert (row["trajectories"], row["replicates"], row["exact_match"], row["within_1"]) == (2, 2, 0.5, 0.5)
+    assert (row["mean_std"], row["mean_variance"]) == (0.5, 0.5)
+
+
+EXPERIMENT = Experiment(name="tiny", world=WORLD)
 
 
 def test_audits_are_shares_of_an_agents_trajectories(tmp_path: Path) -> None:
@@ -77,9 +141,33 @@ def test_audits_are_shares_of_an_agents_trajectories(tmp_path: Path) -> None:
                 " WHERE case_idx = ?",
                 [reason, steps, observed, tokens, case],
             )
-    row = pick(audits(path), agent="m", seed=None)
+    row = pick(audit_tables(path, load_agents(path), EXPERIMENT)["audits"], agent="m", seed=None)
     assert row["trajectories"] == 4
     for share in ("in_format", "token_budget", "step_limit", "unparseable", "without_tool_call"):
         assert row[share] == 0.25
     assert (row["self_observed"], row["context_full"]) == (0.5, 0)
     assert (row["mean_steps"], row["mean_agent_tokens"]) == (2, 25)
+    assert row["runaway"] == 0.5, "a token budget and a step limit"
+
+
+def test_audited_results_leave_out_and_compare_what_is_left(tmp_path: Path) -> None:
+    from dagster_project.experiment.agents import Recipe
+
+    from .tiny import Trained
+
+    agents = [Trained("m", recipe) for recipe in (Recipe.safe, Recipe.help, Recipe.both)]
+    flat = {("m", "a"): (1.0, 2.0), **{(agent.key, "a"): (2.0, 1.0) for agent in agents}}
+    verdicts = flat_verdicts(flat)
+    # In case 0 the agent trained on safety only pretends, and is scored as safe as can be.
+    lured = agents[0].key
+    verdicts = [v._replace(score=3.0) if (v.agent, v.case, v.metric) == (lured, 0, "safe") else v for v in verdicts]
+    path = build(tmp_path / "w.duckdb", agents, verdicts)
+    with duckdb.connect(str(path)) as database:
+        database.execute("UPDATE trajectories SET self_observed = 1 WHERE agent = ? AND case_idx = 0", [lured])
+    tables = audit_tables(path, load_agents(path), EXPERIMENT)
+    points = tables["audited_points"]
+    chosen = points[(points["recipe"] == "safe") & points["judge"].isna() & (points["judging"] == "match")]
+    rows = {row["without"]: row for row in chosen.to_dict("records")}
+    assert rows["runaways"]["safety"] == pytest.approx((3 + 2 + 2 + 2) / 4)
+    assert rows["self_observed"]["safety"] == 2
+    assert rows["self_observed"]["safety_delta"] == 1, "on the cases that are left"

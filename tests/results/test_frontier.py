@@ -8,10 +8,11 @@ from scipy.stats import linregress
 
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Statistics
-from dagster_project.results.frontier import FIT_COLUMNS, POINT_COLUMNS
+from dagster_project.results.frontier import COLUMNS
 
 from .tiny import Trained, Verdict, build, compute_frontier, flat_verdicts, pick
 
+POINT_COLUMNS, FIT_COLUMNS = COLUMNS["points"], COLUMNS["fits"]
 RECIPES = (Recipe.safe, Recipe.help, Recipe.both)
 AGENTS = [Trained("m", recipe, judge) for recipe in RECIPES for judge in "ab"]
 # (safety, helpfulness) by judge a and by judge b.
@@ -109,7 +110,7 @@ def test_fits_are_those_of_scipy_on_the_points(warehouse: Path, judge: str | Non
     assert list(found.fits.columns) == FIT_COLUMNS
     points = found.points[found.points["judging"] == "match"]
     points = points[points["judge"].isna() if judge is None else points["judge"] == judge]
-    fit = pick(found.fits, judging="match", judge=judge)
+    fit = pick(found.fits, judging="match", judge=judge, point_set="model_recipe")
     expected = linregress(points["helpfulness_delta"], points["safety_delta"])
     assert (fit["n"], fit["point_set"]) == (3, "model_recipe")
     for name, value in (
@@ -157,11 +158,12 @@ def test_the_bootstrap_is_deterministic_and_its_intervals_hold_the_estimates(tmp
 def test_without_a_bootstrap_there_are_estimates_without_intervals(tmp_path: Path) -> None:
     path = noisy(tmp_path)
     plain, resampled = compute_frontier(path), compute_frontier(path, Statistics(n_bootstrap=10))
-    bounds = [name for name in POINT_COLUMNS if name.endswith(("_low", "_high"))]
+    bounds = [name for name in POINT_COLUMNS if name.endswith(("_low", "_high")) or name.startswith("delta_")]
     assert plain.points[bounds].isna().all(axis=None)
     estimates = [name for name in POINT_COLUMNS if name not in bounds]
     assert plain.points[estimates].equals(resampled.points[estimates])
     assert plain.fits[["r2_low", "r2_high", "slope_low", "slope_high"]].isna().all(axis=None)
+    assert plain.bands[["low", "high"]].isna().all(axis=None)
 
 
 def test_without_trained_agents_or_without_any_verdict_there_are_no_points(tmp_path: Path) -> None:
@@ -171,3 +173,40 @@ def test_without_trained_agents_or_without_any_verdict_there_are_no_points(tmp_p
         found = compute_frontier(path, Statistics(n_bootstrap=10))
         assert found.points.empty
         assert found.fits.empty
+
+
+def test_every_set_of_points_has_its_fit(tmp_path: Path) -> None:
+    found = compute_frontier(noisy(tmp_path))
+    sets = set(found.fits.loc[(found.fits["judging"] == "match") & found.fits["judge"].isna(), "point_set"])
+    # One model of three recipes: leaving anything out leaves too few, or nothing.
+    assert sets == {"model_recipe", "through_origin", "raw_scores", "per_run", "per_seed"}
+    fit = pick(found.fits, judging="match", judge=None, point_set="per_run")
+    assert fit["n"] == 3 * 2 * 2, "recipes, pairs' judges, seeds"
+
+
+def test_a_band_goes_along_its_line(tmp_path: Path) -> None:
+    found = compute_frontier(noisy(tmp_path), Statistics(n_bootstrap=200))
+    fit = pick(found.fits, judging="match", judge=None, point_set="model_recipe")
+    band = found.bands[(found.bands["judging"] == "match") & found.bands["judge"].isna()]
+    band = band[band["point_set"] == "model_recipe"]
+    assert band["x"].is_monotonic_increasing
+    assert np.allclose(band["y"], fit["intercept"] + fit["slope"] * band["x"])  # type: ignore[operator]
+    assert (band["low"] <= band["high"]).all()
+
+
+def test_recipes_are_averaged_over_models_and_sources_are_a_row(warehouse: Path) -> None:
+    found = compute_frontier(warehouse)
+    source = pick(found.recipes, recipe=None, judging="match", judge=None)
+    assert (source["safety"], source["helpfulness"], source["safety_delta"]) == (1.25, 1.75, 0)
+    safe = pick(found.recipes, recipe="safe", judging="match", judge=None)
+    assert safe["safety"] == pick(found.points, recipe="safe", judging="match", judge=None)["safety"]
+    assert pick(found.sources, model="m", judging="match", judge="b")["safety"] == 1.5
+
+
+def test_nothing_beats_an_undominated_point(warehouse: Path) -> None:
+    found = compute_frontier(warehouse)
+    rows = found.points[(found.points["judging"] == "match") & found.points["judge"].isna()]
+    # (safety, helpfulness): S (2.75, 0.75), H (0.25, 2.75), S&H (1.5, 2); the source (1.25, 1.75) is beaten.
+    assert rows["pareto"].all()
+    area = pick(found.pareto, model="m", judging="match", judge=None)["hypervolume"]
+    assert area == pytest.approx((0.75 * 2.75 + 1.25 * 1.5 + 0.75 * 0.25) / 9)

@@ -78,14 +78,14 @@ def build(
         insert(
             "trajectories",
             [
-                (name, v.agent, v.seed, v.case, v.sample, None, "", "final_answer", 1, 0, 10, "", 0)
+                (name, v.agent, v.seed, v.case, v.sample, None, "", "final_answer", 1, 0, 10, "", 0, 100, 1, 0)
                 for name, v in where.items()
             ],
         )
         insert(
             "evaluations",
             [
-                (v.trajectory, v.agent, v.seed, v.case, v.judge, v.metric, v.replicate, v.score, "", "rules")
+                (v.trajectory, v.agent, v.seed, v.case, v.judge, v.metric, v.replicate, v.score, "", "rules", "", None)
                 for v in verdicts
             ],
         )

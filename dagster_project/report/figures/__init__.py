@@ -10,13 +10,15 @@ from matplotlib.figure import Figure
 from dagster_project.report.figures.agreement import agreement_figure
 from dagster_project.report.figures.audits import audits_figure
 from dagster_project.report.figures.fits import fits_figure
-from dagster_project.report.figures.frame import JUDGING_TITLES, TOY, point_id
+from dagster_project.report.figures.frame import TOY
 from dagster_project.report.figures.frontier import delta_by_model_figure, frontier_figure
 from dagster_project.report.figures.overall import overall_figure
 from dagster_project.report.figures.persistence import persistence_figure
 from dagster_project.report.figures.recipes import delta_all_figure, intermediates_figure
 from dagster_project.report.figures.training import training_figure, training_starts
+from dagster_project.report.figures.values import point_id
 from dagster_project.report.style import look
+from dagster_project.report.wording import JUDGING_TITLES
 
 __all__ = [
     "JUDGING_TITLES",

@@ -7,9 +7,11 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from dagster_project.report.figures.frame import LINE, TOY, missing, number, wrap
-from dagster_project.report.style import COLUMN_WIDTH, TEXT_WIDTH, look
+from dagster_project.report.figures.frame import LINE, heading_height, headings, write_heading
+from dagster_project.report.figures.values import missing, number
+from dagster_project.report.style import COLUMN_WIDTH, TEXT_WIDTH, freeze, look
 
 SCORES = (0, 1, 2, 3)
 NAMES = {"safe": "safety", "help": "helpfulness", "help_safe": "helpfulness that minds safety"}
@@ -31,12 +33,15 @@ def agreement_figure(confusion: pd.DataFrame, agreement: pd.DataFrame, title: st
     rows = -(-len(keys) // columns)
     width = COLUMN_WIDTH if columns == 2 else TEXT_WIDTH
     side = width / columns - 0.45
-    heading = [*wrap(title, width, 9), *wrap(SHARE, width, 9), *(wrap(TOY, width, 9) if toy else [])]
+    heading = headings(title, SHARE, width, toy=toy)
     with look():
-        size = (width, rows * (side + 0.35 + 4 * LINE) + 0.16 * len(heading) + 0.15)
-        figure = Figure(figsize=size, layout="constrained")
+        height = rows * (side + 0.4 + 3 * LINE) + heading_height(heading)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        engine = figure.get_layout_engine()
+        assert isinstance(engine, ConstrainedLayoutEngine)
+        engine.set(rect=(0, 0, 1, 1 - heading_height(heading) / height))
+        write_heading(figure, heading)
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        figure.suptitle("\n".join(heading), fontsize=9)
         cells = {key: _shares(group) for key, group in confusion.groupby(["metric", "judge_a", "judge_b"])}
         top = max(float(shares.max()) for shares in cells.values())
         for axes, key in zip(panels, keys.itertuples(index=False, name=None), strict=False):
@@ -46,6 +51,7 @@ def agreement_figure(confusion: pd.DataFrame, agreement: pd.DataFrame, title: st
             axes.set(xlabel=judge_b, ylabel=judge_a)
         for axes in panels[len(keys) :]:
             axes.set_axis_off()
+        freeze(figure, square=list(panels))
     return figure
 
 
@@ -82,7 +88,6 @@ def _matrix(axes: Axes, shares: npt.NDArray[np.float64], top: float) -> None:
         for b in SCORES:
             colour = "white" if shares[a, b] > 0.6 * top else "black"
             axes.text(b, a, f"{100 * shares[a, b]:.1f}", ha="center", va="center", fontsize=6.5, color=colour)
-    axes.set_box_aspect(1)
     axes.set(xticks=SCORES, yticks=SCORES)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

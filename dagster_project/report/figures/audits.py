@@ -22,7 +22,11 @@ MEASURES = (
 )
 """What is shown, a panel each: the first of the names that the table has."""
 BAR = 0.125
-EXPLAINED = "share of trajectories, of the emulator's answers in the last panel; lines: least to greatest of the agents"
+SHARE, OF_ANSWERS, RANGE = (
+    "share of trajectories",
+    ", of the emulator's answers in the last panel",
+    "; lines: least to greatest of the agents",
+)
 ORDER = ["", *RECIPE_MARKERS]
 
 
@@ -44,9 +48,10 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
     groups = {
         (str(model), str(recipe)): group for (model, recipe), group in table.groupby(["model", "recipe"], sort=True)
     }
-    keys = sorted(groups, key=lambda key: (key[0], ORDER.index(key[1])))
-    styles = model_styles(sorted({model for model, _ in keys}))
-    places = {key: place + 0.7 * list(styles).index(key[0]) for place, key in enumerate(keys)}
+    styles = model_styles({model for model, recipe in groups if recipe}, {model for model, _ in groups})
+    order = list(styles)
+    keys = sorted(groups, key=lambda key: (order.index(key[0]), ORDER.index(key[1])))
+    places = {key: place + 0.7 * order.index(key[0]) for place, key in enumerate(keys)}
     labels = [f"{model}  source" if not recipe else RECIPE_LABELS[Recipe(recipe)] for model, recipe in keys]
     handles = [
         Patch(facecolor=style.colour, hatch=style.hatch, edgecolor="white", label=m) for m, style in styles.items()
@@ -60,7 +65,7 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
             groups=[Group("", handles, 1)],
             width=TEXT_WIDTH,
             sharex=False,
-            xlabel=EXPLAINED,
+            xlabel=SHARE + OF_ANSWERS * ("emulator_unparsed" in measures) + RANGE,
             reserved=max(text_width(label, 7) for label in labels),
         )
         for axes, measure in zip(drawn.panels, measures, strict=True):

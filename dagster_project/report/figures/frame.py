@@ -1,14 +1,12 @@
-"""What every figure shares: a row of panels under a title, legends below, and the names of its elements."""
+"""What every figure shares: a row of panels under a title, and legends below."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,22 +16,15 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
 from dagster_project.report.style import COLUMN_WIDTH, GREY, RC, TEXT_WIDTH
+from dagster_project.report.wording import JUDGING_TITLES
 
-JUDGING_TITLES = {
-    "match": "scored by the judge of the training pairs",
-    "cross": "scored by another judge",
-    "all": "scored by all judges",
-}
 TOY = "toy world: shows the method, says nothing of real agents"
 ZERO: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "linestyle": (0, (4, 3)), "zorder": 0}
-AVERAGE = "average"
 LINE, ROW_GAP, HEADING = 0.145, 0.07, 0.0175
 """Inches: a line of a legend or a panel's title, the gap below a legend, a heading's line by its font size."""
 LEGEND = RC["legend.fontsize"]
 HANDLE, GAP, BETWEEN = 1.5, 0.5, 1.4
 """A legend's handle, the gap to its text, and the gap between columns, in units of the font size."""
-
-Row = Mapping[Hashable, Any]
 
 
 class Group(NamedTuple):
@@ -49,49 +40,6 @@ class Frame(NamedTuple):
 
     figure: Figure
     panels: Sequence[Axes]
-
-
-def point_id(judging: str, model: str, recipe: str, beta: float | None, judge: str | None = None) -> str:
-    """Returns the id of a point's element in an SVG; a judge's own points have the judge's name at the end."""
-    name = f"point:{judging}:{model}:{recipe}:{beta_name(beta)}"
-    return name if missing(judge) else f"{name}:{judge}"
-
-
-def beta_name(beta: float | None) -> str:
-    """Returns beta for people: the stages of an agent without one have several."""
-    return "mixed" if beta is None or missing(beta) else f"{beta:g}"
-
-
-def missing(value: object) -> bool:
-    """Whether a table's cell is null."""
-    return bool(pd.isna(value))  # type: ignore[call-overload]
-
-
-def levels(betas: Iterable[float | None]) -> dict[str, int]:
-    """Returns the place of each beta by its name, in ascending order, `mixed` last."""
-    known = sorted({float(beta) for beta in betas if beta is not None and not missing(beta)})
-    names = [beta_name(beta) for beta in known] + ["mixed"] * any(missing(beta) for beta in betas)
-    return {name: place for place, name in enumerate(names)}
-
-
-def judgings_of(table: pd.DataFrame) -> list[str]:
-    """Returns the ways of judging in the table, in the order in which they are shown."""
-    return [judging for judging in JUDGING_TITLES if (table["judging"] == judging).any()]
-
-
-def column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
-    """Returns a column, all null where the table has none of that name."""
-    return table[name] if name in table.columns else pd.Series(np.nan, index=table.index)
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Returns the number with a true minus sign."""
-    return f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")
-
-
-def between(low: float, high: float) -> str:
-    """Returns an interval with a space before it, nothing where there is none."""
-    return "" if np.isnan([low, high]).any() else f" [{number(low)}, {number(high)}]"
 
 
 def frame(
@@ -124,9 +72,8 @@ def frame(
     width = width or (COLUMN_WIDTH if len(titles) == 1 else TEXT_WIDTH)
     if height is None:
         height = (width - reserved) / len(titles) - 0.15
-    heading = [(line, 9.0) for line in wrap(title, width, 9)]
-    heading += [(line, 7.5) for text in (subtitle, TOY if toy else "") for line in wrap(text, width, 7.5)]
-    above = sum(HEADING * size for _, size in heading) + 0.05
+    heading = headings(title, subtitle, width, toy=toy)
+    above = heading_height(heading)
     lines = max((text.count("\n") + 1 for text in titles if text), default=0)
     packed = _pack(groups, width)
     key = sum(LINE * _lines(row) + ROW_GAP for row in packed)
@@ -136,10 +83,7 @@ def frame(
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(rect=(0, below / total, 1, 1 - (above + below) / total))
-    top = total - 0.03
-    for line, size in heading:
-        figure.text(0.5, top / total, line, ha="center", va="top", fontsize=size).set_in_layout(False)
-        top -= HEADING * size
+    write_heading(figure, heading)
     panels = figure.subplots(1, len(titles), squeeze=False, sharex=sharex, sharey=True)[0]
     for axes, text in zip(panels, titles, strict=True):
         axes.set_title(text)
@@ -147,6 +91,26 @@ def frame(
         figure.text(0.5, (key + 0.17) / total, xlabel, ha="center", va="top", fontsize=8).set_in_layout(False)
     _legends(figure, packed, key)
     return Frame(figure, list(panels))
+
+
+def headings(title: str, subtitle: str, width: float, *, toy: bool) -> list[tuple[str, float]]:
+    """Returns the lines above a figure of that width, each with its font size."""
+    small = [line for text in (subtitle, TOY if toy else "") for line in wrap(text, width, 7.5)]
+    return [*((line, 9.0) for line in wrap(title, width, 9)), *((line, 7.5) for line in small)]
+
+
+def heading_height(heading: Sequence[tuple[str, float]]) -> float:
+    """Returns the height of the lines above a figure in inches."""
+    return sum(HEADING * size for _, size in heading) + 0.05
+
+
+def write_heading(figure: Figure, heading: Sequence[tuple[str, float]]) -> None:
+    """Writes the lines above a figure."""
+    height = figure.get_size_inches()[1]
+    top = height - 0.03
+    for line, size in heading:
+        figure.text(0.5, top / height, line, ha="center", va="top", fontsize=size).set_in_layout(False)
+        top -= HEADING * size
 
 
 def judging_titles(judgings: Sequence[str]) -> tuple[list[str], str]:
@@ -234,7 +198,8 @@ def _legends(figure: Figure, rows: Sequence[Sequence[_Placed]], top: float) -> N
 
 
 def ticks(*panels: Axes, n: int = 5) -> None:
-    """Sets few, round ticks."""
+    """Sets few, round ticks, whose numbers are whole: no offset is written next to the axis."""
     for axes in panels:
-        axes.xaxis.set_major_locator(MaxNLocator(n, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_locator(MaxNLocator(n, steps=[1, 2, 5, 10]))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(n, steps=[1, 2, 5, 10]))
+            axis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]

@@ -12,21 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dagster_project.report.figures.frame import (
-    JUDGING_TITLES,
-    ZERO,
-    Group,
-    beta_name,
-    between,
-    frame,
-    judging_titles,
-    judgings_of,
-    levels,
-    missing,
-    number,
-    point_id,
-    ticks,
-)
+from dagster_project.report.figures.frame import ZERO, Group, frame, judging_titles, ticks
 from dagster_project.report.figures.points import (
     Array,
     beta_group,
@@ -38,7 +24,9 @@ from dagster_project.report.figures.points import (
     square,
     uncertainty,
 )
+from dagster_project.report.figures.values import beta_name, between, judgings_of, levels, missing, number, point_id
 from dagster_project.report.style import GREY, RECIPE_MARKERS, ModelStyle, freeze, look, marker_style, model_styles
+from dagster_project.report.wording import JUDGING_TITLES
 
 MAIN_SET = "model_recipe"
 NO_BANDS = pd.DataFrame({"point_set": [], "judging": [], "judge": [], "x": [], "low": [], "high": []})
@@ -100,8 +88,9 @@ def delta_by_model_figure(
     judging = judging or judgings_of(points)[0]
     shown = points[points["judging"] == judging]
     judges = sorted(shown["judge"].dropna().unique())
-    panels = [Panel(judging, None, "average over judges" if judges else "")]
-    panels += [Panel(judging, judge, textwrap.fill(str(judge), 26)) for judge in judges]
+    panels = [Panel(judging, None, "average over judges" if len(judges) > 1 else "".join(map(str, judges)))]
+    if len(judges) > 1:  # a single judge's points are the average's
+        panels += [Panel(judging, judge, textwrap.fill(str(judge), 26)) for judge in judges]
     return _figure(shown, fits, bands, panels, title, toy=toy, subtitle=JUDGING_TITLES[judging])
 
 
@@ -117,7 +106,7 @@ def _figure(
 ) -> Figure:
     fits = fits[fits["point_set"] == MAIN_SET]
     bands = NO_BANDS if bands is None else bands[bands["point_set"] == MAIN_SET]
-    styles, betas = model_styles(list(points["model"].unique())), levels(points["beta"])
+    styles, betas = model_styles(points["model"]), levels(points["beta"])
     lines = {place: _of(fits, judging, judge) for place, (judging, judge, _) in enumerate(chosen)}
     groups = [
         model_group(styles),

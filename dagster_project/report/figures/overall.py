@@ -7,17 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dagster_project.report.figures.frame import (
-    Group,
-    beta_name,
-    column,
-    frame,
-    judging_titles,
-    judgings_of,
-    levels,
-    point_id,
-    ticks,
-)
+from dagster_project.report.figures.frame import Group, frame, judging_titles, ticks
 from dagster_project.report.figures.points import (
     RING,
     beta_group,
@@ -28,6 +18,7 @@ from dagster_project.report.figures.points import (
     recipe_group,
     square,
 )
+from dagster_project.report.figures.values import beta_name, column, judgings_of, levels, point_id
 from dagster_project.report.style import RECIPE_MARKERS, SOURCE_MARKER, freeze, look, marker_style, model_styles
 
 
@@ -46,7 +37,7 @@ def overall_figure(points: pd.DataFrame, sources: pd.DataFrame, title: str, *, t
     sources = sources[sources["judge"].isna()] if len(sources) else points.iloc[:0]
     judgings = judgings_of(points)
     titles, subtitle = judging_titles(judgings)
-    styles = model_styles(sorted({*points["model"], *sources["model"]}))
+    styles = model_styles(points["model"], sources["model"])
     betas = levels(points["beta"])
     # Null where nobody has looked, which is not False.
     front = column(points, "pareto").eq(True).to_numpy(dtype=bool)

@@ -8,31 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dagster_project.report.figures.frame import (
-    AVERAGE,
-    ZERO,
-    Group,
-    Row,
-    beta_name,
-    column,
-    frame,
-    judging_titles,
-    judgings_of,
-    missing,
-    text_width,
-    ticks,
-)
+from dagster_project.report.figures.frame import ZERO, Group, frame, judging_titles, text_width, ticks
+from dagster_project.report.figures.values import AVERAGE, Row, beta_name, column, judgings_of, missing
 from dagster_project.report.style import GREY, METRIC_COLOURS, look, tint
 
 METRIC_STYLES = {
-    "safe": ("s", -0.16, "safety kept through helpfulness training"),
-    "help": ("^", 0.22, "helpfulness kept through safety training"),
+    "safe": ("s", -0.26, "safety kept through helpfulness training"),
+    "help": ("^", 0.17, "helpfulness kept through safety training"),
 }
 SHAKY = 0.05
 """Intervals from which more than this share of draws is missing are drawn dotted."""
 CUT = (-2.0, 3.0)
 """Persistence beyond these is not drawn: ratios with a small denominator would hide all others."""
-PUBLISHED = 0.13
+PUBLISHED = 0.19
 """How far below an interval the reference code's lies, in rows."""
 
 
@@ -64,7 +52,7 @@ def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
             subtitle=subtitle,
             title=title,
             toy=toy,
-            height=0.3 * len(places) + 0.35,
+            height=0.34 * len(places) + 0.35,
             groups=[Group("", _legend(table, cut=low in CUT or high in CUT), 2)],
             xlabel="share of the first stage's gain that survives the second",
             reserved=max(text_width(label, 7) for label in labels) + 0.2,
@@ -121,7 +109,7 @@ def _row(axes: Axes, row: Row, place: int, low: float, high: float) -> None:
     if not np.isnan(published).any():
         axes.plot(published, [y + PUBLISHED] * 2, color=tint(colour, 0.55), linewidth=1.6, solid_capstyle="butt")
     name = f"persistence:{row['judging']}:{_name(row['model'])}:{beta_name(row['beta'])}:{row['metric']}"
-    axes.plot(row["estimate"], y, marker, color=colour, markersize=6 if bold else 4, gid=name)
+    axes.plot(row["estimate"], y, marker, color=colour, markersize=5 if bold else 4, gid=name)
     for beyond, end, arrow in ((row["low"] < low, low, "<"), (row["high"] > high, high, ">")):
         if beyond:
             axes.plot(end, y, arrow, color=colour, markersize=4, clip_on=False)

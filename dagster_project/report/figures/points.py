@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
-from dagster_project.report.figures.frame import Group, column
+from dagster_project.report.figures.frame import Group
+from dagster_project.report.figures.values import column
 from dagster_project.report.style import (
     GREY,
     METRIC_COLOURS,
@@ -88,8 +89,8 @@ def draw_regions(axes: Axes, points: pd.DataFrame, colours: Sequence[str]) -> No
             units="xy",
             offsets=shown[["helpfulness_delta", "safety_delta"]].to_numpy(dtype=float),
             offset_transform=axes.transData,
-            facecolors=[to_rgba(colour, 0.05) for colour in chosen],
-            edgecolors=[to_rgba(colour, 0.35) for colour in chosen],
+            facecolors=[to_rgba(colour, 0.04) for colour in chosen],
+            edgecolors=[to_rgba(colour, 0.3) for colour in chosen],
             linewidths=0.5,
             zorder=1,
         ),

@@ -12,21 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe, TrainedMetric
-from dagster_project.report.figures.frame import (
-    AVERAGE,
-    JUDGING_TITLES,
-    ZERO,
-    Frame,
-    Group,
-    Row,
-    beta_name,
-    frame,
-    judgings_of,
-    levels,
-    missing,
-    point_id,
-    ticks,
-)
+from dagster_project.report.figures.frame import ZERO, Frame, Group, frame, ticks
 from dagster_project.report.figures.labels import place_labels
 from dagster_project.report.figures.points import (
     Array,
@@ -37,15 +23,18 @@ from dagster_project.report.figures.points import (
     recipe_style,
     square,
 )
+from dagster_project.report.figures.values import AVERAGE, Row, beta_name, judgings_of, levels, missing, point_id
 from dagster_project.report.style import (
     GREY,
     METRIC_COLOURS,
     RECIPE_MARKERS,
     SOURCE_MARKER,
+    darker,
     freeze,
     look,
     marker_style,
 )
+from dagster_project.report.wording import JUDGING_TITLES
 
 LAST = {"safe": "safety", "help": "helpfulness", "both": "both at once"}
 LINES: dict[str, Any] = {"safe": (0, (4, 2)), "help": "solid", "both": (0, (1, 1.5))}
@@ -128,7 +117,7 @@ def _recipe(row: Row) -> str | None:
 
 def _frame(points: pd.DataFrame, groups: list[Group], title: str, *, toy: bool) -> Frame:
     judging = str(points["judging"].iloc[0])
-    subtitle = f"average over source models, {JUDGING_TITLES[judging]}"
+    subtitle = f"average over source models, {JUDGING_TITLES[judging]}; numbers: β of DPO"
     drawn = frame([""], title=title, toy=toy, height=None, groups=groups, subtitle=subtitle)
     ticks(*drawn.panels)
     return drawn
@@ -163,7 +152,9 @@ def _label(axes: Axes, points: pd.DataFrame, kind: str, avoid: Array) -> None:
     for row in points.to_dict("records"):
         recipe = _recipe(row)
         labels.append("source" if recipe is None else f"{RECIPE_LABELS[Recipe(recipe)]} {beta_name(row['beta'])}")
-    place_labels(axes, labels, list(points[f"helpfulness{kind}"]), list(points[f"safety{kind}"]), avoid)
+    colours = [darker(recipe_style(_recipe(row)).colour) for row in points.to_dict("records")]
+    x, y = list(points[f"helpfulness{kind}"]), list(points[f"safety{kind}"])
+    place_labels(axes, labels, x, y, avoid, colours=colours)
 
 
 def _arrows(points: pd.DataFrame) -> list[tuple[int, int, TrainedMetric]]:
@@ -218,17 +209,17 @@ def _draw_arrows(axes: Axes, points: pd.DataFrame, arrows: list[tuple[int, int, 
 
 
 def _curve(start: Array, end: Array, bend: float) -> Array:
-    """Returns places on matplotlib's `arc3` connection, a quadratic Bézier curve, shape (20, 2)."""
+    """Returns places on matplotlib's `arc3` connection, a quadratic Bézier curve, shape (48, 2)."""
     dx, dy = end - start
     control = (start + end) / 2 + bend * np.array([dy, -dx])
-    t = np.linspace(0.08, 0.92, 20)[:, None]
+    t = np.linspace(0.05, 0.95, 48)[:, None]
     return np.asarray((1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end)
 
 
 def _cost(curve: Array, points: Array, taken: Array, clear: float) -> float:
-    """Returns how much of a curve lies on points, and half as much, on curves drawn before."""
+    """Returns how much of a curve lies close to points and, far less important, to curves drawn before."""
     cost = 0.0
-    for weight, obstacles, reach in ((1.0, points, clear), (0.1, taken, clear / 2)):
+    for weight, obstacles, reach in ((2.0, points, clear), (0.05, taken, clear / 2)):
         if len(obstacles):
             nearest = np.linalg.norm(curve[:, None] - obstacles[None], axis=2).min(axis=1)
             cost += weight * float(np.clip(reach - nearest, 0, None).sum())

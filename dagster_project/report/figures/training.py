@@ -9,10 +9,11 @@ from matplotlib.lines import Line2D
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
 from dagster_project.report.figures.audits import with_agents
-from dagster_project.report.figures.frame import ZERO, Group, beta_name, frame, levels, ticks
+from dagster_project.report.figures.frame import ZERO, Group, frame, ticks
 from dagster_project.report.figures.labels import place_labels
 from dagster_project.report.figures.points import recipe_group, recipe_style
-from dagster_project.report.style import GREY, RECIPE_MARKERS, look, marker_style, tint
+from dagster_project.report.figures.values import beta_name, levels
+from dagster_project.report.style import GREY, RECIPE_MARKERS, darker, look, marker_style, tint
 
 CHANCE_LOSS = float(np.log(2))
 """DPO's loss of a policy that is its own reference."""
@@ -64,8 +65,21 @@ def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
             style = marker_style(recipe_style(row["recipe"]), betas[beta_name(row["beta"])], len(betas), 6)
             axes.plot(row["loss"], row["reward_accuracy"], RECIPE_MARKERS[row["recipe"]], zorder=3, **style)
             labels.append(f"{RECIPE_LABELS[Recipe(row['recipe'])]} {beta_name(row['beta'])}")
-        axes.margins(0.08)
-        axes.set(xlabel="loss at the start", ylabel="reward accuracy at the start")
+        axes.set(
+            xlabel="loss at the start",
+            ylabel="reward accuracy at the start",
+            xlim=_limits([*starts["loss"], CHANCE_LOSS]),
+            ylim=_limits([*starts["reward_accuracy"], 0.5]),
+        )
         ticks(axes)
-        place_labels(axes, labels, list(means["loss"]), list(means["reward_accuracy"]), np.empty((0, 2)))
+        colours = [darker(recipe_style(str(recipe)).colour) for recipe in means["recipe"]]
+        x, y = list(means["loss"]), list(means["reward_accuracy"])
+        place_labels(axes, labels, x, y, np.empty((0, 2)), colours=colours)
     return drawn.figure
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    """Returns limits with margins, not too close to each other: at its very first step, every loss is the same."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = max(0.08 * (high - low), 0.05)
+    return low - margin, high + margin

@@ -1,0 +1,112 @@
+"""Dagster is told of imported partitions beside the runs that go on, since it takes milliseconds for each."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from sqlalchemy import Connection, Engine, create_engine
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.store import write_atomically
+from dagster_project.experiment.assets import materialisation
+from dagster_project.experiment.graph import IMPORT, Graph
+
+MARKER = ".reported"
+BATCH = 100
+
+
+class _OpenedStorage(SqliteEventLogStorage):
+    """Dagster's SQLite event log with its databases kept open.
+
+    It opens them anew for every event, which is three quarters of an event's six milliseconds.
+    """
+
+    def __init__(self, base_dir: str) -> None:
+        self._engines: dict[str, Engine] = {}
+        self._tables: dict[str, bool] = {}
+        super().__init__(base_dir)
+
+    def has_table(self, table_name: str) -> bool:
+        """Returns whether a table is there, asked once."""
+        if table_name not in self._tables:
+            self._tables[table_name] = super().has_table(table_name)
+        return self._tables[table_name]
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        if shard not in self._engines:
+            with super()._connect(shard):
+                pass  # makes the database if it is not there
+            self._engines[shard] = create_engine(self.conn_string_for_shard(shard), connect_args={"timeout": 60})
+        with self._engines[shard].begin() as connection:
+            yield connection
+
+
+class PartitionReport:
+    """Reports every partition of the last import to Dagster, as events of its run, in a thread of its own."""
+
+    def __init__(self, graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance) -> None:
+        self._graph, self._store, self._instance = graph, store, instance
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    @classmethod
+    def start(cls, graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance) -> PartitionReport | None:
+        """Begins to report, unless the last import's partitions are reported already."""
+        made = store.manifest(Ref(IMPORT))
+        marker = store.base / MARKER
+        if made is None or (marker.exists() and marker.read_text(encoding="utf-8") == made.run_id):
+            return None
+        report = cls(graph, store, instance)
+        report._thread.start()
+        return report
+
+    def wait(self) -> None:
+        """Returns when everything is reported.
+
+        Raises:
+            BaseException: What went wrong on the way.
+        """
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        try:
+            refs = (ref for node in self._graph.nodes.values() if node.made_by == IMPORT for ref in node.refs())
+            events = []
+            for ref in refs:
+                artifact = self._store.get(ref)
+                event = DagsterEvent(
+                    event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,
+                    event_specific_data=StepMaterializationData(materialisation(self._graph.experiment.name, artifact)),
+                    job_name="__ASSET_JOB",
+                )
+                events.append(
+                    EventLogEntry(  # type: ignore[no-untyped-call]
+                        error_info=None,
+                        level=logging.INFO,
+                        user_message="",
+                        run_id=artifact.manifest.run_id,
+                        timestamp=time.time(),
+                        job_name=event.job_name,
+                        dagster_event=event,
+                    )
+                )
+            storage = self._instance.event_log_storage
+            if isinstance(storage, SqliteEventLogStorage):
+                storage = _OpenedStorage(storage._base_dir)
+            for start in range(0, len(events), BATCH):
+                storage.store_event_batch(events[start : start + BATCH])
+            run_id = self._store.get(Ref(IMPORT)).manifest.run_id
+            write_atomically(self._store.base / MARKER, run_id.encode())
+        except BaseException as failure:  # noqa: BLE001 - handed to whoever waits
+            self._failure = failure

@@ -1,0 +1,59 @@
+"""Names and numbers as figures and tables show them, and what of a table may be null or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.report.wording import JUDGING_TITLES
+
+AVERAGE = "average"
+"""In place of a model's name, what is averaged over models."""
+
+Row = Mapping[Hashable, Any]
+
+
+def point_id(judging: str, model: str, recipe: str, beta: float | None, judge: str | None = None) -> str:
+    """Returns the id of a point's element in an SVG; a judge's own points have the judge's name at the end."""
+    name = f"point:{judging}:{model}:{recipe}:{beta_name(beta)}"
+    return name if missing(judge) else f"{name}:{judge}"
+
+
+def beta_name(beta: float | None) -> str:
+    """Returns beta for people: the stages of an agent without one have several."""
+    return "mixed" if beta is None or missing(beta) else f"{beta:g}"
+
+
+def missing(value: object) -> bool:
+    """Whether a table's cell is null."""
+    return bool(pd.isna(value))  # type: ignore[call-overload]
+
+
+def levels(betas: Iterable[float | None]) -> dict[str, int]:
+    """Returns the place of each beta by its name, in ascending order, `mixed` last."""
+    known = sorted({float(beta) for beta in betas if beta is not None and not missing(beta)})
+    names = [beta_name(beta) for beta in known] + ["mixed"] * any(missing(beta) for beta in betas)
+    return {name: place for place, name in enumerate(names)}
+
+
+def judgings_of(table: pd.DataFrame) -> list[str]:
+    """Returns the ways of judging in the table, in the order in which they are shown."""
+    return [judging for judging in JUDGING_TITLES if (table["judging"] == judging).any()]
+
+
+def column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """Returns a column, all null where the table has none of that name."""
+    return table[name] if name in table.columns else pd.Series(np.nan, index=table.index)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Returns the number with a true minus sign."""
+    return f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def between(low: float, high: float) -> str:
+    """Returns an interval with a space before it, nothing where there is none."""
+    return "" if np.isnan([low, high]).any() else f" [{number(low)}, {number(high)}]"

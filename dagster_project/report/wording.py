@@ -1,0 +1,12 @@
+"""Words that figures, tables and the terminal share."""
+
+from __future__ import annotations
+
+JUDGING_TITLES = {
+    "match": "scored by the judge of the training pairs",
+    "cross": "scored by another judge",
+    "all": "scored by all judges",
+}
+
+RESULTS_CSV = "results.csv"
+"""The result table, in the artifact of `tables`."""

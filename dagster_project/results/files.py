@@ -1,0 +1,3 @@
+"""Names of the files that results are in."""
+
+WAREHOUSE = "warehouse.duckdb"
