@@ -31,7 +31,9 @@ def mixed_effects(warehouse: Path) -> pd.DataFrame:
 
     A linear mixed model, fitted by REML: recipes and source models as fixed effects, a random intercept for each case
     and one for each source model on each case. Seeds, betas and judges of a cell are averaged first. `term` is a
-    recipe, or `sd_case`, `sd_case_model` and `sd_residual`, the standard deviations of the random parts.
+    recipe, or `sd_case`, `sd_case_model` and `sd_residual`, the standard deviations of the random parts. Where the
+    scores are too few or too equal for such a fit (its matrices are singular), the recipes are there without estimates,
+    and `converged` is false.
     """
     with duckdb.connect(str(warehouse), read_only=True) as database:
         cells = database.execute(CELLS).df()
@@ -45,8 +47,10 @@ def mixed_effects(warehouse: Path) -> pd.DataFrame:
 
 
 def _fit(cells: pd.DataFrame) -> list[tuple[object, ...]]:
+    import numpy as np
     from statsmodels.regression.mixed_linear_model import MixedLM
 
+    missing = float("nan")
     several = cells["model"].nunique() > 1
     formula = FORMULA if several else FORMULA.rpartition(" + ")[0]
     with warnings.catch_warnings():  # whether it converged is in the table
@@ -58,8 +62,12 @@ def _fit(cells: pd.DataFrame) -> list[tuple[object, ...]]:
             re_formula="1",
             vc_formula={"model": "0 + C(model)"} if several else None,
         )
-        fit = model.fit(reml=True, method=["lbfgs", "powell"])  # the default, BFGS, did not converge
-        intervals = fit.conf_int()
+        try:
+            fit = model.fit(reml=True, method=["lbfgs", "powell"])  # the default, BFGS, did not converge
+            intervals = fit.conf_int()
+        except np.linalg.LinAlgError:
+            recipes = sorted(set(cells["recipe"]) - {"source"})
+            return [(recipe, *(missing,) * 5, len(cells), False) for recipe in recipes]
     rows: list[tuple[object, ...]] = []
     n, converged = len(cells), bool(fit.converged)
     for name, estimate in fit.fe_params.items():
@@ -68,7 +76,6 @@ def _fit(cells: pd.DataFrame) -> list[tuple[object, ...]]:
             low, high = (float(bound) for bound in intervals.loc[name])
             numbers = float(estimate), float(fit.bse_fe[name]), low, high, float(fit.pvalues[name])
             rows.append((recipe, *numbers, n, converged))
-    missing = float("nan")
     deviations = {"sd_case": float(fit.cov_re.iloc[0, 0]) ** 0.5, "sd_residual": float(fit.scale) ** 0.5}
     if several:
         deviations["sd_case_model"] = float(fit.vcomp[0]) ** 0.5
