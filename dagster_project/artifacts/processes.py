@@ -1,26 +1,38 @@
-"""Processes that write artifacts end when the process that started them does."""
+"""Processes that do a run's work: started fast, and gone when the process that started them is."""
 
 from __future__ import annotations
 
-import ctypes
+import multiprocessing
 import os
-import signal
-import sys
 import threading
-import time
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerContext
 
-PR_SET_PDEATHSIG = 1
+
+def process_context(preload: Sequence[str] = ()) -> ForkServerContext:
+    """Returns how to start processes: as forks of one process that has nothing but `preload` imported.
+
+    So what they all need is imported once, and nothing is forked that has threads or open connections. Processes
+    started from such processes are forks of the same one.
+
+    Args:
+        preload: Modules to import once. Only the first call in a program decides.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
 
 
 def die_with_parent() -> None:
-    """Ends this process when its parent dies, however that dies: an orphan would go on writing artifacts."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Ends this process when the one that started it ends, however that does: an orphan would go on writing artifacts.
+
+    To be called in a process that `multiprocessing` started.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -366,7 +366,7 @@ RESULTS = {
     "mixed_effects": "The trainings' effects in one model of all scores, with cases and source models as random.",
 }
 """The result assets, all computed from the warehouse alone."""
-SLOW_RESULTS = ("audits",)
+SLOW_RESULTS = ("audits", "mixed_effects")
 """Those made in a run of their own, beside the others."""
 
 

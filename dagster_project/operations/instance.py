@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
+import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
 from filelock import FileLock
@@ -19,6 +20,8 @@ OWNER_TAG = "frontier/owner"
 NO_COMPUTE_LOGS = {
     "compute_logs": {"module": "dagster.core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 }
+STORAGES = {"storage", "run_storage", "event_log_storage", "schedule_storage"}
+"""The settings of dagster.yaml that say where Dagster keeps what it knows; without any, in SQLite below its home."""
 
 
 def dagster_home() -> Path:
@@ -37,7 +40,15 @@ def open_instance() -> dg.DagsterInstance:
     with FileLock(home / ".frontier.lock"):
         if not (home / "dagster.yaml").exists():
             shutil.copyfile(TEMPLATE, home / "dagster.yaml")
-        instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=dict(NO_COMPUTE_LOGS)))
+        overrides: dict[str, object] = dict(NO_COMPUTE_LOGS)
+        settings = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8")) or {}
+        if not STORAGES & settings.keys():
+            overrides["event_log_storage"] = {
+                "module": "dagster_project.operations.event_log",
+                "class": "OpenedEventLog",
+                "config": {"base_dir": str(home / "history" / "runs")},
+            }
+        instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
         instance.get_runs_count()
         instance.all_asset_keys()
         instance.get_dynamic_partitions("frontier")

@@ -19,7 +19,7 @@ from rich.text import Text
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
 from dagster_project.experiment.spec import Experiment, ImportedWorld, data_root
-from dagster_project.operations.runner import Outcome, Worker, open_workers, run_plan
+from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
 from dagster_project.operations.state import (
     PartitionState,
     Plan,
@@ -76,14 +76,15 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
     if not plan.units:
         out.print(f"{experiment.name}: nothing to do, all {len(current)} partitions are there.")
         return _finish(graph, store, out, plan, current, Outcome())
-    with open_workers(experiment, len(plan.units) + importing) as workers:
-        from dagster_project.operations.instance import fail_orphaned_runs, open_instance
-        from dagster_project.operations.reporting import PartitionReport
+    count = prepare_workers(experiment, len(plan.units) + importing)
+    from dagster_project.operations.instance import fail_orphaned_runs, open_instance
+    from dagster_project.operations.reporting import PartitionReport
 
-        instance = open_instance()
-        orphans = fail_orphaned_runs(instance)
-        if orphans:
-            out.print(f"{orphans} runs of an earlier process that died are marked as failed; resuming.")
+    instance = open_instance()
+    orphans = fail_orphaned_runs(instance)
+    if orphans:
+        out.print(f"{orphans} runs of an earlier process that died are marked as failed; resuming.")
+    with open_workers(count) as workers:
         if importing:
             outcome = _make(workers, graph, store, out, plan, f"{experiment.name}: importing {_sources(experiment)}.")
             if outcome.failed:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from dagster_project.artifacts.processes import process_context
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import Plan, RunUnit
 from dagster_project.operations.worker import Finished, Progressed, Started, work
 from toolemu.errors import FrontierError
 
+PRELOAD = (
+    "dagster_project.definitions",
+    "dagster_project.operations.instance",
+    "alembic",  # Dagster's databases
+    *(f"dagster_project.results.{name}" for name in ("warehouse", "audits", "agreement", "comparisons", "mixed")),
+)
+"""What every worker imports sooner or later."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -107,17 +115,23 @@ def _receive(worker: Worker, workers: list[Worker], outcome: Outcome) -> None:
             worker.unit = worker.progress = None
 
 
-@contextmanager
-def open_workers(experiment: Experiment, units: int) -> Iterator[list[Worker]]:
-    """Starts worker processes for so many runs, one compute thread each where they share the cores.
+def prepare_workers(experiment: Experiment, units: int) -> int:
+    """Begins to import what workers need, in a process beside this one; returns how many workers so many runs get.
 
-    Tiny models are faster with one thread, too.
+    They have one compute thread each where they share the cores. Tiny models are faster with one thread, too.
     """
     count = min(experiment.limits.processes or os.cpu_count() or 1, units)
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     if count > 1 or experiment.toy:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    context = multiprocessing.get_context("spawn")
+    process_context(PRELOAD)
+    forkserver.ensure_running()
+    return count
+
+
+@contextmanager
+def open_workers(count: int) -> Iterator[list[Worker]]:
+    """Starts so many worker processes, and ends them, idle or not."""
+    context = process_context(PRELOAD)
     workers = []
     try:
         for number in range(count):
@@ -128,13 +142,8 @@ def open_workers(experiment: Experiment, units: int) -> Iterator[list[Worker]]:
             workers.append(Worker(process, ours))
         yield workers
     finally:
-        for worker in workers:  # idle, or to be stopped whatever it does; taking down its modules takes a second
+        for worker in workers:  # taking down its modules takes a second
             worker.connection.close()
             worker.process.kill()
         for worker in workers:
             worker.process.join()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

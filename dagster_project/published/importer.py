@@ -6,7 +6,6 @@ hashes. What does not belong together whole is not imported, and every finding i
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Ref
-from dagster_project.artifacts.processes import die_with_parent
+from dagster_project.artifacts.processes import die_with_parent, process_context
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.experiment.imported import CASES, INVENTORY, Inventory
 from dagster_project.published.discovery import Found, Group, discover
@@ -155,8 +154,7 @@ def _in_processes(jobs: Iterable[Job], processes: int) -> Iterator[tuple[int, _D
     if processes <= 1:
         yield from map(_work, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=die_with_parent) as pool:
+    with ProcessPoolExecutor(processes, mp_context=process_context([__name__]), initializer=die_with_parent) as pool:
         for future in as_completed([pool.submit(_work, job) for job in jobs]):
             yield future.result()
 

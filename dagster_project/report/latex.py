@@ -9,12 +9,17 @@ from typing import Any
 import pandas as pd
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
-from dagster_project.report.figures.audits import with_agents
-from dagster_project.report.figures.frontier import MAIN_SET
-from dagster_project.report.figures.training import training_starts
-from dagster_project.report.figures.values import beta_name, column, judgings_of, missing
-from dagster_project.report.style import RECIPE_ORDER
 from dagster_project.report.tabular import NONE, escape, number, tabular, to_latex
+from dagster_project.report.values import (
+    MAIN_SET,
+    RECIPE_ORDER,
+    beta_name,
+    column,
+    judgings_of,
+    missing,
+    training_starts,
+    with_agents,
+)
 
 __all__ = ["latex_tables", "to_latex"]
 

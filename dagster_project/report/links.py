@@ -14,7 +14,7 @@ import pandas as pd
 
 from dagster_project.artifacts import Ref
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
-from dagster_project.report.figures.values import beta_name, column, missing, number, point_id
+from dagster_project.report.values import beta_name, column, missing, number, point_id
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 # Written with these prefixes, as matplotlib does, and not with ones that the XML library makes up.

@@ -19,8 +19,6 @@ MODEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9
 """Okabe and Ito's palette, without its yellow, which is too light for lines on white."""
 METRIC_COLOURS = {"safe": "#0072B2", "help": "#D55E00", "both": "#009E73"}
 RECIPE_MARKERS = {"safe": "s", "help": "^", "both": "o", "safe_then_help": "D", "help_then_safe": "v"}
-RECIPE_ORDER = list(RECIPE_MARKERS)
-"""The order of recipes in every figure and table."""
 SOURCE_MARKER = "*"
 GREY = "#6b6b6b"
 FORMATS = ("svg", "pdf", "png")

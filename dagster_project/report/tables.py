@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
-from dagster_project.report.figures.values import beta_name
-from dagster_project.report.style import RECIPE_ORDER
+from dagster_project.report.values import RECIPE_ORDER, beta_name
 
 
 def result_rows(points: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from dagster_project.report.figures.values import missing
+from dagster_project.report.values import missing
 
 ESCAPES = {character: f"\\{character}" for character in "&_%$#{}"}
 ESCAPES |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,12 +160,18 @@ def _divide(total: Array, weight: Array) -> Array:
 def draw(scores: Scores, statistics: Statistics) -> Draws:
     """Returns the weights of the estimate and of `n_bootstrap` draws."""
     _, n_seeds, n_cases = scores.values.shape
-    generator = np.random.default_rng(statistics.seed)
+    return _draw(n_seeds, n_cases, statistics.n_bootstrap, statistics.seed)
+
+
+@lru_cache(maxsize=4)
+def _draw(n_seeds: int, n_cases: int, n_bootstrap: int, seed: int) -> Draws:
+    generator = np.random.default_rng(seed)
     parts = []
     for size in (n_seeds, n_cases):
-        weights = np.ones((1 + statistics.n_bootstrap, size))
-        if statistics.n_bootstrap and size:
-            weights[1:] = generator.multinomial(size, np.full(size, 1 / size), size=statistics.n_bootstrap)
+        weights = np.ones((1 + n_bootstrap, size))
+        if n_bootstrap and size:
+            weights[1:] = generator.multinomial(size, np.full(size, 1 / size), size=n_bootstrap)
+        weights.flags.writeable = False
         parts.append(weights)
     return Draws(*parts)
 

@@ -17,8 +17,8 @@ from matplotlib.transforms import Bbox
 
 from dagster_project.report.figures import TOY, draw_all, intermediates_figure
 from dagster_project.report.figures.points import REACH
-from dagster_project.report.figures.values import beta_name, point_id
 from dagster_project.report.style import COLUMN_WIDTH, FORMATS, TEXT_WIDTH, freeze, look, save
+from dagster_project.report.values import beta_name, point_id
 
 MODELS, JUDGES, BETAS = ("Llama3.1-8B", "Phi-4", "Qwen2.5-7B"), ("Qwen3-32B", "gpt-5-mini"), (0.05, 0.1)
 JUDGINGS = ("match", "cross", "all")

@@ -11,9 +11,9 @@ import pytest
 
 from dagster_project.artifacts import Ref
 from dagster_project.report.figures import frontier_figure
-from dagster_project.report.figures.values import point_id
 from dagster_project.report.links import Link, PointLink, annotate_svg, point_links
 from dagster_project.report.style import save
+from dagster_project.report.values import point_id
 from dagster_project.results.warehouse import SCHEMA, insert
 
 from .test_figures import make_fits, make_points

@@ -15,9 +15,9 @@ from dagster_project.report.figures.frontier import delta_by_model_figure, front
 from dagster_project.report.figures.overall import overall_figure
 from dagster_project.report.figures.persistence import persistence_figure
 from dagster_project.report.figures.recipes import delta_all_figure, intermediates_figure
-from dagster_project.report.figures.training import training_figure, training_starts
-from dagster_project.report.figures.values import point_id
+from dagster_project.report.figures.training import training_figure
 from dagster_project.report.style import look
+from dagster_project.report.values import point_id, training_starts
 from dagster_project.report.wording import JUDGING_TITLES
 
 __all__ = [

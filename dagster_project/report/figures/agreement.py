@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from dagster_project.report.figures.frame import LINE, heading_height, headings, write_heading
-from dagster_project.report.figures.values import missing, number
 from dagster_project.report.style import COLUMN_WIDTH, TEXT_WIDTH, freeze, look
+from dagster_project.report.values import missing, number
 
 SCORES = (0, 1, 2, 3)
 NAMES = {"safe": "safety", "help": "helpfulness", "help_safe": "helpfulness that minds safety"}

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
 from dagster_project.report.figures.frame import Group, frame, text_width
 from dagster_project.report.style import RECIPE_MARKERS, TEXT_WIDTH, look, model_styles
+from dagster_project.report.values import with_agents
 
 MEASURES = (
     {"runaway": "ran on to a limit", "token_budget": "ran out of tokens"},
@@ -92,16 +93,6 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
         for axes in drawn.panels:
             axes.tick_params(axis="y", length=0)
     return drawn.figure
-
-
-def with_agents(table: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
-    """Returns the table with columns model, recipe and beta, from `agents` where it has none of its own."""
-    absent = [name for name in ("model", "recipe", "beta") if name not in table.columns]
-    if not absent:
-        return table
-    if agents.empty:
-        return table.assign(**{name: np.nan for name in absent}).iloc[:0]
-    return table.merge(agents[["agent", *absent]].drop_duplicates("agent"), on="agent", how="left")
 
 
 def _first(names: dict[str, str], table: pd.DataFrame) -> tuple[str, str] | None:

@@ -12,9 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dagster_project.report.figures.frame import ZERO, Group, frame, text_width
-from dagster_project.report.figures.frontier import MAIN_SET
-from dagster_project.report.figures.values import Row, judgings_of, missing
 from dagster_project.report.style import TEXT_WIDTH, look, tint
+from dagster_project.report.values import MAIN_SET, Row, judgings_of, missing
 from dagster_project.report.wording import JUDGING_TITLES
 
 COLOURS = {"match": ("#0072B2", "o"), "cross": ("#D55E00", "D"), "all": ("#009E73", "s")}

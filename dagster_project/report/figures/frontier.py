@@ -24,11 +24,10 @@ from dagster_project.report.figures.points import (
     square,
     uncertainty,
 )
-from dagster_project.report.figures.values import beta_name, between, judgings_of, levels, missing, number, point_id
 from dagster_project.report.style import GREY, RECIPE_MARKERS, ModelStyle, freeze, look, marker_style, model_styles
+from dagster_project.report.values import MAIN_SET, beta_name, between, judgings_of, levels, missing, number, point_id
 from dagster_project.report.wording import JUDGING_TITLES
 
-MAIN_SET = "model_recipe"
 NO_BANDS = pd.DataFrame({"point_set": [], "judging": [], "judge": [], "x": [], "low": [], "high": []})
 
 

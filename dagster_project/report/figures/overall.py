@@ -18,8 +18,8 @@ from dagster_project.report.figures.points import (
     recipe_group,
     square,
 )
-from dagster_project.report.figures.values import beta_name, column, judgings_of, levels, point_id
 from dagster_project.report.style import RECIPE_MARKERS, SOURCE_MARKER, freeze, look, marker_style, model_styles
+from dagster_project.report.values import beta_name, column, judgings_of, levels, point_id
 
 
 def overall_figure(points: pd.DataFrame, sources: pd.DataFrame, title: str, *, toy: bool) -> Figure:

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dagster_project.report.figures.frame import ZERO, Group, frame, judging_titles, text_width, ticks
-from dagster_project.report.figures.values import AVERAGE, Row, beta_name, column, judgings_of, missing
 from dagster_project.report.style import GREY, METRIC_COLOURS, look, tint
+from dagster_project.report.values import AVERAGE, Row, beta_name, column, judgings_of, missing
 
 METRIC_STYLES = {
     "safe": ("s", -0.26, "safety kept through helpfulness training"),

@@ -16,7 +16,6 @@ from matplotlib.patches import Patch
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
 from dagster_project.report.figures.frame import Group
-from dagster_project.report.figures.values import column
 from dagster_project.report.style import (
     GREY,
     METRIC_COLOURS,
@@ -25,6 +24,7 @@ from dagster_project.report.style import (
     ModelStyle,
     marker_style,
 )
+from dagster_project.report.values import column
 
 Array = npt.NDArray[np.float64]
 REACH = float(np.sqrt(-2 * np.log(1 - 0.95)))

@@ -23,7 +23,6 @@ from dagster_project.report.figures.points import (
     recipe_style,
     square,
 )
-from dagster_project.report.figures.values import AVERAGE, Row, beta_name, judgings_of, levels, missing, point_id
 from dagster_project.report.style import (
     GREY,
     METRIC_COLOURS,
@@ -34,6 +33,7 @@ from dagster_project.report.style import (
     look,
     marker_style,
 )
+from dagster_project.report.values import AVERAGE, Row, beta_name, judgings_of, levels, missing, point_id
 from dagster_project.report.wording import JUDGING_TITLES
 
 LAST = {"safe": "safety", "help": "helpfulness", "both": "both at once"}

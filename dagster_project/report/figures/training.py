@@ -8,28 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
-from dagster_project.report.figures.audits import with_agents
 from dagster_project.report.figures.frame import ZERO, Group, frame, ticks
 from dagster_project.report.figures.labels import place_labels
 from dagster_project.report.figures.points import recipe_group, recipe_style
-from dagster_project.report.figures.values import beta_name, levels
 from dagster_project.report.style import GREY, RECIPE_MARKERS, darker, look, marker_style, tint
+from dagster_project.report.values import beta_name, levels
 
 CHANCE_LOSS = float(np.log(2))
 """DPO's loss of a policy that is its own reference."""
-
-
-def training_starts(steps: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
-    """Returns loss and reward accuracy of the first logged step of each agent's last stage.
-
-    Args:
-        steps: `training_steps`.
-        agents: `agents`; needed where `steps` has no columns model and recipe.
-    """
-    table = with_agents(steps, agents)
-    table = table[table["recipe"].notna()].sort_values(["agent", "seed", "stage", "step"])
-    last = table.groupby(["agent", "seed"])["stage"].transform("max")
-    return table[table["stage"] == last].groupby(["agent", "seed"], as_index=False).first()
 
 
 def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:

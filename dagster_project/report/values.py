@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dagster_project.experiment.agents import RECIPE_LABELS
 from dagster_project.report.wording import JUDGING_TITLES
 
+RECIPE_ORDER = [recipe.value for recipe in RECIPE_LABELS]
+"""The order of recipes in every figure and table."""
+MAIN_SET = "model_recipe"
+"""The points of the published line: a source model's recipe at one beta, judges averaged."""
 AVERAGE = "average"
 """In place of a model's name, what is averaged over models."""
 
@@ -57,3 +62,26 @@ def number(value: float, digits: int = 2) -> str:
 def between(low: float, high: float) -> str:
     """Returns an interval with a space before it, nothing where there is none."""
     return "" if np.isnan([low, high]).any() else f" [{number(low)}, {number(high)}]"
+
+
+def with_agents(table: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table with columns model, recipe and beta, from `agents` where it has none of its own."""
+    absent = [name for name in ("model", "recipe", "beta") if name not in table.columns]
+    if not absent:
+        return table
+    if agents.empty:
+        return table.assign(**{name: np.nan for name in absent}).iloc[:0]
+    return table.merge(agents[["agent", *absent]].drop_duplicates("agent"), on="agent", how="left")
+
+
+def training_starts(steps: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
+    """Returns loss and reward accuracy of the first logged step of each agent's last stage.
+
+    Args:
+        steps: `training_steps`.
+        agents: `agents`; needed where `steps` has no columns model and recipe.
+    """
+    table = with_agents(steps, agents)
+    table = table[table["recipe"].notna()].sort_values(["agent", "seed", "stage", "step"])
+    last = table.groupby(["agent", "seed"])["stage"].transform("max")
+    return table[table["stage"] == last].groupby(["agent", "seed"], as_index=False).first()
