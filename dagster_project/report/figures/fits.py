@@ -21,6 +21,8 @@ CUT = {"r2": (-0.3, 1.0), "slope": (-3.0, 2.0)}
 """Beyond these nothing is drawn: lines through few points, or through the origin, would hide all others."""
 STEP = 0.13
 """Inches between two estimates of one set of points."""
+SET_TITLES = {MAIN_SET: "all models, recipes, β", "without_help": "without H", "without_both": "without S&H"}
+"""Point sets whose names would not say what they are."""
 
 
 def fits_figure(fits: pd.DataFrame, title: str, *, toy: bool) -> Figure:
@@ -84,9 +86,7 @@ def fits_figure(fits: pd.DataFrame, title: str, *, toy: bool) -> Figure:
 def _set_label(fits: pd.DataFrame, name: str) -> str:
     averaged = fits[fits["judge"].isna()]
     sizes = sorted({int(n) for n in (averaged if len(averaged) else fits)["n"]})
-    return (
-        f"{'all models, recipes, β' if name == MAIN_SET else name.replace('_', ' ')}\nn = {', '.join(map(str, sizes))}"
-    )
+    return f"{SET_TITLES.get(name) or name.replace('_', ' ')}\nn = {', '.join(map(str, sizes))}"
 
 
 def alone(colour: str) -> dict[str, Any]:
