@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dagster_project.report.figures.frame import ZERO, Group, frame, text_width
 from dagster_project.report.style import TEXT_WIDTH, look, tint
-from dagster_project.report.values import MAIN_SET, Row, judgings_of, missing
+from dagster_project.report.values import MAIN_SET, Row, judgings_of, missing, set_title
 from dagster_project.report.wording import JUDGING_TITLES
 
 COLOURS = {"match": ("#0072B2", "o"), "cross": ("#D55E00", "D"), "all": ("#009E73", "s")}
@@ -21,8 +21,6 @@ CUT = {"r2": (-0.3, 1.0), "slope": (-3.0, 2.0)}
 """Beyond these nothing is drawn: lines through few points, or through the origin, would hide all others."""
 STEP = 0.13
 """Inches between two estimates of one set of points."""
-SET_TITLES = {MAIN_SET: "all models, recipes, β", "without_help": "without H", "without_both": "without S&H"}
-"""Point sets whose names would not say what they are."""
 
 
 def fits_figure(fits: pd.DataFrame, title: str, *, toy: bool) -> Figure:
@@ -86,7 +84,7 @@ def fits_figure(fits: pd.DataFrame, title: str, *, toy: bool) -> Figure:
 def _set_label(fits: pd.DataFrame, name: str) -> str:
     averaged = fits[fits["judge"].isna()]
     sizes = sorted({int(n) for n in (averaged if len(averaged) else fits)["n"]})
-    return f"{SET_TITLES.get(name) or name.replace('_', ' ')}\nn = {', '.join(map(str, sizes))}"
+    return f"{set_title(name)}\nn = {', '.join(map(str, sizes))}"
 
 
 def alone(colour: str) -> dict[str, Any]:
