@@ -158,7 +158,10 @@ def test_audits_are_weighted_by_trajectories() -> None:
         ]
     )
     rows = rows_of(latex_tables({"audits": audits}, None)["audits"])
-    assert rows == [["Source model", "Trained on", "$n$", r"\shortstack[r]{Ran \\ on \\ (\%)}"], ["m", "S", "40", "25.0"]]
+    assert rows == [
+        ["Source model", "Trained on", "$n$", r"\shortstack[r]{Ran \\ on \\ (\%)}"],
+        ["m", "S", "40", "25.0"],
+    ]
 
 
 def test_hyperparameters_are_those_given() -> None:
