@@ -6,8 +6,8 @@ where FOLDER holds `match_eval_results` and `raw_data_by_eval`, as folders or as
 Every command runs on fresh data and a fresh Dagster home, so that Dagster's start is in each figure. The baseline is
 plain Python, measured in the same run on the same files: every line read by `json`, in one process; then a bootstrap of
 persistence that draws cases for one source model, judge and seed at a time and averages with `statistics.mean`, in as
-many passes as there are entries. Few draws of it are timed and the time is scaled to all of them. Where each of six
-datasets of pairs is built on its own, the files are read six times. The released code does all this and more.
+many passes as there are entries. Few draws of it are timed and the time is scaled to all of them. For the pairs, each
+of six datasets reads its judge's files, compares every two trajectories of a case, and writes pairs with their texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import duckdb
@@ -90,6 +90,42 @@ def bootstrap_by_hand(database: Path, draws: int) -> None:
                             (then - other) / (first - other)
 
 
+def pairs_by_hand(tree: Path, metrics: tuple[str, ...], out: Path) -> int:
+    """Writes the pairs of one judge's files with their texts, and returns how many there are."""
+    cases: dict[int, list[tuple[list[int], dict[str, object]]]] = {}
+    for path in sorted(tree.rglob("*.jsonl")):
+        if "_eval_agent_" in path.name:
+            continue
+        verdicts = [
+            path.with_name(f"{path.stem}_eval_{metric}.jsonl").read_text(encoding="utf-8") for metric in metrics
+        ]
+        for line, *judged in zip(
+            path.read_text(encoding="utf-8").splitlines(), *(text.splitlines() for text in verdicts), strict=True
+        ):
+            record = json.loads(line)
+            scores = [next(iter(json.loads(verdict)["eval_scores"].values())) for verdict in judged]
+            cases.setdefault(record["case_idx"], []).append((scores, record))
+    written = 0
+    with out.open("w", encoding="utf-8") as file:
+        for items in cases.values():
+            for one, other in combinations(items, 2):
+                chosen, rejected = (one, other) if one[0][0] > other[0][0] else (other, one)
+                if all(a - b >= 2 and a >= 2 for a, b in zip(chosen[0], rejected[0], strict=True)):
+                    pair = {"chosen": chosen[1]["intermediate_steps"], "rejected": rejected[1]["intermediate_steps"]}
+                    file.write(json.dumps(pair) + "\n")
+                    written += 1
+    return written
+
+
+def all_pairs_by_hand(tree: Path, scratch: Path) -> None:
+    """Writes six datasets one after another."""
+    safe, helpful = "agent_safe", "agent_help_ignore_safety"
+    for judge in ("q32", "gpt5m"):
+        for metrics in ((safe,), (helpful,), (helpful, safe)):
+            written = pairs_by_hand(tree / judge, metrics, scratch / "pairs.jsonl")
+            print(f"  {judge}, {' and '.join(metrics)}: {written:,} pairs", flush=True)
+
+
 def unpacked(folder: Path, name: str, scratch: Path) -> Path:
     """Returns the folder of that name, unpacked from its archive if need be."""
     if (folder / name).is_dir():
@@ -138,9 +174,9 @@ def main() -> None:
         print(f"baseline, reading every line once: {reading:.1f} s")
         print(f"baseline, {DRAWS:,} draws (scaled from {TIMED_DRAWS}): {drawing:.0f} s")
         print(f"ratio of the baseline to the tables: {(reading + drawing) / tables.seconds:.1f}")
-        rereading = 6 * seconds(lambda: read_all(raw))
-        print(f"baseline, reading raw_data_by_eval for each of six datasets: {rereading:.1f} s")
-        print(f"ratio of that reading alone to the pairs: {rereading / pairs.seconds:.1f}")
+        writing = seconds(lambda: all_pairs_by_hand(raw, scratch))
+        print(f"baseline, pairs with texts, one dataset after another: {writing:.1f} s")
+        print(f"ratio of the baseline to the pairs: {writing / pairs.seconds:.1f}")
 
 
 if __name__ == "__main__":
