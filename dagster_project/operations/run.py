@@ -30,7 +30,7 @@ from dagster_project.operations.state import (
     states,
 )
 from dagster_project.published.importer import PROBLEMS
-from dagster_project.published.opening import open_experiment
+from dagster_project.published.opening import check_sources, open_experiment
 from dagster_project.published.problems import KINDS
 from dagster_project.report.wording import JUDGING_TITLES, RESULTS_CSV
 from toolemu.errors import FrontierError
@@ -71,6 +71,8 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
     graph = build_graph(experiment)
     current = states(graph, store)
     importing = experiment.imports and current[Ref(IMPORT)].state is not State.done
+    if importing:
+        check_sources(experiment)
     # What an import brings decides what there is to make after it.
     plan = make_plan(graph, current, select=[IMPORT]) if importing else wanted.plan(graph, current)
     if not plan.units:
@@ -125,7 +127,7 @@ def _make(workers: list[Worker], graph: Graph, store: ArtifactStore, out: Consol
 
 def _sources(experiment: Experiment) -> str:
     assert isinstance(experiment.world, ImportedWorld)
-    return ", ".join(str(path) for path in experiment.world.paths) or "nothing"
+    return ", ".join(str(path) for path in experiment.world.paths)
 
 
 def _tell_import(store: ArtifactStore, out: Console) -> None:
