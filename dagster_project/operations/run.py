@@ -28,6 +28,7 @@ from dagster_project.operations.state import (
     expected_seconds,
     make_plan,
     states,
+    unreported_import,
 )
 from dagster_project.published.importer import PROBLEMS
 from dagster_project.published.opening import check_sources, open_experiment
@@ -77,6 +78,8 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
     plan = make_plan(graph, current, select=[IMPORT]) if importing else wanted.plan(graph, current)
     if not plan.units:
         out.print(f"{experiment.name}: nothing to do, all {len(current)} partitions are there.")
+        if unreported_import(store):
+            _report_left(graph, store, out)
         return _finish(graph, store, out, plan, current, Outcome())
     count = prepare_workers(experiment, len(plan.units) + importing)
     from dagster_project.operations.instance import fail_orphaned_runs, open_instance
@@ -102,6 +105,17 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         if report:
             report.wait()
     return _finish(graph, store, out, plan, current, outcome)
+
+
+def _report_left(graph: Graph, store: ArtifactStore, out: Console) -> None:
+    """Tells Dagster of an import's partitions, of which a run that died did not."""
+    from dagster_project.operations.instance import open_instance
+    from dagster_project.operations.reporting import PartitionReport
+
+    out.print("telling Dagster of the imported partitions, which an earlier run did not come to.")
+    report = PartitionReport.start(graph, store, open_instance())
+    if report:
+        report.wait()
 
 
 class Wanted(NamedTuple):
