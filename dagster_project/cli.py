@@ -95,7 +95,6 @@ def run(
     if processes is not None:
         limits = experiment.limits.model_copy(update={"processes": processes})
         experiment = experiment.model_copy(update={"limits": limits})
-    atexit.register(gc.freeze)  # else this ends with 0.7 s of looking for cycles in what Dagster leaves
     done = run_experiment(
         experiment, out, sources=source or (), select=select or (), seeds=seed or (), update=update, fresh=fresh
     )
@@ -189,8 +188,16 @@ def ui(port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000) 
     serve(port)
 
 
+def _leave() -> None:
+    # The interpreter would end with 0.7 s of looking for cycles in what Dagster leaves. DuckDB prints a page about what
+    # leaks without that search; the commands that ask it do not import Dagster.
+    if "duckdb" not in sys.modules:
+        gc.freeze()
+
+
 def main() -> None:
     """Runs the command; errors that the user can mend are shown without a traceback."""
+    atexit.register(_leave)
     try:
         app()
     except FrontierError as error:

@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
 from dagster_project.artifacts.manifest import config_sha256
-from dagster_project.experiment.graph import Graph, Node
+from dagster_project.experiment.graph import IMPORT, Graph, Node
 from toolemu.errors import FrontierError
+
+REPORTED = ".reported"
+"""The file that names the last import of which Dagster was told every partition."""
 
 
 class State(StrEnum):
@@ -40,7 +43,19 @@ def states(graph: Graph, store: ArtifactStore) -> dict[Ref, PartitionState]:
         for ref in node.refs():
             manifests[ref] = store.manifest(ref)
             found[ref] = _state(node, ref, manifests, found)
+    for ref, (state, _) in list(found.items()):
+        maker = graph.nodes[ref.asset].made_by
+        if maker and state is State.missing and found[Ref(maker)].state is State.done:
+            found[Ref(maker)] = PartitionState(State.stale, f"{ref.label}, which it made, is not there any more")
     return found
+
+
+def unreported_import(store: ArtifactStore) -> str | None:
+    """Returns the run of the last import if Dagster has not been told of every partition that it made."""
+    made, marker = store.manifest(Ref(IMPORT)), store.base / REPORTED
+    if made is None or (marker.exists() and marker.read_text(encoding="utf-8") == made.run_id):
+        return None
+    return made.run_id
 
 
 def _state(
