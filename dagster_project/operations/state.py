@@ -143,14 +143,12 @@ def make_plan(
         FrontierError: `select` or `seeds` names something that is not there.
     """
     _validate(graph, select, seeds)
-    texts = {str(seed) for seed in seeds}
+    asked = _asked(graph, current, select, seeds)
     wanted: set[Ref] = set()
     left: list[Ref] = []
     for ref, (state, _) in current.items():
         node = graph.nodes[ref.asset]
-        if texts and dict(ref.partition).get("seed", min(texts)) not in texts:
-            continue
-        if select and not _selected(ref.asset, select):
+        if ref not in asked:
             continue
         renewed = any(source in wanted for source in node.inputs(ref))
         if node.made_by:
@@ -182,6 +180,25 @@ def make_plan(
         for unit in units
     }
     return Plan(units, needs, left)
+
+
+def _asked(
+    graph: Graph, current: dict[Ref, PartitionState], select: Collection[str], seeds: Collection[int]
+) -> set[Ref]:
+    """Returns the partitions that a plan may be of: those selected, and what they read that is stale and cheap."""
+    texts = {str(seed) for seed in seeds}
+    asked = {
+        ref
+        for ref in current
+        if (not select or _selected(ref.asset, select))
+        and (not texts or dict(ref.partition).get("seed", min(texts)) in texts)
+    }
+    for ref in reversed(list(current)):
+        if ref in asked:
+            for source in graph.nodes[ref.asset].inputs(ref):
+                if current[source].state in (State.stale, State.behind) and not graph.nodes[source.asset].expensive:
+                    asked.add(source)
+    return asked
 
 
 def _selected(asset: str, select: Iterable[str]) -> bool:

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.experiment.graph import IMPORT, RESULTS, Graph, build_graph
+from dagster_project.experiment.graph import IMPORT, Graph, build_graph
 from dagster_project.experiment.imported import read_inventory
 from dagster_project.experiment.spec import load_experiment
 from dagster_project.experiment.splits import split_cases
@@ -241,7 +241,7 @@ def test_a_changed_tree_is_imported_again_and_the_tables_follow(copy: Lab) -> No
         shutil.rmtree(results / gone.replace("_s0", f"_s{seed}"))
         cases = set(split_cases(N_CASES, seed).test)
         write_agent(results, new.replace("_s0", f"_s{seed}"), JUDGES["alpha"], "alpha", seed, cases)
-    done = copy.frontier(*RUN, *BOTH, *selecting("warehouse", *RESULTS, "tables"))
+    done = copy.frontier(*RUN, *BOTH, *selecting("tables"))
     assert "importing" in done.stdout
 
     agents = query(copy, "SELECT DISTINCT agent FROM trajectories WHERE agent LIKE 'Big2:both:Judge-A:%'")
