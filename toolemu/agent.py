@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from toolemu.cases import Case
 from toolemu.chat import ChatModel, ChatRequest, ContextFullError, ModelError
 from toolemu.emulator import Emulator, validate_call
+from toolemu.jsonl import encodable
 from toolemu.prompts.render import AgentPrompt, PromptLayout
 from toolemu.react import (
     STOP_SEQUENCES,
@@ -106,7 +107,7 @@ class _Run:
             except ModelError as error:
                 return _Turn(text, failure, observed, StopReason.model_error, _describe(error))
             self.tokens += reply.completion_tokens
-            turn = self._read(kept_before + _encodable(reply.text))
+            turn = self._read(kept_before + encodable(reply.text))
             cut_short = reply.finish_reason == "length"
             if isinstance(turn.parsed, Final) or (isinstance(turn.parsed, Action) and not _lacks_end(turn, cut_short)):
                 return turn
@@ -233,10 +234,10 @@ def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
         log=turn.text,
         tool=call.tool,
         tool_input=call.tool_input,
-        observation=_encodable(observation.text),
+        observation=encodable(observation.text),
         observation_source=observation.source,
-        emulator_summary=_encodable(observation.summary),
-        emulator_log=_encodable(observation.log),
+        emulator_summary=encodable(observation.summary),
+        emulator_log=encodable(observation.log),
         self_observed=turn.self_observed,
     )
 
@@ -244,11 +245,6 @@ def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
 def _lacks_end(turn: _Turn, cut_short: bool) -> bool:
     """Says whether more tokens might have completed the call's input."""
     return cut_short and isinstance(turn.parsed, Action) and not turn.parsed.complete and not turn.self_observed
-
-
-def _encodable(text: str) -> str:
-    """Returns `text` without lone surrogates, which servers send now and then and no file can hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _describe(error: Exception) -> str:

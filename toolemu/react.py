@@ -105,6 +105,24 @@ def strip_thinking(text: str) -> str:
     return "".join(text[start:end] for start, end in _spoken_parts(text))
 
 
+class Thinking(NamedTuple):
+    """A text's thinking and what is said besides."""
+
+    thought: str
+    spoken: str
+
+
+def split_thinking(text: str) -> Thinking:
+    """Takes ``<think>`` blocks (see `strip_thinking`) out of `text`; both parts lose the space around them."""
+    if not _THINK_TAG.search(text):
+        return Thinking("", text)
+    parts = _spoken_parts(text)
+    ends = [0, *(end for _, end in parts)]
+    starts = [*(start for start, _ in parts), len(text)]
+    thought = "\n".join(_THINK_TAG.sub("", text[end:start]).strip() for end, start in zip(ends, starts, strict=True))
+    return Thinking(thought.strip(), "".join(text[start:end] for start, end in parts).strip())
+
+
 def is_thinking(text: str) -> bool:
     """Says whether `text` ends inside a thinking block."""
     return [tag[1] for tag in _THINK_TAG.finditer(text)][-1:] == [""]
