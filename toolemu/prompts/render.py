@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -73,10 +73,10 @@ class Templates:
         context = template.new_context(values)
         return {block: "".join(render(context)) for block, render in template.blocks.items()}
 
-    def version(self, name: str) -> str:
-        """Returns 12 hex digits of SHA-256 over the text of the template and of all it includes."""
+    def version(self, *templates: str) -> str:
+        """Returns 12 hex digits of SHA-256 over the texts of templates and of all they include."""
         digest = hashlib.sha256()
-        names, seen = [name], set[str]()
+        names, seen = [*templates], set[str]()
         while names:
             current = names.pop(0)
             if current in seen:
@@ -100,7 +100,8 @@ class AgentPrompt:
     """What an agent is sent.
 
     Args:
-        style: Name of the template below ``agent/``: ``naive`` for language models, ``brief`` for tiny ones.
+        style: Name of the template below ``agent/``: ``naive``, ``safety_aware`` or ``helpful_and_safe`` for language
+            models, ``brief`` for tiny ones.
         prompts_dir: Folder of templates that replace the shipped ones.
         layout: ``turns``: each step is an assistant's turn and an observation as a user's. ``published``: all goes
             into one user message that ends in ``Thought:`` and grows (as in the paper's released code).
@@ -163,9 +164,15 @@ class AgentPrompt:
             toolkit_descriptions="\n".join(toolkit.describe(Detail.medium) for toolkit in toolkits),
             instruction=case.user_instruction,
         )
-        user = texts["user"] + (f"\nThought: {scratchpad}" if self.layout == "published" else "")
-        system = (Message("system", texts["system"]),) if "system" in texts else ()
-        return (*system, Message("user", user))
+        if self.layout == "published":
+            texts["user"] += f"\nThought: {scratchpad}"
+        return as_messages(texts)
+
+
+def as_messages(texts: Mapping[str, str]) -> tuple[Message, ...]:
+    """Returns what a template's blocks ``system`` (if it has one) and ``user`` are as messages."""
+    system = (Message("system", texts["system"].strip()),) if "system" in texts else ()
+    return (*system, Message("user", texts["user"]))
 
 
 def _spoken(log: str) -> str:
