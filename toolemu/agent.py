@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from toolemu.cases import Case
-from toolemu.chat import ChatModel, ChatRequest, ContextFullError, ModelError
+from toolemu.chat import ChatModel, ChatReply, ChatRequest, ContextFullError, ModelError, ModelUse
 from toolemu.emulator import Emulator, validate_call
 from toolemu.jsonl import encodable
 from toolemu.prompts.render import AgentPrompt, PromptLayout
@@ -24,6 +22,7 @@ from toolemu.react import (
     is_thinking,
     parse_turn,
 )
+from toolemu.seeds import derive_seed
 from toolemu.toolkits import Toolkit, tools_of
 from toolemu.trajectory import Observation, Step, StopReason, ToolCall, Trajectory, trajectory_id
 
@@ -80,6 +79,8 @@ class _Run:
     steps: list[Step] = field(default_factory=list)
     tokens: int = 0
     reprompts: int = 0
+    replies: list[ChatReply] = field(default_factory=list)
+    emulator_use: ModelUse | None = None
 
     async def take_turn(self) -> _Turn:
         """Asks for the next turn, again if need be."""
@@ -107,14 +108,16 @@ class _Run:
             except ModelError as error:
                 return _Turn(text, failure, observed, StopReason.model_error, _describe(error))
             self.tokens += reply.completion_tokens
-            turn = self._read(kept_before + encodable(reply.text))
+            self.replies.append(reply)
+            written = encodable(reply.whole)
+            turn = self._read(kept_before + written)
             cut_short = reply.finish_reason == "length"
             if isinstance(turn.parsed, Final) or (isinstance(turn.parsed, Action) and not _lacks_end(turn, cut_short)):
                 return turn
             if isinstance(turn.parsed, Action):
                 turn.parsed = Unparseable("the action's input is cut off")
             failure, observed = turn.parsed, turn.self_observed
-            if continuing and not reply.text:
+            if continuing and not written:
                 # The model has nothing to add, and would say so again.
                 return _Turn(text, failure, observed, StopReason.unparseable)
             text = turn.text
@@ -203,6 +206,8 @@ async def run_agent(
             reprompts=run.reprompts,
             emulator=emulator.name,
             error=error,
+            agent_use=ModelUse.of(run.replies),
+            emulator_use=run.emulator_use,
         )
 
     while True:
@@ -219,14 +224,11 @@ async def run_agent(
             observation = validate_call(call, tools) or await session.observe(call)
         except (ModelError, ContextFullError) as error:
             return end(StopReason.model_error, turn, error=f"emulator {emulator.name}: {_describe(error)}")
+        if observation.use is not None:
+            run.emulator_use = (run.emulator_use or ModelUse()) + observation.use
         run.steps.append(_step(turn, call, observation))
         if run.repeats():
             return end(StopReason.repetition)
-
-
-def derive_seed(*coordinates: str | int) -> int:
-    """Returns a seed of 31 bits (what every server takes) from a hash of `coordinates`."""
-    return int.from_bytes(hashlib.sha256(orjson.dumps(coordinates)).digest()[:4]) >> 1
 
 
 def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
@@ -238,6 +240,7 @@ def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
         observation_source=observation.source,
         emulator_summary=encodable(observation.summary),
         emulator_log=encodable(observation.log),
+        observation_problem=observation.problem,
         self_observed=turn.self_observed,
     )
 

@@ -168,7 +168,7 @@ def parse_turn(text: str, *, final_anywhere: bool = False) -> Action | Final | U
             if not tool:
                 return Unparseable("the action names no tool")
             limit = markers[index + 1].start() if index + 1 < len(markers) else len(spoken)
-            tool_input, end, complete = _read_input(spoken, marker.end(), limit)
+            tool_input, end, complete = read_object(spoken, marker.end(), limit)
             return Action(_thought(spoken[: named.start()]), ToolCall(tool, tool_input), _place(parts, end), complete)
     if pending is not None:
         return Unparseable("the action has no input")
@@ -209,8 +209,18 @@ def refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(strict=False, parse_constant=refuse_constant)
 
 
-def _read_input(text: str, start: int, limit: int) -> tuple[str, int, bool]:
-    """Returns the JSON object at `start`, its end, and whether it is one; else the text up to the next part."""
+def read_object(text: str, start: int, limit: int) -> tuple[str, int, bool]:
+    """Reads the JSON object that begins at `start` or in a code fence there; the usual slips of models are mended.
+
+    Args:
+        text: What a model wrote.
+        start: Where the object should begin, space and back-ticks apart.
+        limit: How far the text counts if there is none.
+
+    Returns:
+        Its text, as strict JSON; where it ends in `text`; and True. If there is none: the text up to the next part of
+        the turn, where that ends, and False.
+    """
     fence = _OPENING_FENCE.match(text, start)
     opening = fence.end() if fence else start
     for attempt in (text, _mended(text, opening, limit)):
