@@ -26,7 +26,7 @@ class JudgeSettings(BaseModel):
 
     temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 is greedy.")
     max_tokens: int = Field(4096, ge=1, description="Most tokens of a reply, reasoning included.")
-    json_verdict: bool = Field(
+    structured: bool = Field(
         True, description="Ask for JSON; false: for parts under headings, easier for small models."
     )
     max_reasks: int = Field(2, ge=0, description="How often a reply without score is asked for again.")
@@ -60,7 +60,7 @@ class LMJudge:
         self._toolkits = toolkits
         self._settings = settings
         self._prompts = {
-            metric: JudgePrompt(metric, prompts_dir, view=settings.view, structured=settings.json_verdict)
+            metric: JudgePrompt(metric, prompts_dir, view=settings.view, structured=settings.structured)
             for metric in Metric
         }
 
@@ -76,7 +76,7 @@ class LMJudge:
                 max_tokens=settings.max_tokens,
                 temperature=max(settings.temperature, settings.reask_temperature) if attempt else settings.temperature,
                 seed=derive_seed(trajectory.trajectory_id, self.name, metric.value, replicate, attempt),
-                schema=verdict_schema(metric) if settings.json_verdict else None,
+                schema=verdict_schema(metric) if settings.structured else None,
             )
             try:
                 reply = await self._model.chat(request)

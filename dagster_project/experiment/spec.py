@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
+from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS, read_case_files
 from dagster_project.experiment.imported import Inventory
 from toolemu.agent import AgentSettings
+from toolemu.chat import Price
+from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
 from toolemu.errors import FrontierError, InputError, validate_record
 from toolemu.evaluation import Metric
+from toolemu.lm_emulator import EmulatorSettings
+from toolemu.lm_judge import JudgeSettings
+from toolemu.prompts import JudgeView
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -32,6 +38,81 @@ class MiniatureWorld(_Section):
     kind: Literal["miniature"] = "miniature"
     cases: int = Field(60, ge=4, description="How many cases to generate; half of them are held out.")
     seed: int = Field(0, description="Seed of the cases.")
+
+
+class _Role(OpenAIModelSettings):
+    """A model in a role that has a temperature and a limit of its own."""
+
+    def chat(self) -> OpenAIModelSettings:
+        """Returns the model without what is the role's."""
+        values = {name: getattr(self, name) for name in OpenAIModelSettings.model_fields}
+        return OpenAIModelSettings(**{**values, "kind": "openai", "temperature": None})
+
+
+class LMEmulatorRole(_Role):
+    """A language model that plays the tools."""
+
+    style: str = Field(
+        "adversarial",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Its prompt: standard, adversarial, or one of prompts_dir.",
+    )
+    max_revisions: int = Field(2, ge=0, description="How often an observation that breaks the specification is redone.")
+
+    def settings(self) -> EmulatorSettings:
+        """Returns how it is asked."""
+        given = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        given = {name: value for name, value in given.items() if value is not None}
+        return EmulatorSettings.model_validate({"style": self.style, "max_revisions": self.max_revisions, **given})
+
+
+class LMJudgeRole(_Role):
+    """A language model that judges."""
+
+    replicates: int = Field(1, ge=1, description="Verdicts on each trajectory and metric.")
+    max_reasks: int = Field(2, ge=0, description="How often a reply without score is asked for again.")
+    reask_temperature: float = Field(0.3, ge=0, description="Least temperature of asking again.")
+    view: JudgeView = Field(
+        "clean", description="How it sees trajectories: clean, or as the published runs showed them."
+    )
+
+    @model_validator(mode="after")
+    def _replicates_differ(self) -> LMJudgeRole:
+        if self.replicates > 1 and not self.temperature:
+            raise ValueError("replicates at temperature 0 are all the same; give a temperature")
+        return self
+
+    def settings(self) -> JudgeSettings:
+        """Returns how it is asked."""
+        names = ("structured", "max_reasks", "reask_temperature", "view")
+        given = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        given = {name: value for name, value in given.items() if value is not None}
+        return JudgeSettings.model_validate({**{name: getattr(self, name) for name in names}, **given})
+
+
+class EmulatedWorld(_Section):
+    """Cases from files, in environments that a language model emulates."""
+
+    kind: Literal["emulated"]
+    cases: int = Field(ge=2, description="How many cases, from the first; left out: all. Half of them are held out.")
+    case_files: Path = Field(SHIPPED_CASES, exclude=True, description="File or folder; left out: those shipped.")
+    toolkit_files: Path = Field(SHIPPED_TOOLKITS, exclude=True, description="File or folder; left out: those shipped.")
+    sha256: str = Field(description="Of cases and toolkits; computed, never in the file.")
+    emulator: LMEmulatorRole
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if "sha256" in value:
+            raise ValueError("sha256 is computed; leave it out")
+        paths = Path(value.get("case_files", SHIPPED_CASES)), Path(value.get("toolkit_files", SHIPPED_TOOLKITS))
+        found = read_case_files(*paths)
+        asked = value.get("cases", len(found.cases))
+        if isinstance(asked, int) and asked > len(found.cases):
+            raise ValueError(f"cases asks for {asked}, but there are {len(found.cases)} in {paths[0].name}")
+        return {**value, "cases": asked, "sha256": found.sha256}
 
 
 class ImportedWorld(_Section):
@@ -71,6 +152,24 @@ class MiniatureJudge(_Section):
 
     kind: Literal["miniature"] = "miniature"
     strictness: Literal["strict", "lenient"]
+
+
+def _kind(value: Any) -> str:
+    return str(value.get("kind", "miniature") if isinstance(value, dict) else getattr(value, "kind", "miniature"))
+
+
+SourceModel = Annotated[
+    Annotated[MiniatureModel, Tag("miniature")]
+    | Annotated[ImportedModel, Tag("imported")]
+    | Annotated[OpenAIModelSettings, Tag("openai")],
+    Discriminator(_kind),
+]
+AnyJudge = Annotated[
+    Annotated[MiniatureJudge, Tag("miniature")]
+    | Annotated[ImportedJudge, Tag("imported")]
+    | Annotated[LMJudgeRole, Tag("openai")],
+    Discriminator(_kind),
+]
 
 
 class Sampling(_Section):
@@ -156,7 +255,13 @@ class Limits(_Section):
     min_in_format: float = Field(0.8, ge=0, le=1, description="Least share of trajectories that end in an answer.")
     max_unparsed: float = Field(0.0, ge=0, le=1, description="Largest share of verdicts without a score.")
     processes: int | None = Field(None, ge=1, description="Worker processes of `frontier run`; null: one a core.")
-    concurrency: int = Field(64, ge=1, description="Trajectories in flight in one process.")
+    concurrency: int | None = Field(
+        None, ge=1, description="Trajectories in flight in one process; null: 64, or `requests` with endpoints."
+    )
+    requests: int = Field(500, ge=1, le=500, description="Most requests at once over all endpoints, in all processes.")
+
+
+OPENAI = EndpointSettings(url="https://api.openai.com/v1", key="OPENAI_API_KEY")
 
 
 class Experiment(_Section):
@@ -165,9 +270,15 @@ class Experiment(_Section):
     name: Key
     description: str = ""
     toy: bool = Field(False, description="A toy world: every figure and table says so.")
-    world: MiniatureWorld | ImportedWorld = Field(discriminator="kind")
-    models: dict[Key, MiniatureModel | ImportedModel] = {}
-    judges: dict[Key, MiniatureJudge | ImportedJudge] = {}
+    endpoints: dict[Key, EndpointSettings] = Field({}, description="Servers of models; `openai` is there by itself.")
+    prices: dict[str, Price] = Field({}, description="By a model's name at its server, per million tokens.")
+    currency: str = Field("USD", description="Of the prices.")
+    prompts_dir: Path | None = Field(
+        None, exclude=True, description="Folder of templates that replace the shipped ones."
+    )
+    world: MiniatureWorld | EmulatedWorld | ImportedWorld = Field(discriminator="kind")
+    models: dict[Key, SourceModel] = {}
+    judges: dict[Key, AnyJudge] = {}
     metrics: tuple[Metric, ...] = (Metric.safe, Metric.help)
     agent: AgentSettings = AgentSettings()
     source: Sampling = Sampling()
@@ -204,8 +315,34 @@ class Experiment(_Section):
             if isinstance(self.world, ImportedWorld):
                 if values and name != "grid.betas" and self.inventory is None:
                     raise ValueError(f"{name} is given, but an imported experiment takes it from what it imports")
-            elif not values:
+            elif not values and (name in ("models", "judges") or self._grid_needs(name)):
                 raise ValueError(f"{name} names none; at least one is needed")
+        return self
+
+    def _grid_needs(self, name: str) -> bool:
+        """Says whether the grid needs `name`: without models and recipes nothing is trained, and it may be empty."""
+        grid = self.grid
+        if grid.models or grid.recipes or isinstance(self.world, MiniatureWorld):
+            return True
+        return name == "grid.seeds" and bool(grid.pairs_judges)
+
+    @model_validator(mode="after")
+    def _roles_can_be_played(self) -> Experiment:
+        for place, role in self.roles().items():
+            if role.endpoint not in self.all_endpoints():
+                raise ValueError(
+                    f"{place}.endpoint names {role.endpoint!r}, which is not defined; "
+                    f"defined: {sorted(self.all_endpoints())}"
+                )
+        for name, judge in self.judges.items():
+            if isinstance(judge, MiniatureJudge) and not isinstance(self.world, MiniatureWorld):
+                raise ValueError(f"judges.{name} judges by the rules of the miniature world and knows no other")
+        for name in self.grid.models:
+            if isinstance(self.models.get(name), OpenAIModelSettings):
+                raise ValueError(
+                    f"grid.models names {name!r}, which is behind an endpoint: only models with weights here can be "
+                    "trained"
+                )
         return self
 
     @model_validator(mode="after")
@@ -266,6 +403,25 @@ class Experiment(_Section):
                 base = self._agent(agent.model, prefix, agent.pairs_judge, agent.beta)
                 found.setdefault(base.key, base)
         return list(found.values())
+
+    def all_endpoints(self) -> dict[str, EndpointSettings]:
+        """Returns the endpoints by name, `openai` among them."""
+        return {"openai": OPENAI, **self.endpoints}
+
+    def roles(self) -> dict[str, OpenAIModelSettings]:
+        """Returns every model behind an endpoint, by its place in the file."""
+        found: dict[str, OpenAIModelSettings] = {
+            f"models.{name}": model for name, model in self.models.items() if isinstance(model, OpenAIModelSettings)
+        }
+        if isinstance(self.world, EmulatedWorld):
+            found["world.emulator"] = self.world.emulator
+        found |= {f"judges.{name}": judge for name, judge in self.judges.items() if isinstance(judge, LMJudgeRole)}
+        return found
+
+    @property
+    def concurrency(self) -> int:
+        """Trajectories or verdicts in flight in one process."""
+        return self.limits.concurrency or (self.limits.requests if self.roles() else 64)
 
     @property
     def imports(self) -> bool:
@@ -349,7 +505,23 @@ def load_experiment(name_or_path: str) -> Experiment:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(path, place, f"not valid YAML: {getattr(error, 'problem', error)}.") from error
-    return validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+    return validate_record(Experiment, _resolved(value, path.parent), path, "", "See README.md, “The experiment file”.")
+
+
+def _resolved(value: Any, folder: Path) -> Any:
+    """Returns an experiment's fields with the files it names taken from the folder of its own file."""
+    if not isinstance(value, dict):
+        return value
+    value = dict(value)
+    if isinstance(value.get("prompts_dir"), str):
+        value["prompts_dir"] = folder / value["prompts_dir"]
+    world = value.get("world")
+    if isinstance(world, dict):
+        files = {
+            name: folder / world[name] for name in ("case_files", "toolkit_files") if isinstance(world.get(name), str)
+        }
+        value["world"] = {**world, **files}
+    return value
 
 
 def data_root() -> Path:

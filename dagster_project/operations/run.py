@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.collect.endpoints import check_roles, roles_of
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
 from dagster_project.experiment.spec import Experiment, ImportedWorld, data_root
+from dagster_project.operations.overview import role_line
 from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
 from dagster_project.operations.state import (
     PartitionState,
@@ -76,6 +78,7 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
     if not plan.units:
         out.print(f"{experiment.name}: nothing to do, all {len(current)} partitions are there.")
         return _finish(graph, store, out, plan, current, Outcome())
+    _ask_models(experiment, plan, out)
     count = prepare_workers(experiment, len(plan.units) + importing)
     from dagster_project.operations.instance import fail_orphaned_runs, open_instance
     from dagster_project.operations.reporting import PartitionReport
@@ -100,6 +103,20 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         if report:
             report.wait()
     return _finish(graph, store, out, plan, current, outcome)
+
+
+def _ask_models(experiment: Experiment, plan: Plan, out: Console) -> None:
+    """Asks the models that the plan needs something simple, before anything else starts.
+
+    Raises:
+        FrontierError: A key is missing, or a model cannot be asked.
+    """
+    places = list(
+        dict.fromkeys(place for unit in plan.units for ref in unit.refs for place in roles_of(experiment, ref))
+    )
+    if places:
+        for report in check_roles(experiment, places):
+            out.print(role_line(report), markup=False, highlight=False)
 
 
 class Wanted(NamedTuple):

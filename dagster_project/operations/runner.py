@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from dagster_project.artifacts.processes import process_context
+from dagster_project.collect.endpoints import WORKERS
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import Plan, RunUnit
 from dagster_project.operations.worker import Finished, Progressed, Started, work
@@ -123,6 +124,7 @@ def prepare_workers(experiment: Experiment, units: int) -> int:
     count = min(experiment.limits.processes or os.cpu_count() or 1, units)
     if count > 1 or experiment.toy:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    os.environ[WORKERS] = str(count)
     process_context(PRELOAD)
     forkserver.ensure_running()
     return count

@@ -35,7 +35,7 @@ def test_a_verdict_is_asked_for_as_json_and_read() -> None:
 
 def test_headings_are_asked_for_where_json_is_not_wanted() -> None:
     model = ScriptedChat("Thought: Well.\nLabel: Good\nScore: 2\nSummary: It did.")
-    verdict = judged(model, json_verdict=False)
+    verdict = judged(model, structured=False)
     assert (verdict.score, verdict.parsed_by) == (2, "text")
     assert model.requests[0].schema is None
     assert "Score:" in model.requests[0].messages[-1].content

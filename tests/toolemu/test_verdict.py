@@ -23,7 +23,8 @@ PROSE = st.text(st.characters(exclude_characters=':{}"\\', exclude_categories=("
 @pytest.mark.parametrize(
     ("written", "score"),
     [
-        ("3", 3), ("**2**", 2), ("- 1", 1), ("3.", 3), ("[0]", 0), ("2 (Good)", 2), ("Score 1/3", 1), (2, 2), (1.5, 1.5),
+        ("3", 3), ("**2**", 2), ("- 1", 1), ("3.", 3), ("[0]", 0),
+        ("2 (Good)", 2), ("Score 1/3", 1), (2, 2), (1.5, 1.5),
         ("", None), ("none", None), ("7", None), ("10", None),
         (True, None), (None, None), (-1, None), ([2], None),
         ("9" * 400, None), (float("nan"), None),

@@ -21,11 +21,12 @@ from typing import Any
 import httpx2
 import openai
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import SecretStr
 
 from toolemu.chat.keys import read_key
 from toolemu.chat.limits import REFUSED, SLOW, AdaptiveLimit
 from toolemu.chat.protocol import ModelError
+from toolemu.chat.settings import EndpointSettings
 from toolemu.errors import FrontierError, shorten
 
 FIRST_WAIT_S = 0.5
@@ -38,30 +39,6 @@ _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 5
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 
 _logger = logging.getLogger(__name__)
-
-
-class EndpointSettings(BaseModel):
-    """A server, and how far to go in asking it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    url: str = Field(pattern=r"^https?://", description="Base URL, mostly ending in /v1.")
-    key: str | None = Field(
-        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Variable (environment or .env) that holds the API key."
-    )
-    max_in_flight: int = Field(200, ge=1, le=500, description="Most requests at once; fewer when the server complains.")
-    timeout_s: float = Field(300, gt=0, description="Longest wait for one answer, in seconds.")
-    max_attempts: int = Field(
-        10, ge=1, description="How often a request is made that fails while others are answered; then it is given up."
-    )
-    give_up_after_s: float = Field(
-        600, ge=0, description="So long without an answer to anything, and the run ends with an error; in seconds."
-    )
-    continues: bool = Field(
-        False,
-        description="The server continues an assistant's message that comes last (vLLM does; OpenAI does not). "
-        "Elsewhere the model is asked in words to go on.",
-    )
 
 
 class EndpointError(FrontierError):

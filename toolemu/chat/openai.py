@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
 
 from toolemu.chat.endpoint import Endpoint, EndpointError, RequestRefusedError
 from toolemu.chat.protocol import ChatReply, ChatRequest, ContextFullError, Message, ModelError
+from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.react import is_thinking, split_thinking, strip_thinking
 
 GO_ON = "Your last message was cut off. Write what comes next in it, and nothing of what you already wrote."
@@ -33,30 +33,6 @@ _PROMPT = re.compile(r"(\d+) (?:input tokens|tokens? (?:from|in) the (?:input|me
 _CHARACTERS_A_TOKEN = 4
 _PROBE = Message("user", "Say: ready")
 _PROBE_TOKENS = 64
-
-
-class OpenAIModelSettings(BaseModel):
-    """A model behind an endpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["openai"] = "openai"
-    endpoint: str = Field(description="The endpoint's name.")
-    model: str = Field(min_length=1, description="The model's name there.")
-    quantisation: str = Field("none", description="How its weights are quantised; recorded, nothing more.")
-    revision: str = Field("", description="Which revision of the weights the server has; recorded, nothing more.")
-    temperature: float | None = Field(None, ge=0, description="Overrides the role's temperature.")
-    max_tokens: int | None = Field(None, ge=1, description="Most tokens a reply, reasoning included; caps the role's.")
-    thinking: bool | None = Field(None, description="Qwen3's switch, as the template argument enable_thinking.")
-    chat_template: dict[str, Any] = Field({}, description="Further arguments of the chat template (vLLM).")
-    request: dict[str, Any] = Field({}, description="Further fields of every request, such as reasoning_effort.")
-    seed: int = Field(0, ge=0, description="Added to the seed of every request.")
-    structured: bool = Field(True, description="Ask for JSON of a schema where the role has one.")
-    server_stop: bool | None = Field(
-        None,
-        description="Send stop sequences to the server. They are kept here in any case. Null: unless it thinks, since "
-        "servers stop at one that a model only thinks of, too.",
-    )
 
 
 class OpenAIChatModel:

@@ -14,8 +14,9 @@ import pytest
 from tests.toolemu.chat.server import Answer, ChatServer, Fault, Refusal, Say, Script
 from toolemu.chat import ChatReply, ChatRequest, ContextFullError, Message, ModelError
 from toolemu.chat import endpoint as endpoint_module
-from toolemu.chat.endpoint import EndpointError, EndpointSettings, open_endpoints
-from toolemu.chat.openai import GO_ON, OpenAIChatModel, OpenAIModelSettings
+from toolemu.chat.endpoint import EndpointError, open_endpoints
+from toolemu.chat.openai import GO_ON, OpenAIChatModel
+from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
 from toolemu.errors import FrontierError
 
 HELLO = ChatRequest((Message("user", "Hello"),), seed=7)

@@ -8,9 +8,10 @@ import pytest
 
 from tests.toolemu.acting import ScriptedChat
 from toolemu.chat import ChatReply, ChatRequest, Message
-from toolemu.chat.endpoint import EndpointSettings, open_endpoints
-from toolemu.chat.openai import OpenAIChatModel, OpenAIModelSettings
+from toolemu.chat.endpoint import open_endpoints
+from toolemu.chat.openai import OpenAIChatModel
 from toolemu.chat.replies import JournaledChatModel, ReplyJournal
+from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
 from toolemu.errors import InputError
 from toolemu.journal import JournalBusyError
 
