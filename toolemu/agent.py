@@ -157,6 +157,7 @@ async def run_agent(
     seed: int | None,
     sample: int,
     prompts_dir: Path | None = None,
+    prompt: AgentPrompt | None = None,
 ) -> Trajectory:
     """Lets `model` act on one case until it ends.
 
@@ -175,6 +176,7 @@ async def run_agent(
         seed: The agent's seed; None for a source model.
         sample: Which of several trajectories of this agent on this case.
         prompts_dir: Templates that replace the shipped ones.
+        prompt: The prompt that `settings` and `prompts_dir` name, for who has it already; None: it is made here.
 
     Returns:
         The trajectory, whatever ended it. A `ModelError` of model or emulator ends it as `model_error`.
@@ -183,7 +185,7 @@ async def run_agent(
         Exception: Any other fault of model or emulator, since it says nothing about the agent.
     """
     identity = trajectory_id(experiment, agent, seed, case_idx, sample)
-    prompt = AgentPrompt(settings.prompt_style, prompts_dir, layout=settings.prompt_layout)
+    prompt = prompt or AgentPrompt(settings.prompt_style, prompts_dir, layout=settings.prompt_layout)
     run = _Run(identity, case, toolkits, model, settings, prompt)
     session = emulator.start(case, derive_seed(experiment, case_idx, sample))
     tools = tools_of(toolkits)

@@ -78,8 +78,9 @@ class Endpoint:
         self._shared = shared
         self._limit = AdaptiveLimit(max(1, settings.max_in_flight // share))
         timeout = httpx2.Timeout(settings.timeout_s, connect=min(_CONNECT_S, settings.timeout_s))
-        # Connections wait for a place with us, not in the client's pool, where waiting would count as a time-out.
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=settings.max_in_flight)
+        # As many connections as requests: waiting in the client's pool would count as a time-out. (None would not be
+        # no limit, but aiohttp's of 100.)
+        limits = httpx2.Limits(max_connections=settings.max_in_flight, max_keepalive_connections=settings.max_in_flight)
         self._client = openai.AsyncOpenAI(
             api_key=key.get_secret_value(),
             base_url=settings.url,

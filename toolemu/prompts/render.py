@@ -55,6 +55,7 @@ class Templates:
             autoescape=False,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # looking at the files' times at every turn took a tenth of a rollout
         )
 
     def render(self, name: str, **values: object) -> dict[str, str]:
@@ -66,8 +67,10 @@ class Templates:
         Raises:
             InputError: There is no such template.
         """
-        self._source(name)
-        template = self._environment.get_template(name)
+        try:
+            template = self._environment.get_template(name)
+        except TemplateNotFound as error:
+            raise self._missing(name) from error
         if not template.blocks:
             return {"user": template.render(values)}
         context = template.new_context(values)
@@ -92,8 +95,11 @@ class Templates:
         try:
             return self._environment.loader.get_source(self._environment, name)[0]
         except TemplateNotFound as error:
-            places = " or ".join(str(folder / name) for folder in self._folders)
-            raise InputError(places, "", "there is no such prompt template.") from error
+            raise self._missing(name) from error
+
+    def _missing(self, name: str) -> InputError:
+        places = " or ".join(str(folder / name) for folder in self._folders)
+        return InputError(places, "", "there is no such prompt template.")
 
 
 class AgentPrompt:
