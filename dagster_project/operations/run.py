@@ -39,6 +39,8 @@ from toolemu.errors import FrontierError
 
 TYPICAL_SECONDS = {"collect": 30.0, "train": 12.0, "measure": 5.0, "results": 2.0, "audits": 3.0, "figures": 5.0}
 """Relative lengths of runs, measured on the miniature on two cores; they only serve a first guess of the time left."""
+LINE_EVERY_S = 60.0
+"""Without a terminal, what is under way is told so often."""
 
 
 def run_experiment(
@@ -246,6 +248,7 @@ class ProgressView:
         }
         self._live = Live(console=out, refresh_per_second=4, transient=True) if out.is_terminal else None
         self._told: set[RunUnit] = set()
+        self._lined = time.monotonic()
 
     def __enter__(self) -> ProgressView:
         """Starts the live view."""
@@ -269,11 +272,14 @@ class ProgressView:
             table.add_row(head)
             for worker in workers:
                 if worker.unit:
-                    progress = worker.progress
-                    detail = f"{progress.label}: {progress.done} of {progress.total}" if progress else "starting"
-                    table.add_row(f"  {worker.unit.label}", detail, _minutes(time.monotonic() - worker.since))
+                    table.add_row(f"  {worker.unit.label}", _detail(worker), _minutes(time.monotonic() - worker.since))
             self._live.update(table)
             return
+        if time.monotonic() - self._lined > LINE_EVERY_S:
+            self._lined = time.monotonic()
+            for worker in workers:
+                if worker.unit:
+                    self._out.print(f"{head}: {_detail(worker)}", markup=False, highlight=False)
         for unit in [*outcome.done, *outcome.failed]:
             if unit not in self._told:
                 self._told.add(unit)
@@ -296,6 +302,17 @@ class ProgressView:
                 total += seconds
         spent = sum(time.monotonic() - worker.since for worker in workers if worker.unit)
         return max(0.0, total - spent) / max(1, len(workers))
+
+
+def _detail(worker: Worker) -> str:
+    """Returns how far a worker's current asset is, how fast it goes and how long it will take."""
+    progress, speed = worker.progress, worker.speed()
+    if progress is None:
+        return "starting"
+    text = f"{progress.label}: {progress.done} of {progress.total}"
+    if speed is None:
+        return text
+    return f"{text}, {speed:.3g} a second, {_minutes((progress.total - progress.done) / speed)} left"
 
 
 def _typical(unit: RunUnit) -> float:

@@ -115,6 +115,16 @@ def test_a_second_run_has_nothing_to_do_and_asks_nobody(ran: Ran) -> None:
     assert len(ran.server.requests) == before
 
 
+def test_a_pilot_is_on_its_own(ran: Ran, tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "pilot", ran.server.url)
+    lab.frontier("run", "lm.yaml", "--limit", "4", "--select", "source_evaluations/strict")
+    (folder,) = (lab.directory / "data").glob("lm*/")
+    assert folder.name == "lm-pilot"
+    (path, *_) = folder.glob("source_trajectories/model=first/*/trajectories.jsonl")
+    cases = [json.loads(line)["case_idx"] for line in path.read_text().splitlines()]
+    assert cases == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 def test_check_asks_every_model_and_says_what_it_found(ran: Ran) -> None:
     found = ran.lab.frontier("check", "lm.yaml").stdout
     for name in ("models.first", "world.emulator", "judges.wordy"):

@@ -198,3 +198,18 @@ def test_pairs_can_be_made_without_training(tmp_path: Path) -> None:
     nodes = build_graph(lm_experiment(tmp_path, grid={"pairs_judges": ["strict"], "seeds": [0]})).nodes
     assert "preference_pairs/strict" in nodes
     assert not [name for name in nodes if name.startswith(("stage", "agent"))]
+
+
+def test_the_experiment_in_the_documentation_loads(tmp_path: Path) -> None:
+    text = (EXPERIMENTS.parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    path = tmp_path / "my.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    experiment = load_experiment(str(path))
+    assert experiment.world.cases == 40
+    assert list(experiment.roles()) == [
+        "models.qwen3-8b",
+        "models.gpt-5-mini",
+        "world.emulator",
+        "judges.qwen",
+        "judges.gpt",
+    ]
