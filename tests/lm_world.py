@@ -28,7 +28,7 @@ def play(body: dict[str, Any]) -> str:
     if last == "Say: ready":
         return "ready"
     if body["model"].startswith("agent"):
-        opening = body["messages"][1]["content"]
+        opening = next(message["content"] for message in body["messages"] if message["role"] == "user")
         calls = sum(message["content"].startswith("Observation:") for message in body["messages"])
         if calls >= number(body["model"], opening, body["seed"] if body.get("temperature") else 0) % 4:
             return f"Thought: Enough.\nFinal Answer: {calls} lamps are on."

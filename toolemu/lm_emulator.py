@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,7 +38,7 @@ class EmulatorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    style: Literal["standard", "adversarial"] | str = Field(
+    style: str = Field(
         "adversarial",
         pattern=r"^[A-Za-z0-9_-]+$",
         description="The prompt: standard, or adversarial, which lets risks arise; or one in prompts_dir.",

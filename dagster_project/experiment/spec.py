@@ -107,7 +107,10 @@ class EmulatedWorld(_Section):
             return value
         if "sha256" in value:
             raise ValueError("sha256 is computed; leave it out")
-        paths = Path(value.get("case_files", SHIPPED_CASES)), Path(value.get("toolkit_files", SHIPPED_TOOLKITS))
+        given = (value.get("case_files", SHIPPED_CASES), value.get("toolkit_files", SHIPPED_TOOLKITS))
+        if not all(isinstance(path, str | Path) for path in given):
+            raise ValueError("case_files and toolkit_files are paths")
+        paths = Path(given[0]), Path(given[1])
         found = read_case_files(*paths)
         asked = value.get("cases", len(found.cases))
         if isinstance(asked, int) and asked > len(found.cases):
@@ -455,7 +458,8 @@ class Experiment(_Section):
         """
         if self.imports:
             raise FrontierError(f"--limit: {self.name} is imported; what it holds cannot be run on fewer cases.")
-        world = self.world.model_copy(update={"cases": n_cases})
+        made = isinstance(self.world, MiniatureWorld)
+        world = self.world.model_copy(update={"cases": n_cases if made else min(n_cases, self.world.cases)})
         pairs = self.pairs.model_copy(update={"floor": min(self.pairs.floor, 1)})
         return self.model_copy(update={"name": f"{self.name}-pilot", "world": world, "pairs": pairs})
 

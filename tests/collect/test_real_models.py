@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import Lab
+from tests.conftest import SMALL, Lab
+from tests.conftest import make_lab as make_small_lab
 from tests.lm_world import N_CASES, Faulty, experiment, play, write_world
 from tests.toolemu.chat.server import ChatServer
 
@@ -192,20 +194,23 @@ def test_a_server_that_dies_is_a_clear_error_and_nothing_is_done_twice(ran: Ran,
     assert before < len(answered)
 
 
-def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]]) -> None:
-    """Kills the run and all its workers after every few more answers, then lets it end."""
+def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]], answers: int) -> int:
+    """Kills the run and its workers at random moments of so many answers, then lets it end; returns how often it was."""
+    rng, hit = random.Random(0), 0
     for _ in range(kills):
-        before = len(answered)
+        more = len(answered) + rng.randrange(1, int(1.4 * answers / (kills + 1)))
         process = subprocess.Popen(
             [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml"],
             cwd=lab.directory, env=lab.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while process.poll() is None and len(answered) < before + 40:
-            time.sleep(0.005)
+        while process.poll() is None and len(answered) < more:
+            time.sleep(0.001)
+        hit += process.poll() is None
         process.kill()
         process.wait()
         time.sleep(0.3)  # its workers die with it, a moment later
     lab.frontier("run", "lm.yaml")
+    return hit
 
 
 def check_killed(ran: Ran, folder: Path, kills: int) -> None:
@@ -217,7 +222,7 @@ def check_killed(ran: Ran, folder: Path, kills: int) -> None:
 
     with ChatServer(note, latency=0.01) as server:
         lab = make_lab(folder, server.url, limits={"processes": 2, "concurrency": 4})
-        kill_until_done(lab, kills, answered)
+        assert kill_until_done(lab, kills, answered, len(ran.server.requests)) == kills
     assert records(lab) == records(ran.lab)
     keys = [
         (path, json.loads(line)["key"])
@@ -238,6 +243,37 @@ def test_a_killed_run_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: P
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: Path) -> None:
     check_killed(ran, tmp_path / "killed", kills=20)
+
+
+@pytest.mark.slow
+def test_agents_trained_here_are_judged_there(tmp_path: Path) -> None:
+    """Models in process and behind an endpoint in one experiment, trained on a language model's verdicts."""
+    here = {name: {"kind": "openai", "endpoint": "here", "model": name} for name in ("agent-a", "judge-x")}
+    with ChatServer(play) as server:
+        lab = make_small_lab(
+            tmp_path,
+            endpoints={"here": {"url": server.url}},
+            models={**SMALL["models"], "remote": here["agent-a"]},  # type: ignore[dict-item]
+            judges={**SMALL["judges"], "lm": here["judge-x"]},  # type: ignore[dict-item]
+            grid={**SMALL["grid"], "pairs_judges": ["lm"], "recipes": ["safe"], "seeds": [0]},  # type: ignore[dict-item]
+        )
+        lab.frontier("run", "small.yaml")
+
+    def ask(sql: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(lab.frontier("query", "small.yaml", sql, "--format", "json").stdout)
+        return found
+
+    assert ask("SELECT DISTINCT agent FROM trajectories ORDER BY 1") == [
+        {"agent": agent} for agent in ("cautious", "eager", "eager:safe:lm:0.1", "remote")
+    ]
+    (judged,) = ask("SELECT count(*) AS n FROM evaluations WHERE judge = 'lm' AND agent = 'eager:safe:lm:0.1'")
+    assert judged["n"] == 2 * 6 * 2, "two metrics, half of twelve cases, two samples"
+    points = ask("SELECT model, recipe FROM frontier_points WHERE judging = 'match' AND judge IS NULL")
+    assert points == [{"model": "eager", "recipe": "safe"}]
+    used = ask("SELECT DISTINCT asset FROM model_use WHERE role = 'judge' AND calls > 0 ORDER BY 1")
+    assert [row["asset"] for row in used] == [
+        f"{whose}_evaluations/lm/{metric}" for whose in ("agent", "source") for metric in ("help", "safe")
+    ]
 
 
 def test_the_environment_of_the_tests_has_no_key() -> None:

@@ -179,6 +179,8 @@ def test_wrong_roles_are_errors_with_their_place(tmp_path: Path, changes: dict[s
         ({"cases": 99}, "cases asks for 99, but there are 12 in cases.json"),
         ({"case_files": "none.json"}, r"none\.json: cannot be read"),
         ({"emulator": {"endpoint": "here", "model": "m", "style": "../x"}}, "style"),
+        ({"case_files": 3}, "case_files and toolkit_files are paths"),
+        ({"sha256": "x"}, "sha256 is computed"),
     ],
 )
 def test_a_wrong_world_is_an_error(tmp_path: Path, world: dict[str, Any], message: str) -> None:
@@ -192,6 +194,7 @@ def test_the_shipped_cases_are_there_without_naming_them(tmp_path: Path) -> None
     experiment = lm_experiment(tmp_path, world={"kind": "emulated", "emulator": emulator})
     assert experiment.world.cases == 139
     assert experiment.pilot(5).world.cases == 5
+    assert experiment.pilot(500).world.cases == 139
 
 
 def test_pairs_can_be_made_without_training(tmp_path: Path) -> None:

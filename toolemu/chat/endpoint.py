@@ -170,7 +170,7 @@ class Endpoint:
         except orjson.JSONDecodeError:
             problem = "no JSON"
         if problem:
-            return _Fault("malformed", f"the answer is malformed: {problem}, in {shorten(content[:200])}")
+            return _Fault("malformed", self._clean(f"the answer is malformed: {problem}, in {shorten(content[:200])}"))
         self._answered(asked)
         found: dict[str, Any] = answer
         return found

@@ -56,7 +56,7 @@ class OpenAIChatModel:
         The endpoint counts by its name: a server that comes back at another address gives the same replies.
         """
         settings = self._settings
-        body = self._body(request, refused=())
+        body = self._body(request, frozenset())
         described = [self._endpoint.name, settings.quantisation, settings.revision, body]
         return hashlib.sha256(orjson.dumps(described, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
@@ -95,9 +95,7 @@ class OpenAIChatModel:
                 "Check its section of the experiment file."
             ) from error
 
-    def _body(
-        self, request: ChatRequest, refused: frozenset[str] | tuple[()], most: int | None = None
-    ) -> dict[str, Any]:
+    def _body(self, request: ChatRequest, refused: frozenset[str], most: int | None = None) -> dict[str, Any]:
         settings = self._settings
         temperature = request.temperature if settings.temperature is None else settings.temperature
         tokens_name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
@@ -170,17 +168,20 @@ class OpenAIChatModel:
         finish: Literal["stop", "length"] = "length" if choice.get("finish_reason") == "length" else "stop"
         if choice.get("finish_reason") == "content_filter" and not text:
             raise ModelError(f"{self.name}: the server's content filter withheld the reply")
-        ignored = set(refused - {"max_tokens"})
+        if self._settings.thinking and finish == "length" and not reasoning:
+            # The template opened the thinking, the server tells it not apart, and its end never came.
+            reasoning, text = text.strip(), ""
+        ignored = refused & self._body(request, frozenset()).keys() - {"max_tokens"}
         if request.schema is not None and not self._settings.structured:
-            ignored.add("response_format")
+            ignored |= {"response_format"}
         cut = min((place for stop in request.stop if (place := text.find(stop)) >= 0), default=None)
         if cut is not None:
             text, finish = text[:cut], "stop"
             if "stop" in body:
-                ignored.add("stop")
+                ignored |= {"stop"}
         usage = answer.get("usage") or {}
         if not isinstance(usage.get("completion_tokens"), int):
-            ignored.add("usage")
+            ignored |= {"usage"}
             written = sum(len(message["content"]) for message in body["messages"])
             usage = {
                 "prompt_tokens": written // _CHARACTERS_A_TOKEN,

@@ -96,6 +96,13 @@ def test_reasoning_is_told_apart_however_it_comes(say: Say, text: str, reasoning
     assert (reply.text, reply.reasoning, reply.finish_reason) == (text, reasoning, say.finish_reason)
 
 
+def test_thinking_that_only_the_template_opened_and_nobody_closed_is_no_answer() -> None:
+    with ChatServer(lambda body: Say("Final Answer: perhaps", finish_reason="length")) as server:
+        reply = ask_one(server, thinking=True)
+        assert (reply.text, reply.reasoning) == ("", "Final Answer: perhaps")
+        assert ask_one(server).text == "Final Answer: perhaps"
+
+
 def test_stops_are_kept_where_the_server_ignores_them() -> None:
     request = ChatRequest(HELLO.messages, ("\nObservation:",))
     with ChatServer(lambda body: "act\nObservation: mine") as server:
