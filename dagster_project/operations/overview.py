@@ -109,6 +109,31 @@ def plan_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table:
     return table
 
 
+def estimate_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table | None:
+    """Returns a row for every model behind an endpoint that the plan needs; None if it needs none."""
+    from dagster_project.collect.estimate import estimate
+
+    experiment = graph.experiment
+    if not experiment.roles():
+        return None
+    pilot = ArtifactStore(store.root, f"{experiment.name}-pilot")
+    found = estimate(experiment, (ref for unit in plan.units for ref in unit.refs), (store, pilot))
+    if not found:
+        return None
+    total = sum(role.cost for role in found if role.cost is not None)
+    unpriced = any(role.cost is None for role in found)
+    title = f"models: about {total:.2f} {experiment.currency}{', without those that have no price' if unpriced else ''}"
+    table = Table(title=title)
+    for column in ("role", "model", "records", "calls", "prompt tokens", "generated", "cost", "by"):
+        table.add_column(column, justify="left" if column in ("role", "model", "by") else "right")
+    for role in found:
+        cost = "?" if role.cost is None else f"{role.cost:.2f}"
+        numbers = (role.records, role.calls, role.prompt_tokens, role.completion_tokens)
+        by = "records so far" if role.measured else "assumption"
+        table.add_row(role.place, role.model, *(f"{number:,}" for number in numbers), cost, by)
+    return table
+
+
 def point_refs(graph: Graph, point: str) -> list[Ref]:
     """Returns what lies directly under a frontier point: its agents' evaluations, and its source model's, all judges.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,43 @@ def test_check_asks_every_model_and_says_what_it_found(ran: Ran) -> None:
         assert name in found
 
 
+def test_another_judge_or_replicate_asks_only_what_is_new(ran: Ran, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "copy", tmp_path / "copy" / "lm.yaml")
+    shutil.copytree(ran.lab.directory, lab.directory)
+    changed = experiment(ran.server.url)
+    changed["judges"]["wordy"]["replicates"] = 3
+    changed["judges"]["new"] = {"kind": "openai", "endpoint": "here", "model": "judge-z"}
+    lab.experiment.write_text(yaml.safe_dump(changed))
+    before = len(ran.server.requests)
+    lab.frontier("run", "lm.yaml", "--update")
+    asked = Counter(body["model"] for body in ran.server.requests[before:])
+    verdicts = 2 * 2 * 2 * N_CASES  # agents, metrics, samples
+    assert asked == {"judge-z": verdicts + 1, "judge-y": verdicts + 1}, "and one each, whether it is there"
+    (found,) = rows(lab, "SELECT count(*) AS n FROM evaluations WHERE judge = 'wordy'")
+    assert found["n"] == 3 * verdicts
+    kept = {place: line for place, line in records(lab).items() if place in records(ran.lab)}
+    assert kept == records(ran.lab)
+
+
+def test_the_plan_says_what_it_will_take(ran: Ran, tmp_path: Path) -> None:
+    """Before anything ran from the prompts, afterwards from what there is."""
+    fresh = make_lab(tmp_path / "fresh", ran.server.url)
+    before = len(ran.server.requests)
+    planned = fresh.frontier("plan", "lm.yaml").stdout
+    assert "USD, without those that have no price" in planned
+    assert planned.count("assumption") == 5
+    lab = Lab(tmp_path / "copy", tmp_path / "copy" / "lm.yaml")
+    shutil.copytree(ran.lab.directory, lab.directory)
+    changed = experiment(ran.server.url, source={"samples": 4, "temperature": 1.0})
+    lab.experiment.write_text(yaml.safe_dump(changed))
+    planned = lab.frontier("plan", "lm.yaml", "--update").stdout
+    assert planned.count("records so far") == 5
+    (used,) = rows(ran.lab, "SELECT calls, cost FROM model_use WHERE role = 'agent' AND \"partition\" = 'model=first'")
+    (row,) = [line for line in planned.splitlines() if "models.first" in line]
+    assert f"{2 * used['calls']:,}" in row
+    assert len(ran.server.requests) == before
+
+
 def test_with_one_call_in_ten_failing_every_case_ends_the_same(ran: Ran, tmp_path: Path) -> None:
     faulty = Faulty(0.1)
     with ChatServer(faulty) as server:
@@ -195,7 +234,7 @@ def test_a_server_that_dies_is_a_clear_error_and_nothing_is_done_twice(ran: Ran,
 
 
 def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]], answers: int) -> int:
-    """Kills the run and its workers at random moments of so many answers, then lets it end; returns how often it was."""
+    """Kills the run and its workers at random moments of so many answers, then lets it end; says how often it hit."""
     rng, hit = random.Random(0), 0
     for _ in range(kills):
         more = len(answered) + rng.randrange(1, int(1.4 * answers / (kills + 1)))

@@ -136,6 +136,20 @@ def test_what_a_server_refuses_is_left_out_from_then_on_and_noted() -> None:
     assert server.requests[-1]["max_completion_tokens"] == 2048
 
 
+def test_what_a_request_did_not_ask_for_was_not_ignored_in_it() -> None:
+    with_stop = ChatRequest(HELLO.messages, ("x",))
+    refusal = Refusal(400, "'stop' is not supported with this model.", "stop", "unsupported_parameter")
+
+    async def run(url: str) -> list[tuple[str, ...]]:
+        async with open_endpoints({"here": EndpointSettings(url=url)}, max_in_flight=1) as found:
+            chat = OpenAIChatModel(found["here"], OpenAIModelSettings(endpoint="here", model="m"))
+            return [(await chat.chat(request)).ignored for request in (HELLO, with_stop, HELLO)]
+
+    with ChatServer(lambda body: refusal if "stop" in body else "fine") as server:
+        assert asyncio.run(run(server.url)) == [(), ("stop",), ()]
+    assert len(server.requests) == 4
+
+
 def test_a_server_without_schemas_is_asked_without() -> None:
     request = ChatRequest(HELLO.messages, schema={"type": "object"})
     refusal = Refusal(400, "response_format json_schema is not supported", "response_format")
