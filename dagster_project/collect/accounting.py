@@ -7,7 +7,8 @@ from functools import reduce
 from operator import add
 from typing import NamedTuple
 
-from dagster_project.experiment.spec import EmulatedWorld, Experiment, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.spec import Experiment
 from toolemu.chat import ModelUse
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.evaluation import Evaluation

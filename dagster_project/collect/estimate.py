@@ -14,7 +14,8 @@ from typing import NamedTuple
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.endpoints import roles_of
 from dagster_project.collect.world import World, open_world, replicates_of
-from dagster_project.experiment.spec import EmulatedWorld, Experiment, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from toolemu.chat import Message, ModelUse
 from toolemu.evaluation import Metric

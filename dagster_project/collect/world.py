@@ -14,14 +14,8 @@ from dagster_project.collect.endpoints import Chats, check_roles
 from dagster_project.experiment.casefiles import read_case_files
 from dagster_project.experiment.graph import IMPORT
 from dagster_project.experiment.imported import CASES
-from dagster_project.experiment.spec import (
-    EmulatedWorld,
-    Experiment,
-    ImportedModel,
-    LMJudgeRole,
-    MiniatureJudge,
-    MiniatureWorld,
-)
+from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.spec import Experiment, ImportedModel, MiniatureJudge, MiniatureWorld
 from dagster_project.miniature.emulator import RuleEmulator
 from dagster_project.miniature.judges import RuleJudge
 from dagster_project.miniature.world import make_cases, toolkits

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dagster_project.experiment.spec import EmulatedWorld, Experiment, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.spec import Experiment
 from toolemu.evaluation import Metric
 from toolemu.prompts import AgentPrompt, EmulatorPrompt, JudgePrompt
 
