@@ -126,7 +126,7 @@ class Endpoint:
             silent = time.monotonic() - self._failing_since
             if silent >= self.settings.give_up_after_s:
                 raise EndpointError(
-                    f"Endpoint {self.name} ({self.settings.url}) has answered nothing for {silent:.0f} s; "
+                    f"Endpoint {self.name} ({self.settings.url}) has answered nothing usable for {silent:.0f} s; "
                     f"the last attempt: {fault.text}. What was finished is kept: start the server or mend the URL, "
                     "and run again."
                 )
