@@ -20,13 +20,14 @@ from dagster_project.results import assets as results_room
 from dagster_project.training import assets as training_room
 
 MADE = (collect_room, preferences_room, training_room, measure_room, results_room, report_room)
+UNTRAINED = (collect_room, preferences_room, results_room, report_room)
 IMPORTED = (published_room, preferences_room, results_room, report_room)
 
 
 def build_definitions(experiment: Experiment) -> dg.Definitions:
     """Returns the Dagster definitions of one experiment."""
     factory = AssetFactory(build_graph(experiment), ArtifactStore(data_root(), experiment.name))
-    rooms = IMPORTED if experiment.imports else MADE
+    rooms = IMPORTED if experiment.imports else MADE if experiment.agents() else UNTRAINED
     return dg.Definitions(assets=[asset for room in rooms for asset in room.build(factory)])
 
 

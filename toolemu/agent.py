@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from toolemu.cases import Case
-from toolemu.chat import ChatModel, ChatRequest, ContextFullError, ModelError
+from toolemu.chat import ChatModel, ChatReply, ChatRequest, ContextFullError, ModelError, ModelUse
 from toolemu.emulator import Emulator, validate_call
+from toolemu.jsonl import encodable
 from toolemu.prompts.render import AgentPrompt, PromptLayout
 from toolemu.react import (
     STOP_SEQUENCES,
@@ -23,6 +22,7 @@ from toolemu.react import (
     is_thinking,
     parse_turn,
 )
+from toolemu.seeds import derive_seed
 from toolemu.toolkits import Toolkit, tools_of
 from toolemu.trajectory import Observation, Step, StopReason, ToolCall, Trajectory, trajectory_id
 
@@ -79,6 +79,8 @@ class _Run:
     steps: list[Step] = field(default_factory=list)
     tokens: int = 0
     reprompts: int = 0
+    replies: list[ChatReply] = field(default_factory=list)
+    emulator_use: ModelUse | None = None
 
     async def take_turn(self) -> _Turn:
         """Asks for the next turn, again if need be."""
@@ -106,14 +108,16 @@ class _Run:
             except ModelError as error:
                 return _Turn(text, failure, observed, StopReason.model_error, _describe(error))
             self.tokens += reply.completion_tokens
-            turn = self._read(kept_before + _encodable(reply.text))
+            self.replies.append(reply)
+            written = encodable(reply.whole)
+            turn = self._read(kept_before + written)
             cut_short = reply.finish_reason == "length"
             if isinstance(turn.parsed, Final) or (isinstance(turn.parsed, Action) and not _lacks_end(turn, cut_short)):
                 return turn
             if isinstance(turn.parsed, Action):
                 turn.parsed = Unparseable("the action's input is cut off")
             failure, observed = turn.parsed, turn.self_observed
-            if continuing and not reply.text:
+            if continuing and not written:
                 # The model has nothing to add, and would say so again.
                 return _Turn(text, failure, observed, StopReason.unparseable)
             text = turn.text
@@ -153,6 +157,7 @@ async def run_agent(
     seed: int | None,
     sample: int,
     prompts_dir: Path | None = None,
+    prompt: AgentPrompt | None = None,
 ) -> Trajectory:
     """Lets `model` act on one case until it ends.
 
@@ -171,6 +176,7 @@ async def run_agent(
         seed: The agent's seed; None for a source model.
         sample: Which of several trajectories of this agent on this case.
         prompts_dir: Templates that replace the shipped ones.
+        prompt: The prompt that `settings` and `prompts_dir` name, for who has it already; None: it is made here.
 
     Returns:
         The trajectory, whatever ended it. A `ModelError` of model or emulator ends it as `model_error`.
@@ -179,7 +185,7 @@ async def run_agent(
         Exception: Any other fault of model or emulator, since it says nothing about the agent.
     """
     identity = trajectory_id(experiment, agent, seed, case_idx, sample)
-    prompt = AgentPrompt(settings.prompt_style, prompts_dir, layout=settings.prompt_layout)
+    prompt = prompt or AgentPrompt(settings.prompt_style, prompts_dir, layout=settings.prompt_layout)
     run = _Run(identity, case, toolkits, model, settings, prompt)
     session = emulator.start(case, derive_seed(experiment, case_idx, sample))
     tools = tools_of(toolkits)
@@ -202,6 +208,8 @@ async def run_agent(
             reprompts=run.reprompts,
             emulator=emulator.name,
             error=error,
+            agent_use=ModelUse.of(run.replies),
+            emulator_use=run.emulator_use,
         )
 
     while True:
@@ -218,14 +226,11 @@ async def run_agent(
             observation = validate_call(call, tools) or await session.observe(call)
         except (ModelError, ContextFullError) as error:
             return end(StopReason.model_error, turn, error=f"emulator {emulator.name}: {_describe(error)}")
+        if observation.use is not None:
+            run.emulator_use = (run.emulator_use or ModelUse()) + observation.use
         run.steps.append(_step(turn, call, observation))
         if run.repeats():
             return end(StopReason.repetition)
-
-
-def derive_seed(*coordinates: str | int) -> int:
-    """Returns a seed of 31 bits (what every server takes) from a hash of `coordinates`."""
-    return int.from_bytes(hashlib.sha256(orjson.dumps(coordinates)).digest()[:4]) >> 1
 
 
 def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
@@ -233,10 +238,11 @@ def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
         log=turn.text,
         tool=call.tool,
         tool_input=call.tool_input,
-        observation=_encodable(observation.text),
+        observation=encodable(observation.text),
         observation_source=observation.source,
-        emulator_summary=_encodable(observation.summary),
-        emulator_log=_encodable(observation.log),
+        emulator_summary=encodable(observation.summary),
+        emulator_log=encodable(observation.log),
+        observation_problem=observation.problem,
         self_observed=turn.self_observed,
     )
 
@@ -244,11 +250,6 @@ def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
 def _lacks_end(turn: _Turn, cut_short: bool) -> bool:
     """Says whether more tokens might have completed the call's input."""
     return cut_short and isinstance(turn.parsed, Action) and not turn.parsed.complete and not turn.self_observed
-
-
-def _encodable(text: str) -> str:
-    """Returns `text` without lone surrogates, which servers send now and then and no file can hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _describe(error: Exception) -> str:

@@ -62,6 +62,33 @@ def validate_call(call: ToolCall, tools: Mapping[str, Tool]) -> Observation | No
     return Observation(json.dumps({"error": f"InvalidRequestException: {problem}"}), ObservationSource.validation)
 
 
+def observation_problems(text: str, tool: Tool) -> list[str]:
+    """Checks an observation against what its tool returns; no model is asked.
+
+    Args:
+        text: The observation, a JSON object.
+        tool: The tool that was called.
+
+    Returns:
+        What is wrong, a sentence each; nothing if it holds exactly the fields of `tool.returns`, each of its type or
+        null, or the one field ``error`` with a text.
+    """
+    observation: Any = json.loads(text)
+    if list(observation) == ["error"] and isinstance(observation["error"], str):
+        return []
+    returns = {field.name: field for field in tool.returns}
+    unknown = [name for name in observation if name not in returns]
+    problems = [f"the observation has the field {name[:100]!r}, which the tool does not return." for name in unknown]
+    for name, field in returns.items():
+        has_type = _HAS_TYPE.get(field.type)
+        value = observation.get(name)
+        if name not in observation:
+            problems.append(f"the observation lacks the field {name!r}.")
+        elif value is not None and has_type is not None and not has_type(value):
+            problems.append(f"the field {name!r} must be of type {field.type}.")
+    return problems
+
+
 def _problem(call: ToolCall, tools: Mapping[str, Tool]) -> str | None:
     tool = tools.get(call.tool)
     if tool is None:

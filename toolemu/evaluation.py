@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from toolemu.chat.usage import ModelUse
+
 
 class Metric(StrEnum):
     """What a judge scores, 0 (worst) to 3 (best).
@@ -35,6 +37,7 @@ class Evaluation(BaseModel):
         tokens: Tokens the verdict took, if anybody counted.
         parsed_by: How the score was found in the judge's reply: `rules`, `json`, `text`, `repair`, `reask`, `import`.
         error: Why there is no score.
+        use: The calls it took, if the judge is a model: tokens, who answered, what was ignored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,3 +58,4 @@ class Evaluation(BaseModel):
     tokens: int | None = None
     parsed_by: str
     error: str = ""
+    use: ModelUse | None = None

@@ -33,20 +33,22 @@ class JournalBusyError(FrontierError):
     """Another process is writing the same journal."""
 
 
-class _Journal:
-    """The file of finished records, open for appending."""
+class AppendFile:
+    """A file open for appending lines that survive the death of the process."""
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("ab")
         self._synced = time.monotonic()
 
-    def append(self, record: BaseModel) -> None:
-        self._file.write(encode(record))
+    def append(self, line: bytes) -> None:
+        """Writes one line, its end included."""
+        self._file.write(line)
         self._file.flush()
         if time.monotonic() - self._synced >= _SYNC_SECONDS:
             self._sync()
 
     def close(self) -> None:
+        """Makes sure that everything is on disk, and closes the file."""
         try:
             self._sync()
         finally:
@@ -58,7 +60,12 @@ class _Journal:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a file, ``<name>.lock`` beside it; makes its folder if need be.
+
+    Raises:
+        JournalBusyError: Another process holds it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f"{path.name}.lock"))
     try:
@@ -71,7 +78,7 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _drop_torn_line(path: Path) -> None:
+def drop_torn_line(path: Path) -> None:
     """Cuts off a last line that a kill or a power cut left unfinished; its task is then done again."""
     good = 0
     with path.open("r+b") as file:
@@ -103,7 +110,7 @@ def _resume(
     done: dict[str, Record] = {}
     if not journal.exists():
         return done
-    _drop_torn_line(journal)
+    drop_torn_line(journal)
     others = doubled = 0
     for record in read_jsonl(journal, model):
         name = record_key(record)
@@ -157,17 +164,17 @@ async def run_journaled(
         raise ValueError("two tasks have the same key")
     if concurrency < 1:
         raise ValueError(f"concurrency must be at least 1, found {concurrency}")
-    with _locked(journal):
+    with locked(journal):
         done = _resume(journal, model, record_key, wanted)
         pending = iter([(name, task) for name, task in wanted.items() if name not in done])
-        with contextlib.closing(_Journal(journal)) as book:
+        with contextlib.closing(AppendFile(journal)) as book:
 
             async def worker() -> None:
                 for name, task in pending:
                     record = await work(task)
                     if record_key(record) != name:
                         raise ValueError(f"the record of task {name!r} is of {record_key(record)!r}")
-                    book.append(record)
+                    book.append(encode(record))
                     done[name] = record
                     if progress is not None:
                         progress(len(done), len(wanted))

@@ -20,6 +20,11 @@ def encode(record: BaseModel) -> bytes:
     return record.model_dump_json(by_alias=True).encode() + b"\n"
 
 
+def encodable(text: str) -> str:
+    """Returns `text` without lone surrogates, which models write now and then and no file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def read_json(path: Path) -> object:
     """Returns the JSON value in `path`; raises `InputError` with line and column if it is none."""
     try:

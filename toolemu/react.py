@@ -105,6 +105,24 @@ def strip_thinking(text: str) -> str:
     return "".join(text[start:end] for start, end in _spoken_parts(text))
 
 
+class Thinking(NamedTuple):
+    """A text's thinking and what is said besides."""
+
+    thought: str
+    spoken: str
+
+
+def split_thinking(text: str) -> Thinking:
+    """Takes ``<think>`` blocks (see `strip_thinking`) out of `text`; both parts lose the space around them."""
+    if not _THINK_TAG.search(text):
+        return Thinking("", text)
+    parts = _spoken_parts(text)
+    ends = [0, *(end for _, end in parts)]
+    starts = [*(start for start, _ in parts), len(text)]
+    thought = "\n".join(_THINK_TAG.sub("", text[end:start]).strip() for end, start in zip(ends, starts, strict=True))
+    return Thinking(thought.strip(), "".join(text[start:end] for start, end in parts).strip())
+
+
 def is_thinking(text: str) -> bool:
     """Says whether `text` ends inside a thinking block."""
     return [tag[1] for tag in _THINK_TAG.finditer(text)][-1:] == [""]
@@ -150,7 +168,7 @@ def parse_turn(text: str, *, final_anywhere: bool = False) -> Action | Final | U
             if not tool:
                 return Unparseable("the action names no tool")
             limit = markers[index + 1].start() if index + 1 < len(markers) else len(spoken)
-            tool_input, end, complete = _read_input(spoken, marker.end(), limit)
+            tool_input, end, complete = read_object(spoken, marker.end(), limit)
             return Action(_thought(spoken[: named.start()]), ToolCall(tool, tool_input), _place(parts, end), complete)
     if pending is not None:
         return Unparseable("the action has no input")
@@ -191,8 +209,18 @@ def refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(strict=False, parse_constant=refuse_constant)
 
 
-def _read_input(text: str, start: int, limit: int) -> tuple[str, int, bool]:
-    """Returns the JSON object at `start`, its end, and whether it is one; else the text up to the next part."""
+def read_object(text: str, start: int, limit: int) -> tuple[str, int, bool]:
+    """Reads the JSON object that begins at `start` or in a code fence there; the usual slips of models are mended.
+
+    Args:
+        text: What a model wrote.
+        start: Where the object should begin, space and back-ticks apart.
+        limit: How far the text counts if there is none.
+
+    Returns:
+        Its text, as strict JSON; where it ends in `text`; and True. If there is none: the text up to the next part of
+        the turn, where that ends, and False.
+    """
     fence = _OPENING_FENCE.match(text, start)
     opening = fence.end() if fence else start
     for attempt in (text, _mended(text, opening, limit)):

@@ -14,6 +14,7 @@ from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.journal import JournalBusyError, run_journaled
 from toolemu.judge import Judge
+from toolemu.prompts import AgentPrompt
 from toolemu.toolkits import Toolkit
 from toolemu.trajectory import Trajectory, trajectory_id
 
@@ -55,6 +56,8 @@ async def rollout(
     if unknown:
         raise FrontierError(f"The cases need toolkits that were not given: {', '.join(sorted(unknown))}.")
 
+    prompt = AgentPrompt(settings.prompt_style, prompts_dir, layout=settings.prompt_layout)
+
     async def act(cell: _Cell) -> Trajectory:
         case = cases[cell.case_idx]
         return await run_agent(
@@ -68,7 +71,7 @@ async def rollout(
             agent=agent,
             seed=seed,
             sample=cell.sample,
-            prompts_dir=prompts_dir,
+            prompt=prompt,
         )
 
     return await run_journaled(

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from toolemu.chat.usage import ModelUse
+
 
 class StopReason(StrEnum):
     """Why a trajectory ended; one label never stands for two reasons.
@@ -46,12 +48,17 @@ class ToolCall(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """A tool's answer, with the emulator's own notes where it keeps any."""
+    """A tool's answer, with the emulator's own notes where it keeps any.
+
+    `problem` says in what the answer breaks the tool's specification, `use` what it took to get it.
+    """
 
     text: str
     source: ObservationSource = ObservationSource.emulator
     summary: str = ""
     log: str = ""
+    problem: str = ""
+    use: ModelUse | None = None
 
 
 class _Record(BaseModel):
@@ -70,6 +77,7 @@ class Step(_Record):
         observation_source: Who wrote the observation.
         emulator_summary: The emulator's one-line note of what happened, if it keeps one.
         emulator_log: The emulator's raw output, if it has one.
+        observation_problem: In what the observation breaks the tool's specification, after all attempts to mend it.
         self_observed: The agent went on to write an observation of its own in this turn (cut off when
             `stop_at_observation` is on, kept in `log` when it is off).
     """
@@ -81,6 +89,7 @@ class Step(_Record):
     observation_source: ObservationSource = ObservationSource.emulator
     emulator_summary: str = ""
     emulator_log: str = ""
+    observation_problem: str = ""
     self_observed: bool = False
 
 
@@ -100,6 +109,8 @@ class Trajectory(_Record):
         reprompts: Turns that had to be asked again because they held neither an action nor an answer.
         emulator: The emulator's name.
         error: What went wrong, for `model_error`.
+        agent_use: The calls of the agent's model: tokens, who answered, what was ignored.
+        emulator_use: The same of the emulator's, if it is a model.
     """
 
     trajectory_id: str
@@ -118,6 +129,8 @@ class Trajectory(_Record):
     reprompts: int = 0
     emulator: str = ""
     error: str = ""
+    agent_use: ModelUse | None = None
+    emulator_use: ModelUse | None = None
 
     @property
     def self_observed(self) -> int:

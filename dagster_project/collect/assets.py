@@ -14,8 +14,8 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
 
     def source_models(run: AssetRun) -> None:
-        spec = run.experiment.models[run.ref.key("model")]
-        run.draft.metrics.update(make_source_model(spec, run.draft.path, run.progress))
+        name = run.ref.key("model")
+        run.draft.metrics.update(make_source_model(run.experiment, name, run.draft.path, run.progress))
 
     def plan(run: AssetRun) -> Rollout:
         n_cases = run.experiment.world.cases

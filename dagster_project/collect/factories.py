@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from dagster_project.collect.rollouts import Identity, endings, make_evaluations, make_trajectories
-from dagster_project.collect.world import open_model
+from dagster_project.collect.accounting import RoleUse, evaluation_use, trajectory_use
+from dagster_project.collect.endpoints import REPLIES
+from dagster_project.collect.rollouts import Identity, Workspace, endings, make_evaluations, make_trajectories
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.spec import Sampling
 from toolemu.evaluation import Metric
@@ -32,18 +33,19 @@ def trajectories_asset(
 
     def compute(run: AssetRun) -> None:
         rollout = plan(run)
-        model = open_model(rollout.weights, rollout.identity.agent)
-        trajectories = make_trajectories(
+        made = make_trajectories(
             run.experiment,
             rollout.identity,
-            model,
+            rollout.weights,
             rollout.cases,
             rollout.sampling,
             out=run.draft.path,
-            journal=run.draft.journal,
-            progress=run.progress,
+            workspace=_workspace(run, name),
         )
+        trajectories = made.records
         run.draft.counts.update(endings(trajectories))
+        run.draft.metrics.update(made.counts)
+        _account(run, trajectory_use(run.experiment, rollout.identity.agent, trajectories))
         answered = sum(trajectory.stop_reason is StopReason.final_answer for trajectory in trajectories)
         share, least = answered / len(trajectories), run.experiment.limits.min_in_format
         run.metadata["share_in_format"] = share
@@ -62,17 +64,14 @@ def evaluations_asset(factory: AssetFactory, prefix: str, judge: str, trajectori
     def compute(runs: dict[str, AssetRun]) -> None:
         outs: dict[Metric, Path] = {names[name]: run.draft.path for name, run in runs.items()}
         first = next(iter(runs.values()))
-        verdicts = make_evaluations(
-            first.experiment,
-            judge,
-            first.input(trajectories),
-            outs,
-            journal=first.draft.journal,
-            progress=first.progress,
-        )
+        workspace = _workspace(first, f"{prefix}/{judge}")
+        made = make_evaluations(first.experiment, judge, first.input(trajectories), outs, workspace)
+        first.draft.metrics.update(made.counts)
         allowed = first.experiment.limits.max_unparsed
         for name, run in runs.items():
-            scores = [verdict.score for verdict in verdicts[names[name]]]
+            verdicts = [verdict for verdict in made.records if verdict.metric is names[name]]
+            _account(run, evaluation_use(run.experiment, judge, verdicts))
+            scores = [verdict.score for verdict in verdicts]
             unparsed = sum(score is None for score in scores)
             parsed = [score for score in scores if score is not None]
             run.draft.counts.update(evaluations=len(scores), without_score=unparsed)
@@ -86,3 +85,20 @@ def evaluations_asset(factory: AssetFactory, prefix: str, judge: str, trajectori
 
     described = {"all_scored": "No verdict is without a score."}
     return factory.multi_asset(list(names), compute, checks=dict.fromkeys(names, described), kinds={"jsonl"})
+
+
+def _workspace(run: AssetRun, name: str) -> Workspace:
+    """Returns where a partition's unfinished work lies; its replies outlive it, for when it is made again."""
+    replies = run.store.base / REPLIES / name / f"{run.ref.partition_label}.jsonl"
+    return Workspace(run.draft.journal, replies, run.progress)
+
+
+def _account(run: AssetRun, used: Iterable[RoleUse]) -> None:
+    """Notes what models took, in the manifest and for Dagster's UI."""
+    for role in used:
+        run.draft.counts.update(role.counts())
+        run.draft.metrics.update(role.metrics())
+        if role.use.served_as:
+            run.metadata[f"{role.role}_served_as"] = ", ".join(role.use.served_as)
+        if role.use.ignored:
+            run.metadata[f"{role.role}_ignored"] = ", ".join(role.use.ignored)

@@ -6,18 +6,40 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
+from dagster_project.collect.endpoints import open_chats
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
-from dagster_project.collect.world import open_judge, open_world
+from dagster_project.collect.world import open_emulator, open_judge, open_model, open_world, replicates_of
 from dagster_project.experiment.spec import Experiment, Sampling
-from toolemu.chat import ChatModel
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.rollout import evaluate_all, rollout
 from toolemu.trajectory import StopReason, Trajectory
 
 Progress = Callable[[int, int], None]
+Record = TypeVar("Record", Trajectory, Evaluation)
+
+
+class Workspace(NamedTuple):
+    """Where a partition's unfinished work lies.
+
+    Attributes:
+        journal: Folder of finished records; goes when the partition is done.
+        replies: File of the replies of models behind endpoints; stays.
+        progress: Told how many records are finished, of how many.
+    """
+
+    journal: Path
+    replies: Path
+    progress: Progress
+
+
+class Made(NamedTuple, Generic[Record]):
+    """Records, and what making them took: replies bought and replayed, attempts that failed."""
+
+    records: list[Record]
+    counts: dict[str, int]
 
 
 class Identity(NamedTuple):
@@ -30,38 +52,52 @@ class Identity(NamedTuple):
 def make_trajectories(
     experiment: Experiment,
     identity: Identity,
-    model: ChatModel,
+    weights: Path,
     case_indices: Iterable[int],
     sampling: Sampling,
     *,
     out: Path,
-    journal: Path,
-    progress: Progress,
-) -> list[Trajectory]:
+    workspace: Workspace,
+) -> Made[Trajectory]:
     """Lets an agent act on cases and writes ``trajectories.jsonl`` below `out`.
 
-    Unfinished work lies below `journal` and is taken up again. Returns the trajectories in order of case and sample.
+    Args:
+        experiment: The experiment.
+        identity: Whose trajectories they are.
+        weights: The agent's model, or what stands for one behind an endpoint.
+        case_indices: The cases, by index.
+        sampling: How often, and how warm.
+        out: Folder of the result.
+        workspace: Where unfinished work and replies lie, and are taken up again.
+
+    Returns:
+        The trajectories in order of case and sample.
     """
     world = open_world(experiment)
-    journal.mkdir(parents=True, exist_ok=True)
-    trajectories = asyncio.run(
-        rollout(
-            {index: world.cases[index] for index in case_indices},
-            world.toolkits,
-            model,
-            world.emulator,
-            experiment.agent.model_copy(update={"temperature": sampling.temperature}),
-            experiment=experiment.name,
-            agent=identity.agent,
-            seed=identity.seed,
-            samples=sampling.samples,
-            journal=journal / TRAJECTORIES,
-            concurrency=experiment.limits.concurrency,
-            progress=progress,
-        )
-    )
-    write_jsonl(out / TRAJECTORIES, trajectories)
-    return trajectories
+    workspace.journal.mkdir(parents=True, exist_ok=True)
+
+    async def act() -> Made[Trajectory]:
+        async with open_chats(experiment, workspace.replies) as chats:
+            records = await rollout(
+                {index: world.cases[index] for index in case_indices},
+                world.toolkits,
+                open_model(experiment, weights, identity.agent, chats),
+                open_emulator(experiment, chats),
+                experiment.agent.model_copy(update={"temperature": sampling.temperature}),
+                experiment=experiment.name,
+                agent=identity.agent,
+                seed=identity.seed,
+                samples=sampling.samples,
+                journal=workspace.journal / TRAJECTORIES,
+                concurrency=experiment.concurrency,
+                progress=workspace.progress,
+                prompts_dir=experiment.prompts_dir,
+            )
+            return Made(records, chats.counts())
+
+    made = asyncio.run(act())
+    write_jsonl(out / TRAJECTORIES, made.records)
+    return made
 
 
 def make_evaluations(
@@ -69,29 +105,31 @@ def make_evaluations(
     judge: str,
     trajectories: Path,
     outs: dict[Metric, Path],
-    *,
-    journal: Path,
-    progress: Progress,
-) -> dict[Metric, list[Evaluation]]:
+    workspace: Workspace,
+) -> Made[Evaluation]:
     """Has one judge score the trajectories below `trajectories` and writes each metric's verdicts below its `outs`."""
     world = open_world(experiment)
     records = read_jsonl(trajectories / TRAJECTORIES, Trajectory)
-    journal.mkdir(parents=True, exist_ok=True)
-    verdicts = asyncio.run(
-        evaluate_all(
-            open_judge(experiment, judge),
-            {record.case_idx: world.cases[record.case_idx] for record in records},
-            records,
-            list(outs),
-            journal=journal / EVALUATIONS,
-            concurrency=experiment.limits.concurrency,
-            progress=progress,
-        )
-    )
-    by_metric = {metric: [verdict for verdict in verdicts if verdict.metric is metric] for metric in outs}
+    workspace.journal.mkdir(parents=True, exist_ok=True)
+
+    async def score() -> Made[Evaluation]:
+        async with open_chats(experiment, workspace.replies) as chats:
+            verdicts = await evaluate_all(
+                open_judge(experiment, judge, chats),
+                {record.case_idx: world.cases[record.case_idx] for record in records},
+                records,
+                list(outs),
+                replicates=replicates_of(experiment, judge),
+                journal=workspace.journal / EVALUATIONS,
+                concurrency=experiment.concurrency,
+                progress=workspace.progress,
+            )
+            return Made(verdicts, chats.counts())
+
+    made = asyncio.run(score())
     for metric, out in outs.items():
-        write_jsonl(out / EVALUATIONS, by_metric[metric])
-    return by_metric
+        write_jsonl(out / EVALUATIONS, (verdict for verdict in made.records if verdict.metric is metric))
+    return made
 
 
 def endings(trajectories: Sequence[Trajectory]) -> dict[str, int]:

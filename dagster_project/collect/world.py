@@ -10,48 +10,66 @@ from typing import NamedTuple
 import orjson
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.collect.endpoints import Chats, check_roles
+from dagster_project.experiment.casefiles import read_case_files
 from dagster_project.experiment.graph import IMPORT
 from dagster_project.experiment.imported import CASES
-from dagster_project.experiment.spec import (
-    Experiment,
-    ImportedJudge,
-    ImportedModel,
-    MiniatureModel,
-    MiniatureWorld,
-)
+from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.spec import Experiment, ImportedModel, MiniatureJudge, MiniatureWorld
 from dagster_project.miniature.emulator import RuleEmulator
 from dagster_project.miniature.judges import RuleJudge
 from dagster_project.miniature.world import make_cases, toolkits
 from toolemu.cases import Case
 from toolemu.chat import ChatModel
+from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.emulator import Emulator
-from toolemu.errors import FrontierError
+from toolemu.errors import FrontierError, InputError
 from toolemu.judge import Judge
+from toolemu.lm_emulator import LMEmulator
+from toolemu.lm_judge import LMJudge
 from toolemu.toolkits import Toolkit
+
+SERVED_MODEL = "served_model.json"
+"""In the place of weights: the model behind an endpoint that a source model is."""
 
 
 class World(NamedTuple):
-    """The cases, in order of `case_idx`, their toolkits, and who plays the tools."""
+    """The cases, in order of `case_idx`, and their toolkits."""
 
     cases: list[Case]
     toolkits: dict[str, Toolkit]
-    emulator: Emulator
 
 
 @functools.lru_cache(maxsize=4)
 def _miniature_world(world: MiniatureWorld) -> World:
-    return World(make_cases(world.cases, world.seed), toolkits(), RuleEmulator())
+    return World(make_cases(world.cases, world.seed), toolkits())
 
 
 def open_world(experiment: Experiment) -> World:
     """Returns the experiment's world.
 
     Raises:
-        FrontierError: It is imported: there is nobody to act in it.
+        FrontierError: It is imported, and there is nobody to act in it; or its files changed since it was loaded.
     """
-    if not isinstance(experiment.world, MiniatureWorld):
+    world = experiment.world
+    if isinstance(world, MiniatureWorld):
+        return _miniature_world(world)
+    if not isinstance(world, EmulatedWorld):
         raise FrontierError(f"{experiment.name} is imported; there is no world to act in.")
-    return _miniature_world(experiment.world)
+    found = read_case_files(world.case_files, world.toolkit_files)
+    if found.sha256 != world.sha256:
+        raise InputError(world.case_files, "", "cases or toolkits changed while the experiment ran.", "Run it again.")
+    return World(found.cases[: world.cases], found.toolkits)
+
+
+def open_emulator(experiment: Experiment, chats: Chats) -> Emulator:
+    """Returns who plays the tools."""
+    world = experiment.world
+    if not isinstance(world, EmulatedWorld):
+        return RuleEmulator()
+    role = world.emulator
+    model = chats.model(role.chat(), role.model)
+    return LMEmulator(role.model, model, open_world(experiment).toolkits, role.settings(), experiment.prompts_dir)
 
 
 def open_cases(experiment: Experiment, store: ArtifactStore) -> dict[int, Case]:
@@ -62,29 +80,54 @@ def open_cases(experiment: Experiment, store: ArtifactStore) -> dict[int, Case]:
     return {int(index): Case.model_validate(case) for index, case in texts.items()}
 
 
-def open_judge(experiment: Experiment, name: str) -> Judge:
+def open_judge(experiment: Experiment, name: str, chats: Chats) -> Judge:
     """Returns a judge; its verdicts carry the name that the experiment gives it."""
     judge = experiment.judges[name]
-    assert not isinstance(judge, ImportedJudge), "an imported judge has no asset that would ask it"
+    if isinstance(judge, LMJudgeRole):
+        model = chats.model(judge.chat(), name)
+        return LMJudge(name, model, open_world(experiment).toolkits, judge.settings(), experiment.prompts_dir)
+    assert isinstance(judge, MiniatureJudge), "an imported judge has no asset that would ask it"
     return RuleJudge(judge.strictness, name=name)
 
 
+def replicates_of(experiment: Experiment, judge: str) -> int:
+    """Returns how many verdicts a judge gives on each trajectory and metric."""
+    found = experiment.judges[judge]
+    return found.replicates if isinstance(found, LMJudgeRole) else 1
+
+
 def make_source_model(
-    spec: MiniatureModel | ImportedModel, out: Path, progress: Callable[[int, int], None]
+    experiment: Experiment, name: str, out: Path, progress: Callable[[int, int], None]
 ) -> dict[str, float]:
-    """Resolves a source model into `out` (weights and tokenizer) and returns measurements of doing so."""
+    """Resolves a source model into `out` and returns measurements of doing so.
+
+    That is weights and tokenizer; of a model behind an endpoint, what it is and the name under which it answered.
+
+    Raises:
+        FrontierError: The model's endpoint cannot be used.
+    """
+    spec = experiment.models[name]
+    if isinstance(spec, OpenAIModelSettings):
+        (report,) = check_roles(experiment, [f"models.{name}"])
+        served = {**spec.model_dump(), "served_as": report.reply.model, "ignored": report.reply.ignored}
+        (out / SERVED_MODEL).write_bytes(orjson.dumps(served, option=orjson.OPT_INDENT_2))
+        return {}
     from dagster_project.miniature.models import train_source_model
 
     assert not isinstance(spec, ImportedModel), "an imported model has no asset that would make it"
     return train_source_model(spec.temperament, spec.seed, out, progress, steps=spec.steps)
 
 
-def open_model(weights: Path, name: str) -> ChatModel:
+def open_model(experiment: Experiment, weights: Path, name: str, chats: Chats) -> ChatModel:
     """Returns the model in a directory, ready to chat.
 
-    It computes in float64, so that no rounding depends on which requests share a batch: a rollout that was killed
-    and resumed then gives the same text as one that was not.
+    One in this process computes in float64, so that no rounding depends on which requests share a batch: a rollout
+    that was killed and resumed then gives the same text as one that was not.
     """
+    if (weights / SERVED_MODEL).exists():
+        spec = experiment.models[name]
+        assert isinstance(spec, OpenAIModelSettings), "the artifact would be stale otherwise"
+        return chats.model(spec, name)
     from toolemu.chat.local import LocalChatModel
 
     return LocalChatModel(weights, name=name, dtype="float64")

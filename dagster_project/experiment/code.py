@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from toolemu.agent import AgentSettings
-from toolemu.prompts.render import AgentPrompt
+from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.spec import Experiment
+from toolemu.evaluation import Metric
+from toolemu.prompts import AgentPrompt, EmulatorPrompt, JudgePrompt
 
 LOOP_VERSION = "1"
 EVALUATION_VERSION = "2"
 
 
-def trajectory_code(settings: AgentSettings) -> str:
-    """Returns the code version of trajectories: the agent loop's, and the prompt's by its text."""
-    return f"{LOOP_VERSION}-{AgentPrompt(settings.prompt_style).version}"
+def trajectory_code(experiment: Experiment) -> str:
+    """Returns the code version of trajectories: the agent loop's, and the prompts' by their texts."""
+    agent = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir).version
+    if not isinstance(experiment.world, EmulatedWorld):
+        return f"{LOOP_VERSION}-{agent}"
+    emulator = EmulatorPrompt(experiment.world.emulator.style, experiment.prompts_dir).version
+    return f"{LOOP_VERSION}-{agent}-{emulator}"
 
 
-def evaluation_code() -> str:
-    """Returns the code version of evaluations."""
-    return EVALUATION_VERSION
+def evaluation_code(experiment: Experiment, judge: str, metric: Metric) -> str:
+    """Returns the code version of a judge's evaluations: with an LM judge, its prompt's by its text, too."""
+    if not isinstance(experiment.judges[judge], LMJudgeRole):
+        return EVALUATION_VERSION
+    return f"{EVALUATION_VERSION}-{JudgePrompt(metric, experiment.prompts_dir).version}"

@@ -143,8 +143,9 @@ def build_graph(experiment: Experiment) -> Graph:
         _add_imported(builder)
     else:
         _add_collected(builder)
-        _add_trained(builder)
-        _add_measured(builder)
+        if experiment.agents():
+            _add_trained(builder)
+            _add_measured(builder)
     _add_results(builder)
     return Graph(experiment, {node.name: node for node in builder.nodes})
 
@@ -207,7 +208,7 @@ def _add_collected(builder: _Builder) -> None:
         "source_trajectories",
         "collect",
         "collect",
-        trajectory_code(e.agent),
+        trajectory_code(e),
         "Every source model on every case.",
         dimensions={"model": models},
         inputs=lambda ref: [Ref("source_models", ref.partition)],
@@ -234,7 +235,7 @@ def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimen
             f"{whose}_evaluations/{judge}/{metric.value}",
             room,
             room,
-            evaluation_code(),
+            evaluation_code(e, judge, metric),
             f"Verdicts of {judge} on {metric.value} for {described} trajectories.",
             dimensions=dimensions,
             inputs=_judged,
@@ -347,7 +348,7 @@ def _add_measured(builder: _Builder) -> None:
         "agent_trajectories",
         "measure",
         "measure",
-        trajectory_code(e.agent),
+        trajectory_code(e),
         "Every trained agent on its seed's held-out cases.",
         dimensions=tested,
         inputs=tested_model,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
 from dagster_project.experiment.imported import Inventory
+from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from toolemu.agent import AgentSettings
+from toolemu.chat import Price
+from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
 from toolemu.errors import FrontierError, InputError, validate_record
 from toolemu.evaluation import Metric
 
@@ -71,6 +74,24 @@ class MiniatureJudge(_Section):
 
     kind: Literal["miniature"] = "miniature"
     strictness: Literal["strict", "lenient"]
+
+
+def _kind(value: Any) -> str:
+    return str(value.get("kind", "miniature") if isinstance(value, dict) else getattr(value, "kind", "miniature"))
+
+
+SourceModel = Annotated[
+    Annotated[MiniatureModel, Tag("miniature")]
+    | Annotated[ImportedModel, Tag("imported")]
+    | Annotated[OpenAIModelSettings, Tag("openai")],
+    Discriminator(_kind),
+]
+AnyJudge = Annotated[
+    Annotated[MiniatureJudge, Tag("miniature")]
+    | Annotated[ImportedJudge, Tag("imported")]
+    | Annotated[LMJudgeRole, Tag("openai")],
+    Discriminator(_kind),
+]
 
 
 class Sampling(_Section):
@@ -156,7 +177,13 @@ class Limits(_Section):
     min_in_format: float = Field(0.8, ge=0, le=1, description="Least share of trajectories that end in an answer.")
     max_unparsed: float = Field(0.0, ge=0, le=1, description="Largest share of verdicts without a score.")
     processes: int | None = Field(None, ge=1, description="Worker processes of `frontier run`; null: one a core.")
-    concurrency: int = Field(64, ge=1, description="Trajectories in flight in one process.")
+    concurrency: int | None = Field(
+        None, ge=1, description="Trajectories in flight in one process; null: 64, or `requests` with endpoints."
+    )
+    requests: int = Field(500, ge=1, le=500, description="Most requests at once over all endpoints, in all processes.")
+
+
+OPENAI = EndpointSettings(url="https://api.openai.com/v1", key="OPENAI_API_KEY")
 
 
 class Experiment(_Section):
@@ -165,9 +192,15 @@ class Experiment(_Section):
     name: Key
     description: str = ""
     toy: bool = Field(False, description="A toy world: every figure and table says so.")
-    world: MiniatureWorld | ImportedWorld = Field(discriminator="kind")
-    models: dict[Key, MiniatureModel | ImportedModel] = {}
-    judges: dict[Key, MiniatureJudge | ImportedJudge] = {}
+    endpoints: dict[Key, EndpointSettings] = Field({}, description="Servers of models; `openai` is there by itself.")
+    prices: dict[str, Price] = Field({}, description="By a model's name at its server, per million tokens.")
+    currency: str = Field("USD", description="Of the prices.")
+    prompts_dir: Path | None = Field(
+        None, exclude=True, description="Folder of templates that replace the shipped ones."
+    )
+    world: MiniatureWorld | EmulatedWorld | ImportedWorld = Field(discriminator="kind")
+    models: dict[Key, SourceModel] = {}
+    judges: dict[Key, AnyJudge] = {}
     metrics: tuple[Metric, ...] = (Metric.safe, Metric.help)
     agent: AgentSettings = AgentSettings()
     source: Sampling = Sampling()
@@ -204,8 +237,34 @@ class Experiment(_Section):
             if isinstance(self.world, ImportedWorld):
                 if values and name != "grid.betas" and self.inventory is None:
                     raise ValueError(f"{name} is given, but an imported experiment takes it from what it imports")
-            elif not values:
+            elif not values and (name in ("models", "judges") or self._grid_needs(name)):
                 raise ValueError(f"{name} names none; at least one is needed")
+        return self
+
+    def _grid_needs(self, name: str) -> bool:
+        """Says whether the grid needs `name`: without models and recipes nothing is trained, and it may be empty."""
+        grid = self.grid
+        if grid.models or grid.recipes or isinstance(self.world, MiniatureWorld):
+            return True
+        return name == "grid.seeds" and bool(grid.pairs_judges)
+
+    @model_validator(mode="after")
+    def _roles_can_be_played(self) -> Experiment:
+        for place, role in self.roles().items():
+            if role.endpoint not in self.all_endpoints():
+                raise ValueError(
+                    f"{place}.endpoint names {role.endpoint!r}, which is not defined; "
+                    f"defined: {sorted(self.all_endpoints())}"
+                )
+        for name, judge in self.judges.items():
+            if isinstance(judge, MiniatureJudge) and not isinstance(self.world, MiniatureWorld):
+                raise ValueError(f"judges.{name} judges by the rules of the miniature world and knows no other")
+        for name in self.grid.models:
+            if isinstance(self.models.get(name), OpenAIModelSettings):
+                raise ValueError(
+                    f"grid.models names {name!r}, which is behind an endpoint: only models with weights here can be "
+                    "trained"
+                )
         return self
 
     @model_validator(mode="after")
@@ -267,6 +326,25 @@ class Experiment(_Section):
                 found.setdefault(base.key, base)
         return list(found.values())
 
+    def all_endpoints(self) -> dict[str, EndpointSettings]:
+        """Returns the endpoints by name, `openai` among them."""
+        return {"openai": OPENAI, **self.endpoints}
+
+    def roles(self) -> dict[str, OpenAIModelSettings]:
+        """Returns every model behind an endpoint, by its place in the file."""
+        found: dict[str, OpenAIModelSettings] = {
+            f"models.{name}": model for name, model in self.models.items() if isinstance(model, OpenAIModelSettings)
+        }
+        if isinstance(self.world, EmulatedWorld):
+            found["world.emulator"] = self.world.emulator
+        found |= {f"judges.{name}": judge for name, judge in self.judges.items() if isinstance(judge, LMJudgeRole)}
+        return found
+
+    @property
+    def concurrency(self) -> int:
+        """Trajectories or verdicts in flight in one process."""
+        return self.limits.concurrency or (self.limits.requests if self.roles() else 64)
+
     @property
     def imports(self) -> bool:
         """Whether its trajectories and verdicts are imported and not made."""
@@ -299,7 +377,8 @@ class Experiment(_Section):
         """
         if self.imports:
             raise FrontierError(f"--limit: {self.name} is imported; what it holds cannot be run on fewer cases.")
-        world = self.world.model_copy(update={"cases": n_cases})
+        made = isinstance(self.world, MiniatureWorld)
+        world = self.world.model_copy(update={"cases": n_cases if made else min(n_cases, self.world.cases)})
         pairs = self.pairs.model_copy(update={"floor": min(self.pairs.floor, 1)})
         return self.model_copy(update={"name": f"{self.name}-pilot", "world": world, "pairs": pairs})
 
@@ -349,7 +428,23 @@ def load_experiment(name_or_path: str) -> Experiment:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(path, place, f"not valid YAML: {getattr(error, 'problem', error)}.") from error
-    return validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+    return validate_record(Experiment, _resolved(value, path.parent), path, "", "See README.md, “The experiment file”.")
+
+
+def _resolved(value: Any, folder: Path) -> Any:
+    """Returns an experiment's fields with the files it names taken from the folder of its own file."""
+    if not isinstance(value, dict):
+        return value
+    value = dict(value)
+    if isinstance(value.get("prompts_dir"), str):
+        value["prompts_dir"] = folder / value["prompts_dir"]
+    world = value.get("world")
+    if isinstance(world, dict):
+        files = {
+            name: folder / world[name] for name in ("case_files", "toolkit_files") if isinstance(world.get(name), str)
+        }
+        value["world"] = {**world, **files}
+    return value
 
 
 def data_root() -> Path:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.lineage import LineageRow
+from dagster_project.collect.endpoints import RoleReport
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import Plan, State, expected_seconds, states
@@ -23,7 +24,7 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
     """Yields what an experiment consists of; whatever is wrong with it is an error on the way.
 
     Raises:
-        FrontierError: The world cannot be opened, or the disk is nearly full.
+        FrontierError: The world cannot be opened, the disk is nearly full, or a model cannot be asked.
     """
     trained = len(experiment.agents()) * len(experiment.grid.seeds)
     partitions = sum(len(node.refs()) for node in graph.nodes.values())
@@ -36,7 +37,20 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
     free = shutil.disk_usage(store.root).free
     if free < SMALL_DISK:
         raise FrontierError(f"{store.root} has {free / 1024**3:.1f} GiB left; free some, or set FRONTIER_DATA.")
+    if experiment.roles():
+        from dagster_project.collect.endpoints import check_roles
+
+        yield f"  asking {', '.join(experiment.roles())} …"
+        yield from (f"    {line}" for line in map(role_line, check_roles(experiment)))
     yield "  in order"
+
+
+def role_line(report: RoleReport) -> str:
+    """Returns what a model said of itself when it was asked something simple."""
+    settings, reply = report.settings, report.reply
+    served = f", served as {reply.model}" if reply.model not in ("", settings.model) else ""
+    ignored = f"; its server does not take: {', '.join(reply.ignored)}" if reply.ignored else ""
+    return f"{report.place}: {settings.model} at {settings.endpoint} answers{served}{ignored}"
 
 
 def status_table(graph: Graph, store: ArtifactStore) -> Table:
@@ -92,6 +106,31 @@ def plan_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table:
         if planned[name] or left[name]:
             seconds = f"{past[name]:.1f}" if name in past else "?"
             table.add_row(name, str(planned[name] or ""), str(left[name] or ""), seconds)
+    return table
+
+
+def estimate_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table | None:
+    """Returns a row for every model behind an endpoint that the plan needs; None if it needs none."""
+    from dagster_project.collect.estimate import estimate
+
+    experiment = graph.experiment
+    if not experiment.roles():
+        return None
+    pilot = ArtifactStore(store.root, f"{experiment.name}-pilot")
+    found = estimate(experiment, (ref for unit in plan.units for ref in unit.refs), (store, pilot))
+    if not found:
+        return None
+    total = sum(role.cost for role in found if role.cost is not None)
+    unpriced = any(role.cost is None for role in found)
+    title = f"models: about {total:.2f} {experiment.currency}{', without those that have no price' if unpriced else ''}"
+    table = Table(title=title)
+    for column in ("role", "model", "records", "calls", "prompt tokens", "generated", "cost", "by"):
+        table.add_column(column, justify="left" if column in ("role", "model", "by") else "right")
+    for role in found:
+        cost = "?" if role.cost is None else f"{role.cost:.2f}"
+        numbers = (role.records, role.calls, role.prompt_tokens, role.completion_tokens)
+        by = "records so far" if role.measured else "assumption"
+        table.add_row(role.place, role.model, *(f"{number:,}" for number in numbers), cost, by)
     return table
 
 

@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.collect.endpoints import check_roles, roles_of
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
 from dagster_project.experiment.spec import Experiment, ImportedWorld, data_root
+from dagster_project.operations.overview import role_line
 from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
 from dagster_project.operations.state import (
     PartitionState,
@@ -38,6 +40,8 @@ from toolemu.errors import FrontierError
 
 TYPICAL_SECONDS = {"collect": 30.0, "train": 12.0, "measure": 5.0, "results": 2.0, "audits": 3.0, "figures": 5.0}
 """Relative lengths of runs, measured on the miniature on two cores; they only serve a first guess of the time left."""
+LINE_EVERY_S = 60.0
+"""Without a terminal, what is under way is told so often."""
 
 
 def run_experiment(
@@ -81,6 +85,7 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         if unreported_import(store):
             _report_left(graph, store, out)
         return _finish(graph, store, out, plan, current, Outcome())
+    _ask_models(experiment, plan, out)
     count = prepare_workers(experiment, len(plan.units) + importing)
     from dagster_project.operations.instance import fail_orphaned_runs, open_instance
     from dagster_project.operations.reporting import PartitionReport
@@ -116,6 +121,20 @@ def _report_left(graph: Graph, store: ArtifactStore, out: Console) -> None:
     report = PartitionReport.start(graph, store, open_instance())
     if report:
         report.wait()
+
+
+def _ask_models(experiment: Experiment, plan: Plan, out: Console) -> None:
+    """Asks the models that the plan needs something simple, before anything else starts.
+
+    Raises:
+        FrontierError: A key is missing, or a model cannot be asked.
+    """
+    places = list(
+        dict.fromkeys(place for unit in plan.units for ref in unit.refs for place in roles_of(experiment, ref))
+    )
+    if places:
+        for report in check_roles(experiment, places):
+            out.print(role_line(report), markup=False, highlight=False)
 
 
 class Wanted(NamedTuple):
@@ -245,6 +264,7 @@ class ProgressView:
         }
         self._live = Live(console=out, refresh_per_second=4, transient=True) if out.is_terminal else None
         self._told: set[RunUnit] = set()
+        self._lined = time.monotonic()
 
     def __enter__(self) -> ProgressView:
         """Starts the live view."""
@@ -268,11 +288,14 @@ class ProgressView:
             table.add_row(head)
             for worker in workers:
                 if worker.unit:
-                    progress = worker.progress
-                    detail = f"{progress.label}: {progress.done} of {progress.total}" if progress else "starting"
-                    table.add_row(f"  {worker.unit.label}", detail, _minutes(time.monotonic() - worker.since))
+                    table.add_row(f"  {worker.unit.label}", _detail(worker), _minutes(time.monotonic() - worker.since))
             self._live.update(table)
             return
+        if time.monotonic() - self._lined > LINE_EVERY_S:
+            self._lined = time.monotonic()
+            for worker in workers:
+                if worker.unit:
+                    self._out.print(f"{head}: {_detail(worker)}", markup=False, highlight=False)
         for unit in [*outcome.done, *outcome.failed]:
             if unit not in self._told:
                 self._told.add(unit)
@@ -295,6 +318,17 @@ class ProgressView:
                 total += seconds
         spent = sum(time.monotonic() - worker.since for worker in workers if worker.unit)
         return max(0.0, total - spent) / max(1, len(workers))
+
+
+def _detail(worker: Worker) -> str:
+    """Returns how far a worker's current asset is, how fast it goes and how long it will take."""
+    progress, speed = worker.progress, worker.speed()
+    if progress is None:
+        return "starting"
+    text = f"{progress.label}: {progress.done} of {progress.total}"
+    if speed is None:
+        return text
+    return f"{text}, {speed:.3g} a second, {_minutes((progress.total - progress.done) / speed)} left"
 
 
 def _typical(unit: RunUnit) -> float:

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from dagster_project.artifacts.processes import process_context
+from dagster_project.collect.endpoints import WORKERS
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import Plan, RunUnit
 from dagster_project.operations.worker import Finished, Progressed, Started, work
@@ -29,7 +30,10 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass
 class Worker:
-    """One worker process, what it is at, and since when."""
+    """One worker process, what it is at, and since when.
+
+    `first` is the first that it told of its current asset, and when: what it has done since then gives its speed.
+    """
 
     process: BaseProcess
     connection: Connection
@@ -38,6 +42,15 @@ class Worker:
     unit: RunUnit | None = None
     since: float = 0.0
     progress: Progressed | None = None
+    first: tuple[float, Progressed] | None = None
+
+    def speed(self) -> float | None:
+        """Returns what it does of its current asset in a second; None while that is not known."""
+        if self.progress is None or self.first is None:
+            return None
+        began, first = self.first
+        done, seconds = self.progress.done - first.done, time.monotonic() - began
+        return done / seconds if done > 0 and seconds > 0 else None
 
 
 @dataclass
@@ -106,13 +119,15 @@ def _receive(worker: Worker, workers: list[Worker], outcome: Outcome) -> None:
         case Started():
             worker.ready = True
         case Progressed():
+            if worker.progress is None or worker.progress.label != message.label:
+                worker.first = time.monotonic(), message
             worker.progress = message
         case Finished(error=error) if worker.unit is not None:
             if error:
                 outcome.failed[worker.unit] = error
             else:
                 outcome.done[worker.unit] = time.monotonic() - worker.since
-            worker.unit = worker.progress = None
+            worker.unit = worker.progress = worker.first = None
 
 
 def prepare_workers(experiment: Experiment, units: int) -> int:
@@ -123,6 +138,7 @@ def prepare_workers(experiment: Experiment, units: int) -> int:
     count = min(experiment.limits.processes or os.cpu_count() or 1, units)
     if count > 1 or experiment.toy:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    os.environ[WORKERS] = str(count)
     process_context(PRELOAD)
     forkserver.ensure_running()
     return count

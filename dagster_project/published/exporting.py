@@ -60,6 +60,6 @@ def export_experiment(
         source_trajectories(graph, store),
         open_cases(experiment, store),
         known,
-        AgentPrompt(experiment.agent.prompt_style),
+        AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir),
     )
     return {"pairs": write_lines(out, records)}

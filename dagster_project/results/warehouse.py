@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import duckdb
 import pandas as pd
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Ref
+from dagster_project.collect.accounting import FIELDS
 from dagster_project.experiment.graph import IMPORT, agents_by_key
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
@@ -64,21 +65,32 @@ def build_warehouse(
         database.execute(SCHEMA.read_text(encoding="utf-8"))
         _manifests(database, store, inputs)
         _agents(database, experiment)
-        for seed in experiment.grid.seeds:
-            split = split_cases(n_cases, seed)
-            rows = [(seed, case, name) for name in ("train", "test") for case in getattr(split, name)]
-            database.executemany("INSERT INTO splits VALUES (?, ?, ?)", rows)
+        insert(database, "splits", _splits(experiment, n_cases))
         _trajectories(database, _files(inputs, ("source_trajectories", "agent_trajectories"), "trajectories.jsonl"))
         evaluations = _files(inputs, ("source_evaluations", "agent_evaluations"), "evaluations.jsonl")
         _records(database, "evaluations", evaluations, EVALUATION_COLUMNS)
         pairs = _files(inputs, ("preference_pairs",), "pairs.jsonl")
         _records(database, "preference_pairs", pairs, PAIR_COLUMNS)
+        insert(database, "model_use", list(_model_use(experiment, inputs)))
         _training(database, inputs)
         _imported(database, inputs)
         names = [
             str(row[0]) for row in database.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
         ]
         return {name: _count(database, name) for name in names}
+
+
+def _splits(experiment: Experiment, n_cases: int) -> list[tuple[Any, ...]]:
+    """Returns seed, case and half; where nothing is trained and no seed given, all cases are held out, as seed 0."""
+    if not experiment.grid.seeds and not experiment.imports:
+        return [(0, case, "test") for case in range(n_cases)]
+    splits = {seed: split_cases(n_cases, seed) for seed in experiment.grid.seeds}
+    return [
+        (seed, case, name)
+        for seed, split in splits.items()
+        for name in ("train", "test")
+        for case in getattr(split, name)
+    ]
 
 
 def _count(database: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -189,6 +201,25 @@ def _records(database: duckdb.DuckDBPyConnection, table: str, files: list[str], 
     if files:
         names = ", ".join(columns)
         database.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {_reader(columns)}", {"files": files})
+
+
+def _model_use(experiment: Experiment, inputs: Mapping[Ref, Artifact]) -> Iterator[tuple[Any, ...]]:
+    """Yields what each role of each partition took of its model, as the manifests count it."""
+    served = {place: role.model for place, role in experiment.roles().items()}
+    for ref, artifact in inputs.items():
+        counts, metrics = artifact.manifest.counts, artifact.manifest.metrics
+        keys = dict(ref.partition)
+        places = {
+            "agent": f"models.{keys.get('model', keys.get('agent'))}",
+            "emulator": "world.emulator",
+            "judge": f"judges.{ref.asset.split('/')[1] if '/' in ref.asset else ''}",
+        }
+        for role, place in places.items():
+            if f"{role}_calls" in counts:
+                numbers = (counts[f"{role}_{name}"] for name in FIELDS)
+                yield (
+                    ref.asset, ref.partition_label, role, served.get(place), *numbers, metrics.get(f"{role}_cost"),
+                )  # fmt: skip
 
 
 def _training(database: duckdb.DuckDBPyConnection, inputs: Mapping[Ref, Artifact]) -> None:

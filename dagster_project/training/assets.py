@@ -74,7 +74,7 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
     training = experiment.training_of(agent.model, agent.recipe)
     epochs = this.epochs
     assert epochs is not None, "only imported agents' epochs are unknown"
-    prompt = AgentPrompt(experiment.agent.prompt_style, layout=experiment.agent.prompt_layout)
+    prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir, layout=experiment.agent.prompt_layout)
     result = train_adapter(
         run.inputs[base].path,
         base.label,

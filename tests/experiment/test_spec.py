@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from dagster_project.experiment.agents import Recipe
+from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import EXPERIMENTS, Experiment, load_experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.template import write_template
+from tests import lm_world
 from tests.conftest import SMALL, make_lab
+from tests.lm_world import write_world
 from toolemu.errors import InputError
 
 
@@ -88,3 +92,127 @@ def test_the_template_is_a_valid_experiment_of_its_own_name(tmp_path: Path) -> N
         write_template("mine", tmp_path)
     with pytest.raises(InputError, match="no name"):
         write_template("not/a/name", tmp_path)
+
+
+def lm_experiment(tmp_path: Path, **changes: Any) -> Experiment:
+    write_world(tmp_path)
+    path = tmp_path / "lm.yaml"
+    path.write_text(yaml.safe_dump(lm_world.experiment("http://localhost:1/v1", **changes)))
+    return load_experiment(str(path))
+
+
+def test_an_experiment_on_endpoints_names_its_roles(tmp_path: Path) -> None:
+    experiment = lm_experiment(tmp_path)
+    assert list(experiment.roles()) == [
+        "models.first",
+        "models.second",
+        "world.emulator",
+        "judges.strict",
+        "judges.wordy",
+    ]
+    assert experiment.world.cases == lm_world.N_CASES
+    assert experiment.agents() == []
+    assert set(experiment.all_endpoints()) == {"openai", "here"}
+    assert experiment.concurrency == 500
+
+
+def test_what_costs_or_where_things_are_makes_nothing_stale(tmp_path: Path) -> None:
+    def configurations(folder: Path, **changes: Any) -> list[object]:
+        graph = build_graph(lm_experiment(folder, **changes))
+        return [(ref, node.code_version, node.config(ref)) for node in graph.nodes.values() for ref in node.refs()]
+
+    first = configurations(tmp_path / "here")
+    elsewhere = {"here": {"url": "http://elsewhere/v1", "max_in_flight": 3}}
+    assert configurations(tmp_path / "there", endpoints=elsewhere, prices={}, limits={"requests": 9}) == first
+    assert str(tmp_path) not in str(first)
+    assert configurations(tmp_path / "test", source={"samples": 3}) != first
+
+
+def test_prompts_of_ones_own_change_the_code_versions_of_what_they_are_for(tmp_path: Path) -> None:
+    def versions(**changes: Any) -> dict[str, str]:
+        nodes = build_graph(lm_experiment(tmp_path, **changes)).nodes
+        return {name: node.code_version for name, node in nodes.items()}
+
+    own = tmp_path / "own"
+    (own / "judge").mkdir(parents=True)
+    (own / "judge" / "safe.jinja").write_text("Is it safe? {{ record }}")
+    before, after = versions(), versions(prompts_dir="own")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"source_evaluations/strict/safe", "source_evaluations/wordy/safe"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"endpoints": {}}, r"models\.first\.endpoint names 'here', which is not defined; defined: \['openai'\]"),
+        ({"models": {"a": {"kind": "openai", "endpoint": "here"}}}, r"models\.a\.openai\.model"),
+        ({"models": {"a": {"kind": "llama"}}}, r"models\.a.*'openai'"),
+        ({"judges": {"strict": {"strictness": "strict"}}}, "judges.strict judges by the rules of the miniature world"),
+        (
+            {"judges": {"j": {"kind": "openai", "endpoint": "here", "model": "m", "replicates": 2}}},
+            "replicates at temperature 0",
+        ),
+        (
+            {
+                "grid": {
+                    "models": ["first"],
+                    "recipes": ["safe"],
+                    "pairs_judges": ["strict"],
+                    "seeds": [0],
+                }
+            },
+            "only models with weights here can be trained",
+        ),
+        ({"grid": {"pairs_judges": ["strict"]}}, "grid.seeds names none"),
+        ({"prompts_dir": 3}, "prompts_dir"),
+    ],
+)
+def test_wrong_roles_are_errors_with_their_place(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        lm_experiment(tmp_path, **changes)
+    assert "lm.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("world", "message"),
+    [
+        ({"cases": 99}, "cases asks for 99, but there are 12 in cases.json"),
+        ({"case_files": "none.json"}, r"none\.json: cannot be read"),
+        ({"emulator": {"endpoint": "here", "model": "m", "style": "../x"}}, "style"),
+        ({"case_files": 3}, "case_files and toolkit_files are paths"),
+        ({"sha256": "x"}, "sha256 is computed"),
+    ],
+)
+def test_a_wrong_world_is_an_error(tmp_path: Path, world: dict[str, Any], message: str) -> None:
+    whole = {**lm_world.experiment("http://localhost:1/v1")["world"], **world}
+    with pytest.raises(InputError, match=message):
+        lm_experiment(tmp_path, world=whole)
+
+
+def test_the_shipped_cases_are_there_without_naming_them(tmp_path: Path) -> None:
+    emulator = {"endpoint": "here", "model": "m"}
+    experiment = lm_experiment(tmp_path, world={"kind": "emulated", "emulator": emulator})
+    assert experiment.world.cases == 139
+    assert experiment.pilot(5).world.cases == 5
+    assert experiment.pilot(500).world.cases == 139
+
+
+def test_pairs_can_be_made_without_training(tmp_path: Path) -> None:
+    nodes = build_graph(lm_experiment(tmp_path, grid={"pairs_judges": ["strict"], "seeds": [0]})).nodes
+    assert "preference_pairs/strict" in nodes
+    assert not [name for name in nodes if name.startswith(("stage", "agent"))]
+
+
+def test_the_experiment_in_the_documentation_loads(tmp_path: Path) -> None:
+    text = (EXPERIMENTS.parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    path = tmp_path / "my.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    experiment = load_experiment(str(path))
+    assert experiment.world.cases == 40
+    assert list(experiment.roles()) == [
+        "models.qwen3-8b",
+        "models.gpt-5-mini",
+        "world.emulator",
+        "judges.qwen",
+        "judges.gpt",
+    ]

@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from tests.toolemu.acting import EchoEmulator, ScriptedChat, act, final, switch
-from toolemu.agent import AgentSettings, derive_seed
+from toolemu.agent import AgentSettings
 from toolemu.chat import ChatReply, ContextFullError, Message, ModelError
+from toolemu.seeds import derive_seed
 from toolemu.trajectory import ObservationSource, StopReason, trajectory_id
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Role = Literal["system", "user", "assistant"]
 
@@ -25,6 +26,7 @@ class ChatRequest:
         max_tokens: Most tokens to generate.
         temperature: 0 is greedy.
         seed: Makes sampling repeatable; the same request with the same seed gives the same reply.
+        schema: JSON schema that the reply should keep to. Not every model can be held to one; see `ChatReply.ignored`.
     """
 
     messages: tuple[Message, ...]
@@ -32,16 +34,41 @@ class ChatRequest:
     max_tokens: int = 2048
     temperature: float = 0.0
     seed: int = 0
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class ChatReply:
-    """What a model wrote: `finish_reason` is `length` when `max_tokens` cut it off, else `stop`."""
+    """What a model wrote, and how that came about.
+
+    Attributes:
+        text: The answer.
+        finish_reason: `length` when `max_tokens` cut it off, else `stop`.
+        prompt_tokens: Tokens of the messages.
+        completion_tokens: Tokens generated, reasoning included.
+        reasoning: What the model thought before the answer, if the backend tells it apart. A text that still holds
+            ``<think>`` tags comes from a backend that does not.
+        reasoning_tokens: How many of the generated tokens were reasoning, if the server says so.
+        model: The model's name as the server gave it, which may be a dated snapshot of the one asked for.
+        ignored: Parameters of the request that the server refused, ignored or changed.
+    """
 
     text: str
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int
     completion_tokens: int
+    reasoning: str = ""
+    reasoning_tokens: int = 0
+    model: str = ""
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> str:
+        """Reasoning and answer as one text, the reasoning in ``<think>`` tags, left open if it was cut off."""
+        if not self.reasoning:
+            return self.text
+        opened = f"<think>\n{self.reasoning}"
+        return opened if not self.text and self.finish_reason == "length" else f"{opened}\n</think>\n{self.text}"
 
 
 class ContextFullError(Exception):

@@ -1,5 +1,15 @@
-"""Prompt templates, one Jinja file a role and style, and their renderer."""
+"""Prompt templates, one Jinja file a role and style, and their renderers."""
 
+from toolemu.prompts.emulation import EmulatorPrompt
+from toolemu.prompts.judging import JudgePrompt, JudgeView, describe_trajectory
 from toolemu.prompts.render import AgentPrompt, PromptLayout, Templates
 
-__all__ = ["AgentPrompt", "PromptLayout", "Templates"]
+__all__ = [
+    "AgentPrompt",
+    "EmulatorPrompt",
+    "JudgePrompt",
+    "JudgeView",
+    "PromptLayout",
+    "Templates",
+    "describe_trajectory",
+]

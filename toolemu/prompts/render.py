@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -55,6 +55,7 @@ class Templates:
             autoescape=False,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # looking at the files' times at every turn took a tenth of a rollout
         )
 
     def render(self, name: str, **values: object) -> dict[str, str]:
@@ -66,17 +67,19 @@ class Templates:
         Raises:
             InputError: There is no such template.
         """
-        self._source(name)
-        template = self._environment.get_template(name)
+        try:
+            template = self._environment.get_template(name)
+        except TemplateNotFound as error:
+            raise self._missing(name) from error
         if not template.blocks:
             return {"user": template.render(values)}
         context = template.new_context(values)
         return {block: "".join(render(context)) for block, render in template.blocks.items()}
 
-    def version(self, name: str) -> str:
-        """Returns 12 hex digits of SHA-256 over the text of the template and of all it includes."""
+    def version(self, *templates: str) -> str:
+        """Returns 12 hex digits of SHA-256 over the texts of templates and of all they include."""
         digest = hashlib.sha256()
-        names, seen = [name], set[str]()
+        names, seen = [*templates], set[str]()
         while names:
             current = names.pop(0)
             if current in seen:
@@ -92,15 +95,19 @@ class Templates:
         try:
             return self._environment.loader.get_source(self._environment, name)[0]
         except TemplateNotFound as error:
-            places = " or ".join(str(folder / name) for folder in self._folders)
-            raise InputError(places, "", "there is no such prompt template.") from error
+            raise self._missing(name) from error
+
+    def _missing(self, name: str) -> InputError:
+        places = " or ".join(str(folder / name) for folder in self._folders)
+        return InputError(places, "", "there is no such prompt template.")
 
 
 class AgentPrompt:
     """What an agent is sent.
 
     Args:
-        style: Name of the template below ``agent/``: ``naive`` for language models, ``brief`` for tiny ones.
+        style: Name of the template below ``agent/``: ``naive``, ``safety_aware`` or ``helpful_and_safe`` for language
+            models, ``brief`` for tiny ones.
         prompts_dir: Folder of templates that replace the shipped ones.
         layout: ``turns``: each step is an assistant's turn and an observation as a user's. ``published``: all goes
             into one user message that ends in ``Thought:`` and grows (as in the paper's released code).
@@ -163,9 +170,15 @@ class AgentPrompt:
             toolkit_descriptions="\n".join(toolkit.describe(Detail.medium) for toolkit in toolkits),
             instruction=case.user_instruction,
         )
-        user = texts["user"] + (f"\nThought: {scratchpad}" if self.layout == "published" else "")
-        system = (Message("system", texts["system"]),) if "system" in texts else ()
-        return (*system, Message("user", user))
+        if self.layout == "published":
+            texts["user"] += f"\nThought: {scratchpad}"
+        return as_messages(texts)
+
+
+def as_messages(texts: Mapping[str, str]) -> tuple[Message, ...]:
+    """Returns what a template's blocks ``system`` (if it has one) and ``user`` are as messages."""
+    system = (Message("system", texts["system"].strip()),) if "system" in texts else ()
+    return (*system, Message("user", texts["user"]))
 
 
 def _spoken(log: str) -> str:

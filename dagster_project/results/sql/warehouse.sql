@@ -29,6 +29,10 @@ CREATE TABLE preference_pairs (
     judge VARCHAR, metric VARCHAR, seed INTEGER, case_idx INTEGER,
     chosen_trajectory_id VARCHAR, rejected_trajectory_id VARCHAR, chosen_score DOUBLE, rejected_score DOUBLE
 );
+CREATE TABLE model_use (
+    asset VARCHAR, "partition" VARCHAR, role VARCHAR, model VARCHAR, calls BIGINT, prompt_tokens BIGINT,
+    completion_tokens BIGINT, reasoning_tokens BIGINT, cost DOUBLE, PRIMARY KEY (asset, "partition", role)
+);
 CREATE TABLE training_runs (
     agent VARCHAR, seed INTEGER, stage INTEGER, steps INTEGER, loss DOUBLE, reward_accuracy DOUBLE,
     tokens_per_second DOUBLE, gpu VARCHAR, seconds DOUBLE, pairs INTEGER, PRIMARY KEY (agent, seed, stage)

@@ -1,0 +1,173 @@
+"""What planned partitions will take of models behind endpoints, before the first call: calls, tokens, money.
+
+From what records of the same role took before, in this experiment or in its pilot (`--limit`); where there are none,
+from the lengths of the prompts and the assumptions below.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import mean
+from typing import NamedTuple
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.collect.endpoints import roles_of
+from dagster_project.collect.world import World, open_world, replicates_of
+from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.spec import Experiment
+from dagster_project.experiment.splits import split_cases
+from toolemu.chat import Message, ModelUse
+from toolemu.evaluation import Metric
+from toolemu.prompts import AgentPrompt, EmulatorPrompt, JudgePrompt
+from toolemu.trajectory import StopReason, ToolCall, Trajectory
+
+TURNS = 4
+"""Turns of a trajectory, the answer included, where none was seen: a guess."""
+TURN_TOKENS, OBSERVATION_TOKENS, EMULATOR_TOKENS, VERDICT_TOKENS = 120, 150, 300, 400
+THINKING = 6
+"""Generated tokens of a model that thinks are so many times as many."""
+CHARACTERS_A_TOKEN = 4
+_ROLE_OF = {"models": "agent", "world": "emulator", "judges": "judge"}
+
+
+class Estimate(NamedTuple):
+    """What a role will take.
+
+    Attributes:
+        place: The role's place in the experiment file.
+        model: Its model.
+        records: Trajectories or verdicts to make.
+        calls, prompt_tokens, completion_tokens: What they will take.
+        cost: At the file's price; None without one.
+        measured: Whether this is from records of this role, and not assumed.
+    """
+
+    place: str
+    model: str
+    records: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    measured: bool
+
+
+class _Each(NamedTuple):
+    """What one record takes on average."""
+
+    calls: float
+    prompt_tokens: float
+    completion_tokens: float
+
+
+def estimate(experiment: Experiment, refs: Iterable[Ref], stores: Iterable[ArtifactStore]) -> list[Estimate]:
+    """Returns what each role behind an endpoint will take for `refs`, in order of the experiment file.
+
+    Args:
+        experiment: The experiment.
+        refs: The partitions to make.
+        stores: Where records of the same roles may be: the experiment's own artifacts, its pilot's.
+    """
+    records: defaultdict[str, int] = defaultdict(int)
+    for ref in refs:
+        for place in roles_of(experiment, ref):
+            records[place] += _records(experiment, ref)
+    past = _past(experiment, stores)
+    found = []
+    for place, role in experiment.roles().items():
+        if not records[place]:
+            continue
+        each = past.get(place) or _assumed(experiment, place, role.thinking is True)
+        calls, prompt, completion = (round(records[place] * number) for number in each)
+        price = experiment.prices.get(role.model)
+        use = ModelUse(calls=calls, prompt_tokens=prompt, completion_tokens=completion)
+        cost = None if price is None else use.cost(price)
+        found.append(Estimate(place, role.model, records[place], calls, prompt, completion, cost, place in past))
+    return found
+
+
+def _records(experiment: Experiment, ref: Ref) -> int:
+    """Returns how many trajectories or verdicts a partition holds; 0 for other assets."""
+    room, _, rest = ref.asset.partition("/")
+    whose, _, kind = room.partition("_")
+    if kind not in ("trajectories", "evaluations"):
+        return 0
+    cases, sampling = experiment.world.cases, experiment.source
+    if whose == "agent":
+        sampling = experiment.test
+        cases = cases if experiment.test.split == "all" else len(split_cases(cases, int(ref.key("seed"))).test)
+    count = cases * sampling.samples
+    return count if kind == "trajectories" else count * replicates_of(experiment, rest.partition("/")[0])
+
+
+def _past(experiment: Experiment, stores: Iterable[ArtifactStore]) -> Mapping[str, _Each]:
+    """Returns what a record of each role took, from the first store that has any."""
+    found: dict[str, _Each] = {}
+    for store in stores:
+        totals: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
+        for manifest in store.manifests():
+            counts = manifest.counts
+            made = counts.get("trajectories", 0) + counts.get("evaluations", 0)
+            for place in roles_of(experiment, manifest.ref) if made else []:
+                role = _ROLE_OF[place.partition(".")[0]]
+                if counts.get(f"{role}_calls"):
+                    names = (f"{role}_calls", f"{role}_prompt_tokens", f"{role}_completion_tokens")
+                    numbers = (made, *(counts[name] for name in names))
+                    totals[place] = [old + new for old, new in zip(totals[place], numbers, strict=True)]
+        for place, (records, *taken) in totals.items():
+            found.setdefault(place, _Each(*(number / records for number in taken)))
+    return found
+
+
+def _assumed(experiment: Experiment, place: str, thinks: bool) -> _Each:
+    """Returns what a record of a role may take, by the lengths of its prompts."""
+    world, times = open_world(experiment), THINKING if thinks else 1
+    step = TURN_TOKENS + OBSERVATION_TOKENS
+    room, _, name = place.partition(".")
+    if room == "judges":
+        shown = mean(_tokens(_judge_prompts(experiment, name, world))) + TURNS * step
+        return _Each(1, shown, VERDICT_TOKENS * times)
+    if room == "models":
+        prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir)
+        toolkits = world.toolkits
+        opening = mean(_tokens(prompt.messages(case, [toolkits[n] for n in case.toolkits]) for case in world.cases))
+        calls, tokens = TURNS, TURN_TOKENS
+    else:
+        opening = mean(_tokens(_emulator_prompts(experiment, world)))
+        calls, tokens = TURNS - 1, EMULATOR_TOKENS
+    return _Each(calls, calls * opening + step * calls * (calls - 1) / 2, calls * tokens * times)
+
+
+def _emulator_prompts(experiment: Experiment, world: World) -> Iterator[tuple[Message, ...]]:
+    assert isinstance(experiment.world, EmulatedWorld)
+    prompt = EmulatorPrompt(experiment.world.emulator.style, experiment.prompts_dir)
+    for case in world.cases:
+        toolkit = world.toolkits[case.toolkits[0]]
+        yield prompt.messages(case, toolkit, (), ToolCall(next(iter(toolkit.tools_by_name)), "{}"))
+
+
+def _judge_prompts(experiment: Experiment, name: str, world: World) -> Iterator[tuple[Message, ...]]:
+    judge = experiment.judges[name]
+    assert isinstance(judge, LMJudgeRole)
+    prompt = JudgePrompt(Metric.safe, experiment.prompts_dir, view=judge.view, structured=judge.structured)
+    for index, case in enumerate(world.cases):
+        nothing = Trajectory(
+            trajectory_id="",
+            experiment=experiment.name,
+            agent="",
+            seed=None,
+            case_idx=index,
+            sample=0,
+            user_input=case.user_instruction,
+            steps=(),
+            output="",
+            final_log="",
+            stop_reason=StopReason.final_answer,
+        )
+        yield prompt.messages(case, [world.toolkits[toolkit] for toolkit in case.toolkits], nothing)
+
+
+def _tokens(prompts: Iterable[tuple[Message, ...]]) -> Iterator[float]:
+    for messages in prompts:
+        yield sum(len(message.content) for message in messages) / CHARACTERS_A_TOKEN

@@ -1,0 +1,94 @@
+"""Language models in the experiment file: the emulator and its world, the judges. Agents are plain models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS, read_case_files
+from toolemu.chat.settings import OpenAIModelSettings
+from toolemu.lm_emulator import EmulatorSettings
+from toolemu.lm_judge import JudgeSettings
+from toolemu.prompts import JudgeView
+
+
+class _Role(OpenAIModelSettings):
+    """A model in a role that has a temperature and a limit of its own."""
+
+    def chat(self) -> OpenAIModelSettings:
+        """Returns the model without what is the role's."""
+        values = {name: getattr(self, name) for name in OpenAIModelSettings.model_fields}
+        return OpenAIModelSettings(**{**values, "kind": "openai", "temperature": None})
+
+
+class LMEmulatorRole(_Role):
+    """A language model that plays the tools."""
+
+    style: str = Field(
+        "adversarial",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Its prompt: standard, adversarial, or one of prompts_dir.",
+    )
+    max_revisions: int = Field(2, ge=0, description="How often an observation that breaks the specification is redone.")
+
+    def settings(self) -> EmulatorSettings:
+        """Returns how it is asked."""
+        given = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        given = {name: value for name, value in given.items() if value is not None}
+        return EmulatorSettings.model_validate({"style": self.style, "max_revisions": self.max_revisions, **given})
+
+
+class LMJudgeRole(_Role):
+    """A language model that judges."""
+
+    replicates: int = Field(1, ge=1, description="Verdicts on each trajectory and metric.")
+    max_reasks: int = Field(2, ge=0, description="How often a reply without score is asked for again.")
+    reask_temperature: float = Field(0.3, ge=0, description="Least temperature of asking again.")
+    view: JudgeView = Field(
+        "clean", description="How it sees trajectories: clean, or as the published runs showed them."
+    )
+
+    @model_validator(mode="after")
+    def _replicates_differ(self) -> LMJudgeRole:
+        if self.replicates > 1 and not self.temperature:
+            raise ValueError("replicates at temperature 0 are all the same; give a temperature")
+        return self
+
+    def settings(self) -> JudgeSettings:
+        """Returns how it is asked."""
+        names = ("structured", "max_reasks", "reask_temperature", "view")
+        given = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        given = {name: value for name, value in given.items() if value is not None}
+        return JudgeSettings.model_validate({**{name: getattr(self, name) for name in names}, **given})
+
+
+class EmulatedWorld(BaseModel):
+    """Cases from files, in environments that a language model emulates."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["emulated"]
+    cases: int = Field(ge=2, description="How many cases, from the first; left out: all. Half of them are held out.")
+    case_files: Path = Field(SHIPPED_CASES, exclude=True, description="File or folder; left out: those shipped.")
+    toolkit_files: Path = Field(SHIPPED_TOOLKITS, exclude=True, description="File or folder; left out: those shipped.")
+    sha256: str = Field(description="Of cases and toolkits; computed, never in the file.")
+    emulator: LMEmulatorRole
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if "sha256" in value:
+            raise ValueError("sha256 is computed; leave it out")
+        given = (value.get("case_files", SHIPPED_CASES), value.get("toolkit_files", SHIPPED_TOOLKITS))
+        if not all(isinstance(path, str | Path) for path in given):
+            raise ValueError("case_files and toolkit_files are paths")
+        paths = Path(given[0]), Path(given[1])
+        found = read_case_files(*paths)
+        asked = value.get("cases", len(found.cases))
+        if isinstance(asked, int) and asked > len(found.cases):
+            raise ValueError(f"cases asks for {asked}, but there are {len(found.cases)} in {paths[0].name}")
+        return {**value, "cases": asked, "sha256": found.sha256}

@@ -1,0 +1,319 @@
+"""`frontier run` on models behind a real server: every role, faults, a dead server, kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import SMALL, Lab
+from tests.conftest import make_lab as make_small_lab
+from tests.lm_world import N_CASES, Faulty, experiment, play, write_world
+from tests.toolemu.chat.server import ChatServer
+
+KEY = "sk-nobody-may-read-this"
+
+
+def make_lab(folder: Path, url: str, **changes: Any) -> Lab:
+    write_world(folder)
+    path = folder / "lm.yaml"
+    path.write_text(yaml.safe_dump(experiment(url, **changes), sort_keys=False))
+    (folder / ".env").write_text(f"TEST_KEY={KEY}\n")
+    return Lab(folder, path)
+
+
+def rows(lab: Lab, sql: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(lab.frontier("query", "lm.yaml", sql, "--format", "json").stdout)
+    return found
+
+
+def records(lab: Lab) -> dict[str, str]:
+    """Returns every trajectory and verdict, as the file has it."""
+    found = {}
+    for path in sorted((lab.directory / "data" / "lm").rglob("*.jsonl")):
+        if path.name in ("trajectories.jsonl", "evaluations.jsonl"):
+            place = str(path.parent.parent.relative_to(lab.directory))
+            for line in path.read_text().splitlines():
+                value = json.loads(line)
+                names = ("trajectory_id", "judge", "metric", "replicate")
+                found[f"{place} {[value.get(name) for name in names]}"] = line
+    return found
+
+
+class Ran:
+    """A finished run and the server it was on."""
+
+    def __init__(self, lab: Lab, server: ChatServer, output: str) -> None:
+        self.lab, self.server, self.output = lab, server, output
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    with ChatServer(play) as server:
+        lab = make_lab(tmp_path_factory.mktemp("lm"), server.url)
+        yield Ran(lab, server, lab.frontier("run", "lm.yaml").stdout)
+
+
+def test_every_role_is_played_by_the_server(ran: Ran) -> None:
+    assert {body["model"] for body in ran.server.requests} == {"agent-a", "agent-b", "emulator-1", "judge-x", "judge-y"}
+    found = rows(ran.lab, "SELECT agent, count(*) AS n, sum(steps) AS steps FROM trajectories GROUP BY ALL ORDER BY 1")
+    assert [(row["agent"], row["n"]) for row in found] == [("first", 2 * N_CASES), ("second", 2 * N_CASES)]
+    assert all(row["steps"] > 0 for row in found)
+    verdicts = rows(ran.lab, "SELECT judge, parsed_by, count(*) AS n FROM evaluations GROUP BY ALL ORDER BY 1")
+    # Two metrics; the wordy judge gives two verdicts each.
+    assert [tuple(row.values()) for row in verdicts] == [
+        ("strict", "json", 2 * 2 * 2 * N_CASES),
+        ("wordy", "text", 2 * 2 * 2 * 2 * N_CASES),
+    ]
+    assert not rows(ran.lab, "SELECT * FROM evaluations WHERE score IS NULL")
+    scores = rows(ran.lab, "SELECT agent, n FROM agent_scores WHERE metric = 'safe' AND judge = 'strict' ORDER BY 1")
+    assert scores == [{"agent": "first", "n": N_CASES}, {"agent": "second", "n": N_CASES}]
+
+
+def test_requests_are_as_the_roles_say(ran: Ran) -> None:
+    by_model = {body["model"]: body for body in ran.server.requests}
+    assert by_model["agent-b"]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in by_model["agent-a"]
+    assert by_model["agent-a"]["temperature"] == 1.0
+    assert by_model["judge-y"]["temperature"] == 0.5
+    assert "response_format" in by_model["judge-x"] and "response_format" not in by_model["judge-y"]
+    assert "A difficult day" in by_model["emulator-1"]["messages"][-1]["content"]
+
+
+def test_the_key_is_sent_and_kept_nowhere(ran: Ran) -> None:
+    assert {headers["authorization"] for headers in ran.server.headers} == {f"Bearer {KEY}"}
+    assert KEY not in ran.output
+    for path in ran.lab.directory.rglob("*"):
+        if path.is_file() and path.name != ".env":
+            assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_tokens_and_costs_are_accounted_for(ran: Ran) -> None:
+    used = {(row["asset"], row["role"], row["partition"]): row for row in rows(ran.lab, "SELECT * FROM model_use")}
+    first = used["source_trajectories", "agent", "model=first"]
+    sent = [body for body in ran.server.requests if body["model"] == "agent-a"]
+    assert first["calls"] == len(sent) - 2, "all but the two that only ask whether it is there"
+    assert first["model"] == "agent-a"
+    assert first["cost"] == pytest.approx((first["prompt_tokens"] + 10 * first["completion_tokens"]) / 1e6)
+    second = used["source_trajectories", "agent", "model=second"]
+    assert second["calls"] > 0 and second["cost"] is None
+    assert used["source_trajectories", "emulator", "model=first"]["calls"] > 0
+    judged = used["source_evaluations/strict/safe", "judge", "model=first"]
+    assert judged["calls"] == 2 * N_CASES and judged["cost"] > 0
+
+
+def test_a_second_run_has_nothing_to_do_and_asks_nobody(ran: Ran) -> None:
+    before = len(ran.server.requests)
+    assert "nothing to do" in ran.lab.frontier("run", "lm.yaml").stdout
+    assert len(ran.server.requests) == before
+
+
+def test_a_pilot_is_on_its_own(ran: Ran, tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "pilot", ran.server.url)
+    lab.frontier("run", "lm.yaml", "--limit", "4", "--select", "source_evaluations/strict")
+    (folder,) = (lab.directory / "data").glob("lm*/")
+    assert folder.name == "lm-pilot"
+    (path, *_) = folder.glob("source_trajectories/model=first/*/trajectories.jsonl")
+    cases = [json.loads(line)["case_idx"] for line in path.read_text().splitlines()]
+    assert cases == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_check_asks_every_model_and_says_what_it_found(ran: Ran) -> None:
+    found = ran.lab.frontier("check", "lm.yaml").stdout
+    for name in ("models.first", "world.emulator", "judges.wordy"):
+        assert name in found
+
+
+def test_another_judge_or_replicate_asks_only_what_is_new(ran: Ran, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "copy", tmp_path / "copy" / "lm.yaml")
+    shutil.copytree(ran.lab.directory, lab.directory)
+    changed = experiment(ran.server.url)
+    changed["judges"]["wordy"]["replicates"] = 3
+    changed["judges"]["new"] = {"kind": "openai", "endpoint": "here", "model": "judge-z"}
+    lab.experiment.write_text(yaml.safe_dump(changed))
+    before = len(ran.server.requests)
+    lab.frontier("run", "lm.yaml", "--update")
+    asked = Counter(body["model"] for body in ran.server.requests[before:])
+    verdicts = 2 * 2 * 2 * N_CASES  # agents, metrics, samples
+    assert asked == {"judge-z": verdicts + 1, "judge-y": verdicts + 1}, "and one each, whether it is there"
+    (found,) = rows(lab, "SELECT count(*) AS n FROM evaluations WHERE judge = 'wordy'")
+    assert found["n"] == 3 * verdicts
+    kept = {place: line for place, line in records(lab).items() if place in records(ran.lab)}
+    assert kept == records(ran.lab)
+
+
+def test_the_plan_says_what_it_will_take(ran: Ran, tmp_path: Path) -> None:
+    """Before anything ran from the prompts, afterwards from what there is."""
+    fresh = make_lab(tmp_path / "fresh", ran.server.url)
+    before = len(ran.server.requests)
+    planned = fresh.frontier("plan", "lm.yaml").stdout
+    assert "USD, without those that have no price" in planned
+    assert planned.count("assumption") == 5
+    lab = Lab(tmp_path / "copy", tmp_path / "copy" / "lm.yaml")
+    shutil.copytree(ran.lab.directory, lab.directory)
+    changed = experiment(ran.server.url, source={"samples": 4, "temperature": 1.0})
+    lab.experiment.write_text(yaml.safe_dump(changed))
+    planned = lab.frontier("plan", "lm.yaml", "--update").stdout
+    assert planned.count("records so far") == 5
+    (used,) = rows(ran.lab, "SELECT calls, cost FROM model_use WHERE role = 'agent' AND \"partition\" = 'model=first'")
+    (row,) = [line for line in planned.splitlines() if "models.first" in line]
+    assert f"{2 * used['calls']:,}" in row
+    assert len(ran.server.requests) == before
+
+
+def test_with_one_call_in_ten_failing_every_case_ends_the_same(ran: Ran, tmp_path: Path) -> None:
+    faulty = Faulty(0.1)
+    with ChatServer(faulty) as server:
+        changed = {"here": {"url": server.url, "key": "TEST_KEY", "timeout_s": 1, "give_up_after_s": 30}}
+        lab = make_lab(tmp_path / "faulty", server.url, endpoints=changed)
+        lab.frontier("run", "lm.yaml")
+    assert len(faulty.faults) >= 6 and faulty.faults.total() > 30
+    assert records(lab) == records(ran.lab)
+
+
+def test_a_missing_key_is_an_error_before_anything_starts(tmp_path: Path) -> None:
+    with ChatServer(play) as server:
+        lab = make_lab(tmp_path, server.url)
+        (tmp_path / ".env").unlink()
+        for command in ("check", "run"):
+            done = lab.frontier(command, "lm.yaml", check=False)
+            assert done.returncode == 1
+            assert "TEST_KEY is not set" in done.stderr
+    assert not server.requests
+
+
+def doubled(bodies: list[dict[str, Any]]) -> int:
+    """Returns how many requests were made again; two agents that make the same call ask the emulator the same."""
+    texts = [json.dumps(body) for body in bodies if body["messages"][0]["content"] != "Say: ready"]
+    return len(texts) - len(set(texts))
+
+
+def test_a_server_that_dies_is_a_clear_error_and_nothing_is_done_twice(ran: Ran, tmp_path: Path) -> None:
+    answered: list[dict[str, Any]] = []
+
+    def until_dead(body: dict[str, Any]) -> Any:
+        answered.append(body)
+        return play(body)
+
+    limits = {"processes": 1, "concurrency": 4}
+    with ChatServer(until_dead, latency=0.01) as server:
+        port = server.port
+        endpoints = {"here": {"url": server.url, "key": "TEST_KEY", "timeout_s": 2, "give_up_after_s": 1}}
+        lab = make_lab(tmp_path / "dying", server.url, endpoints=endpoints, limits=limits)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml"],
+            cwd=lab.directory, env=lab.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        while len(answered) < 60:
+            assert process.poll() is None
+            time.sleep(0.01)
+    died = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert time.monotonic() - died < 30
+    assert "has answered nothing usable for" in output and "run again" in output
+    assert lab.frontier("run", "lm.yaml", check=False).returncode == 1, "it is still dead"
+    before = len(answered)
+    with ChatServer(until_dead, port=port):
+        lab.frontier("run", "lm.yaml")
+    assert records(lab) == records(ran.lab)
+    # What was on its way when the server died may have been answered without anyone there to hear it.
+    assert doubled(answered) <= doubled(ran.server.requests) + 4
+    assert before < len(answered)
+
+
+def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]], answers: int) -> int:
+    """Kills the run and its workers at random moments of so many answers, then lets it end; says how often it hit."""
+    rng, hit = random.Random(0), 0
+    for _ in range(kills):
+        more = len(answered) + rng.randrange(1, int(1.4 * answers / (kills + 1)))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml"],
+            cwd=lab.directory, env=lab.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while process.poll() is None and len(answered) < more:
+            time.sleep(0.001)
+        hit += process.poll() is None
+        process.kill()
+        process.wait()
+        time.sleep(0.3)  # its workers die with it, a moment later
+    lab.frontier("run", "lm.yaml")
+    return hit
+
+
+def check_killed(ran: Ran, folder: Path, kills: int) -> None:
+    answered: list[dict[str, Any]] = []
+
+    def note(body: dict[str, Any]) -> Any:
+        answered.append(body)
+        return play(body)
+
+    with ChatServer(note, latency=0.01) as server:
+        lab = make_lab(folder, server.url, limits={"processes": 2, "concurrency": 4})
+        assert kill_until_done(lab, kills, answered, len(ran.server.requests)) == kills
+    assert records(lab) == records(ran.lab)
+    keys = [
+        (path, json.loads(line)["key"])
+        for path in (lab.directory / "data" / "lm" / "replies").rglob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(keys) == len(set(keys)), "a reply in the journal was bought again"
+    under_way = kills * 2 * 4
+    assert doubled(answered) <= doubled(ran.server.requests) + under_way, (
+        "more was bought again than what was under way"
+    )
+
+
+def test_a_killed_run_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: Path) -> None:
+    check_killed(ran, tmp_path / "killed", kills=1)
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: Path) -> None:
+    check_killed(ran, tmp_path / "killed", kills=20)
+
+
+@pytest.mark.slow
+def test_agents_trained_here_are_judged_there(tmp_path: Path) -> None:
+    """Models in process and behind an endpoint in one experiment, trained on a language model's verdicts."""
+    here = {name: {"kind": "openai", "endpoint": "here", "model": name} for name in ("agent-a", "judge-x")}
+    with ChatServer(play) as server:
+        lab = make_small_lab(
+            tmp_path,
+            endpoints={"here": {"url": server.url}},
+            models={**SMALL["models"], "remote": here["agent-a"]},  # type: ignore[dict-item]
+            judges={**SMALL["judges"], "lm": here["judge-x"]},  # type: ignore[dict-item]
+            grid={**SMALL["grid"], "pairs_judges": ["lm"], "recipes": ["safe"], "seeds": [0]},  # type: ignore[dict-item]
+        )
+        lab.frontier("run", "small.yaml")
+
+    def ask(sql: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(lab.frontier("query", "small.yaml", sql, "--format", "json").stdout)
+        return found
+
+    assert ask("SELECT DISTINCT agent FROM trajectories ORDER BY 1") == [
+        {"agent": agent} for agent in ("cautious", "eager", "eager:safe:lm:0.1", "remote")
+    ]
+    (judged,) = ask("SELECT count(*) AS n FROM evaluations WHERE judge = 'lm' AND agent = 'eager:safe:lm:0.1'")
+    assert judged["n"] == 2 * 6 * 2, "two metrics, half of twelve cases, two samples"
+    points = ask("SELECT model, recipe FROM frontier_points WHERE judging = 'match' AND judge IS NULL")
+    assert points == [{"model": "eager", "recipe": "safe"}]
+    used = ask("SELECT DISTINCT asset FROM model_use WHERE role = 'judge' AND calls > 0 ORDER BY 1")
+    assert [row["asset"] for row in used] == [
+        f"{whose}_evaluations/lm/{metric}" for whose in ("agent", "source") for metric in ("help", "safe")
+    ]
+
+
+def test_the_environment_of_the_tests_has_no_key() -> None:
+    assert "TEST_KEY" not in os.environ

@@ -1,0 +1,37 @@
+"""API keys: from the environment or a `.env` file, and nowhere else; kept in a type that does not print them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import SecretStr
+
+from toolemu.errors import FrontierError
+
+NO_KEY = "none"
+"""What is sent to a server that wants no key: the client library insists on one."""
+
+
+def read_key(endpoint: str, variable: str | None, directory: Path | None = None) -> SecretStr:
+    """Returns the key of an endpoint.
+
+    Args:
+        endpoint: Its name, for the error.
+        variable: The variable that holds the key; None: it needs none.
+        directory: Where to look for a `.env` file, which counts where the environment has no such variable; None: the
+            working directory.
+
+    Raises:
+        FrontierError: The variable is nowhere, or empty.
+    """
+    if variable is None:
+        return SecretStr(NO_KEY)
+    found = os.environ.get(variable) or dotenv_values((directory or Path.cwd()) / ".env").get(variable)
+    if not found or not found.strip():
+        raise FrontierError(
+            f"Endpoint {endpoint} needs a key, and {variable} is not set. "
+            f"Set it in the environment, or write {variable}=… into a file .env in the working directory."
+        )
+    return SecretStr(found.strip())

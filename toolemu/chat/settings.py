@@ -1,0 +1,55 @@
+"""How endpoints and the models behind them are described; what talks to them is imported where it is used."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EndpointSettings(BaseModel):
+    """A server, and how far to go in asking it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(pattern=r"^https?://", description="Base URL, mostly ending in /v1.")
+    key: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Variable (environment or .env) that holds the API key."
+    )
+    max_in_flight: int = Field(200, ge=1, le=500, description="Most requests at once; fewer when the server complains.")
+    timeout_s: float = Field(300, gt=0, description="Longest wait for one answer, in seconds.")
+    max_attempts: int = Field(
+        10, ge=1, description="How often a request is made that fails while others are answered; then it is given up."
+    )
+    give_up_after_s: float = Field(
+        600, ge=0, description="So long without an answer to anything, and the run ends with an error; in seconds."
+    )
+    continues: bool = Field(
+        False,
+        description="The server continues an assistant's message that comes last (vLLM does; OpenAI does not). "
+        "Elsewhere the model is asked in words to go on.",
+    )
+
+
+class OpenAIModelSettings(BaseModel):
+    """A model behind an endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["openai"] = "openai"
+    endpoint: str = Field(description="The endpoint's name.")
+    model: str = Field(min_length=1, description="The model's name there.")
+    quantisation: str = Field("none", description="How its weights are quantised; recorded, nothing more.")
+    revision: str = Field("", description="Which revision of the weights the server has; recorded, nothing more.")
+    temperature: float | None = Field(None, ge=0, description="Overrides the role's temperature.")
+    max_tokens: int | None = Field(None, ge=1, description="Most tokens a reply, reasoning included; caps the role's.")
+    thinking: bool | None = Field(None, description="Qwen3's switch, as the template argument enable_thinking.")
+    chat_template: dict[str, Any] = Field({}, description="Further arguments of the chat template (vLLM).")
+    request: dict[str, Any] = Field({}, description="Further fields of every request, such as reasoning_effort.")
+    seed: int = Field(0, ge=0, description="Added to the seed of every request.")
+    structured: bool = Field(True, description="Ask for JSON of a schema where the role has one.")
+    server_stop: bool | None = Field(
+        None,
+        description="Send stop sequences to the server. They are kept here in any case. Null: unless it thinks, since "
+        "servers stop at one that a model only thinks of, too.",
+    )
