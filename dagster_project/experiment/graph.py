@@ -84,8 +84,9 @@ CODE_VERSIONS = {
     "adapters": "1",
     "merged_models": "1",
     "warehouse": "2",
-    "results": "2",
-    "report": "2",
+    "results": "3",
+    "claims": "1",
+    "report": "3",
 }
 IMPORT = "imported_runs"
 
@@ -365,9 +366,14 @@ RESULTS = {
     "audits": "How trajectories ended and what was invented, per agent, and what is left without those.",
     "mixed_effects": "The trainings' effects in one model of all scores, with cases and source models as random.",
 }
-"""The result assets, all computed from the warehouse alone."""
+"""The result assets that are computed from the warehouse alone."""
 SLOW_RESULTS = ("audits", "mixed_effects")
 """Those made in a run of their own, beside the others."""
+CLAIMS = "claims"
+DECIDING = ("frontier", "persistence", "audits")
+"""The result assets that claims are decided by."""
+TABLES = (*RESULTS, CLAIMS)
+"""The assets with tables for people, for the database and for the report."""
 
 
 def _add_results(builder: _Builder) -> None:
@@ -398,12 +404,21 @@ def _add_results(builder: _Builder) -> None:
             config=lambda ref: e.statistics.model_dump(),
         )
     builder.add(
+        CLAIMS,
+        "results",
+        "tables",
+        CODE_VERSIONS["claims"],
+        "The paper's findings: each holds, does not, or is not decided by this data, with the evidence.",
+        inputs=reads(*DECIDING),
+        config=lambda ref: {"toy": e.toy},
+    )
+    builder.add(
         "tables",
         "report",
         "tables",
         CODE_VERSIONS["report"],
         "The result tables as text, Markdown and LaTeX, and everything in one DuckDB file.",
-        inputs=reads("warehouse", *RESULTS),
+        inputs=reads("warehouse", *TABLES),
         config=lambda ref: {"toy": e.toy},
     )
     builder.add(

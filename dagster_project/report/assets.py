@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dagster_project.experiment.assets import AssetFactory, AssetRun
-from dagster_project.experiment.graph import RESULTS
+from dagster_project.experiment.graph import RESULTS, TABLES
 from dagster_project.report.wording import RESULTS_CSV
 from dagster_project.results.files import WAREHOUSE
 
@@ -80,7 +80,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         for name, text in latex_tables(found, hyperparameters(run.experiment)).items():
             (run.draft.path / "latex" / f"{name}.tex").write_text(text, encoding="utf-8")
         rows.to_csv(run.draft.path / RESULTS_CSV, index=False)
-        parquet = [path for asset in RESULTS for path in sorted(run.input(asset).glob("*.parquet"))]
+        parquet = [path for asset in TABLES for path in sorted(run.input(asset).glob("*.parquet"))]
         target = run.draft.path / database_name(run.experiment.name)
         publish_database(run.input("warehouse") / WAREHOUSE, parquet, target)
         run.metadata["results"] = dg.MetadataValue.md(markdown)

@@ -39,6 +39,7 @@ def test_the_graph_is_the_one_in_the_design(graph: Graph) -> None:
         "judge_agreement",
         "audits",
         "mixed_effects",
+        "claims",
         "tables",
         "figures",
     ]  # fmt: skip
