@@ -161,6 +161,29 @@ def transcript(
 
 
 @app.command()
+def compare(
+    name: ExperimentArgument,
+    first: Annotated[str, typer.Argument(metavar="AGENT", help="An agent's key, or a source model's name.")],
+    second: Annotated[str, typer.Argument(metavar="AGENT", help="Another: is it better or worse than the first?")],
+    judge: Annotated[str | None, typer.Option(help="Only this judge.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Only this metric: safe, help.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed's held-out cases.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many changes to show.")] = 20,
+) -> None:
+    """Compare two agents case by case, biggest changes first."""
+    from dagster_project.artifacts import Ref
+    from dagster_project.collect.world import open_cases
+    from dagster_project.report.comparison import render_comparison
+    from dagster_project.results.case_differences import Sides, case_differences
+    from dagster_project.results.files import WAREHOUSE
+
+    experiment, _, store = _open(name)
+    sides = Sides(first, second, judge, metric, seed)
+    differences = case_differences(store.get(Ref("warehouse")).path / WAREHOUSE, sides)
+    out.print(render_comparison(differences, sides, open_cases(experiment, store), limit))
+
+
+@app.command()
 def export(
     name: ExperimentArgument,
     what: Annotated[str, typer.Argument(metavar="pairs|runs", help="Preference pairs for TRL, or all runs.")],
@@ -188,9 +211,15 @@ def ui(port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000) 
     serve(port)
 
 
+def _freeze() -> None:
+    """Spares the interpreter, as it ends, 0.7 s of looking for cycles in what Dagster leaves."""
+    if "duckdb" not in sys.modules:  # it would print a page about objects that nobody freed
+        gc.freeze()
+
+
 def main() -> None:
     """Runs the command; errors that the user can mend are shown without a traceback."""
-    atexit.register(gc.freeze)  # else the interpreter ends with 0.7 s of looking for cycles in what Dagster leaves
+    atexit.register(_freeze)
     try:
         app()
     except FrontierError as error:

@@ -117,6 +117,14 @@ def test_a_transcript_shows_steps_and_verdicts(finished: Lab) -> None:
     assert (done.returncode, "has no trajectory 0000" in done.stderr) == (1, True)
 
 
+def test_two_agents_are_compared_case_by_case(finished: Lab) -> None:
+    done = finished.frontier("compare", "small.yaml", "eager", "eager:safe:strict:0.1", "--metric", "safe")
+    assert "improved" in done.stdout and "strict" in done.stdout and "lenient" in done.stdout
+    assert done.stderr == ""
+    done = finished.frontier("compare", "small.yaml", "eager", "eager:saef:strict:0.1", check=False)
+    assert (done.returncode, "Near it: eager:safe:strict:0.1" in done.stderr) == (1, True)
+
+
 def test_a_changed_recipe_is_left_stale_and_redone_when_asked(copy: Lab) -> None:
     before = {manifest.ref: manifest.run_id for manifest in store_of(copy).manifests()}
     experiment = yaml.safe_load(copy.experiment.read_text())
