@@ -184,6 +184,26 @@ def compare(
 
 
 @app.command()
+def report(
+    name: ExperimentArgument,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Copy page and transcripts into this folder.")
+    ] = None,
+) -> None:
+    """Say where the report lies, for a browser, or copy it to where it can be shared."""
+    from dagster_project.artifacts import Ref
+    from dagster_project.report.wording import PAGE
+
+    _, _, store = _open(name)
+    folder = store.get(Ref("report")).path
+    if out_folder is not None:
+        if out_folder.exists() and any(out_folder.iterdir()):
+            raise FrontierError(f"--out {out_folder}: there is something in it already. Name a new or an empty folder.")
+        folder = shutil.copytree(folder, out_folder, dirs_exist_ok=True)
+    out.print(str(folder / PAGE), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def export(
     name: ExperimentArgument,
     what: Annotated[str, typer.Argument(metavar="pairs|runs", help="Preference pairs for TRL, or all runs.")],

@@ -87,6 +87,8 @@ CODE_VERSIONS = {
     "results": "3",
     "claims": "1",
     "report": "3",
+    "transcripts": "1",
+    "page": "1",
 }
 IMPORT = "imported_runs"
 
@@ -369,7 +371,7 @@ RESULTS = {
 """The result assets that are computed from the warehouse alone."""
 SLOW_RESULTS = ("audits", "mixed_effects")
 """Those made in a run of their own, beside the others."""
-CLAIMS = "claims"
+CLAIMS, TRANSCRIPTS = "claims", "transcripts"
 DECIDING = ("frontier", "persistence", "audits")
 """The result assets that claims are decided by."""
 TABLES = (*RESULTS, CLAIMS)
@@ -403,6 +405,18 @@ def _add_results(builder: _Builder) -> None:
             inputs=reads("warehouse"),
             config=lambda ref: e.statistics.model_dump(),
         )
+    transcribed = ("source_trajectories", "agent_trajectories", "source_evaluations", "agent_evaluations")
+    builder.add(
+        TRANSCRIPTS,
+        "report",
+        TRANSCRIPTS,
+        CODE_VERSIONS[TRANSCRIPTS],
+        "Every trajectory with its verdicts, compressed, for the report to open.",
+        partial=True,
+        inputs=lambda ref: [
+            source for node in made if node.name.split("/")[0] in transcribed for source in node.refs()
+        ],
+    )
     builder.add(
         CLAIMS,
         "results",
@@ -419,6 +433,16 @@ def _add_results(builder: _Builder) -> None:
         CODE_VERSIONS["report"],
         "The result tables as text, Markdown and LaTeX, and everything in one DuckDB file.",
         inputs=reads("warehouse", *TABLES),
+        config=lambda ref: {"toy": e.toy},
+    )
+    imported = [IMPORT] if e.imports else []
+    builder.add(
+        "report",
+        "report",
+        "report",
+        CODE_VERSIONS["page"],
+        "One page with everything that was found, for a browser, and every transcript beside it.",
+        inputs=reads("warehouse", *TABLES, TRANSCRIPTS, *imported),
         config=lambda ref: {"toy": e.toy},
     )
     builder.add(
