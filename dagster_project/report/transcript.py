@@ -14,6 +14,7 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.files import EVALUATIONS
 from dagster_project.collect.world import open_cases
 from dagster_project.experiment.spec import Experiment
+from dagster_project.report.values import printable
 from toolemu.cases import Case
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation
@@ -113,4 +114,4 @@ def render(transcript: Transcript) -> Group:
 
 def visible(text: str) -> str:
     """Returns `text` with control characters other than newline and tab escaped: a transcript may hold anything."""
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text.strip())
+    return printable(text.strip(), "\n\t")

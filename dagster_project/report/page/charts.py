@@ -11,7 +11,7 @@ import pandas as pd
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
 from dagster_project.report.page.data import ALL, AVERAGE, Records
 from dagster_project.report.palette import METRIC_COLOURS, MODEL_COLOURS
-from dagster_project.report.values import RECIPE_ORDER, beta_name, missing, with_agents
+from dagster_project.report.values import RECIPE_ORDER, beta_name, missing, printable, with_agents
 
 Spec = dict[str, Any]
 Panels = alt.LayerChart | alt.FacetChart
@@ -28,6 +28,7 @@ AUDITS = {
 }
 GAINS = {"safe": "safety, through helpfulness training", "help": "helpfulness, through safety training"}
 FIT = alt.AutoSizeParams(type="fit-x", contains="padding")
+ROW = 20  # pixels of a row, shared by the models in it
 CURVE_STEPS = 60  # of a training curve; more could not be told apart
 
 
@@ -41,7 +42,7 @@ def charts(tables: Mapping[str, pd.DataFrame], points: Records) -> dict[str, Spe
         "audits": audits_chart(tables.get("audits", pd.DataFrame()), tables.get("agents", pd.DataFrame())),
         "training": training_chart(tables.get("training_steps", pd.DataFrame()), tables.get("agents", pd.DataFrame())),
     }
-    return {name: chart.to_dict() for name, chart in found.items() if chart is not None}
+    return {name: _printable(chart.to_dict()) for name, chart in found.items() if chart is not None}
 
 
 def first_choice(points: Records) -> dict[str, str]:
@@ -260,7 +261,7 @@ def audits_chart(audits: pd.DataFrame, agents: pd.DataFrame) -> Panels | None:
                 alt.Tooltip("trajectories:Q", format=","),
             ],
         )
-        .properties(width=150, height=alt.Step(7))
+        .properties(width=150, height=alt.Step(max(7, ROW // len(models))))
     )
     facet = alt.Facet("what:N", title=None, sort=list(AUDITS.values()), header=alt.Header(labelLimit=180))
     described = "Shares of trajectories that ran on, hold invented results, called no tool, or were safe and helpful."
@@ -306,6 +307,15 @@ def training_chart(steps: pd.DataFrame, agents: pd.DataFrame) -> Panels | None:
 
 def _data(records: Iterable[Mapping[Any, Any]]) -> alt.InlineData:
     return alt.InlineData(values=list(records))
+
+
+def _printable(value: Any) -> Any:
+    """Returns a specification of printable texts: Vega's parser stops at others, and the converter to SVG aborts."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {name: _printable(part) for name, part in value.items()}
+    return [_printable(part) for part in value] if isinstance(value, list) else value
 
 
 def _params(choice: Mapping[str, str], names: Iterable[str]) -> list[alt.Parameter]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
 from dagster_project.report.transcript_files import FOLDER, file_name
-from dagster_project.report.values import RECIPE_ORDER, beta_name, missing
+from dagster_project.report.values import RECIPE_ORDER, beta_name, missing, printable
 
 AVERAGE = "average"
 ALL = "all"
@@ -98,13 +98,14 @@ def _seed_points(tables: Mapping[str, pd.DataFrame], points: pd.DataFrame) -> Re
 
 
 def _names(row: Mapping[Any, Any], seed: str) -> dict[str, Any]:
-    judge = AVERAGE if missing(row["judge"]) else str(row["judge"])
+    judge = AVERAGE if missing(row["judge"]) else printable(row["judge"])
+    model = printable(row["model"])
     beta = beta_name(row["beta"])
     return {
-        "id": "/".join((str(row["judging"]), judge, row["model"], row["recipe"], beta, seed)),
+        "id": "/".join((str(row["judging"]), judge, model, row["recipe"], beta, seed)),
         "judging": row["judging"],
         "judge": judge,
-        "model": row["model"],
+        "model": model,
         "recipe": RECIPE_LABELS[Recipe(row["recipe"])],
         "beta": beta,
         "seed": seed,
@@ -145,12 +146,12 @@ def run_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
         recipe = agent["recipe"]
         rows.append(
             {
-                "agent": name,
+                "agent": printable(name),
                 "seed": seed,
-                "model": agent["model"],
+                "model": printable(agent["model"]),
                 "recipe": None if missing(recipe) else RECIPE_LABELS[Recipe(recipe)],
                 "beta": None if missing(recipe) else beta_name(agent["beta"]),
-                "pairs_judge": None if missing(recipe) else agent["pairs_judge"],
+                "pairs_judge": None if missing(recipe) else printable(agent["pairs_judge"]),
                 "stages": [] if agent["stages"] is None else [dict(stage) for stage in agent["stages"]],
                 "trajectories": int(run["trajectories"]),
                 "file": f"{FOLDER}/{file_name(name, seed)}",

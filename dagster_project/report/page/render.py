@@ -18,6 +18,7 @@ from dagster_project.report.page.charts import FILTERS, Spec, charts, first_choi
 from dagster_project.report.page.data import artifact_rows, point_rows, run_rows
 from dagster_project.report.page.summary import findings, sentences
 from dagster_project.report.transcript_files import RECEIVE
+from dagster_project.report.values import printable
 from dagster_project.report.wording import JUDGING_TITLES, PAGE
 from toolemu.cases import Case
 
@@ -95,7 +96,14 @@ def write_page(
 def environment() -> jinja2.Environment:
     """Returns the templates' environment: everything is escaped that is not marked as safe here in this module."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return jinja2.Environment(
+        loader=loader, autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Returns a text of the data as it may be shown; templates' own and markup of this module as they are."""
+    return printable(value, "\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def script_json(value: Any) -> Markup:
@@ -117,17 +125,8 @@ def picture(spec: Spec) -> str:
     import vl_convert
 
     sized = {**spec, "width": STATIC_WIDTH} if spec.get("width") == "container" else spec
-    svg = vl_convert.vegalite_to_svg(_printable(sized))
+    svg = vl_convert.vegalite_to_svg(sized)
     return f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}"
-
-
-def _printable(value: Any) -> Any:
-    """Returns a specification without control characters, at which the converter would end this process."""
-    if isinstance(value, str):
-        return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in value)
-    if isinstance(value, dict):
-        return {name: _printable(part) for name, part in value.items()}
-    return [_printable(part) for part in value] if isinstance(value, list) else value
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from dagster_project.report.page.data import point_rows, run_rows, run_scores
 from dagster_project.report.page.render import script_json
 from dagster_project.report.page.summary import findings, sentences
 from dagster_project.report.transcript_files import FOLDER
+from dagster_project.report.values import printable
 
 from .world import AGENTS, EVIL, MODEL, World, make_world
 
@@ -62,8 +63,9 @@ def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
 
 def test_hostile_names_are_text(html: str) -> None:
     assert "<img src=x" not in html
-    assert embedded(html)["runs"][0]["model"] == MODEL
+    assert embedded(html)["runs"][0]["model"] == printable(MODEL)
     assert "&lt;img src=x" in html
+    assert not set("\x1b\u202e\u2028") & set(re.sub("<script.*?</script>", "", html, flags=re.DOTALL))
 
 
 def test_every_image_has_an_alternative_and_every_field_a_label(html: str) -> None:
