@@ -204,6 +204,39 @@ def report(
 
 
 @app.command()
+def bundle(
+    name: ExperimentArgument,
+    out_folder: Annotated[Path, typer.Option("--out", help="The new folder to write.")],
+    trajectories: Annotated[
+        bool, typer.Option("--trajectories", help="With trajectories, verdicts and pairs.")
+    ] = False,
+    adapters: Annotated[bool, typer.Option("--adapters", help="With the adapters.")] = False,
+) -> None:
+    """Write what another lab needs to check the result, in a folder that `frontier verify` checks."""
+    from dagster_project.report.bundle import write_bundle
+
+    experiment, _, store = _open(name)
+    counts = write_bundle(experiment, store, out_folder, trajectories=trajectories, adapters=adapters)
+    size = f"{counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB"
+    out.print(f"{size} in {out_folder}. Check it: frontier verify {out_folder}", markup=False, highlight=False)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that `frontier bundle` wrote.")],
+) -> None:
+    """Check that a bundle is as it was written, to the byte."""
+    from dagster_project.report.bundle import verify_bundle
+
+    problems = verify_bundle(folder)
+    for problem in problems:
+        err.print(problem, style="red", markup=False, highlight=False)
+    if problems:
+        raise typer.Exit(1)
+    out.print(f"{folder} is whole: every file matches its hash, every manifest its content.", markup=False)
+
+
+@app.command()
 def export(
     name: ExperimentArgument,
     what: Annotated[str, typer.Argument(metavar="pairs|runs", help="Preference pairs for TRL, or all runs.")],
