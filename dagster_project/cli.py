@@ -239,18 +239,27 @@ def verify(
 @app.command()
 def export(
     name: ExperimentArgument,
-    what: Annotated[str, typer.Argument(metavar="pairs|runs", help="Preference pairs for TRL, or all runs.")],
-    out: Annotated[Path, typer.Option(help="The file (pairs) or folder (runs) to write.", dir_okay=True)],
+    what: Annotated[
+        str, typer.Argument(metavar="pairs|runs|inspect", help="Preference pairs for TRL, all runs, or Inspect's logs.")
+    ],
+    out: Annotated[Path, typer.Option(help="The file (pairs) or folder (runs, inspect) to write.", dir_okay=True)],
     judge: Annotated[str | None, typer.Option(help="pairs: by whose scores.")] = None,
     metric: Annotated[str, typer.Option(help="pairs: safe, help or both.")] = "both",
-    seed: Annotated[int | None, typer.Option(help="pairs: the training half of this seed; none: all cases.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="pairs: the training half of this seed; inspect: only it; none: all.")
+    ] = None,
+    agent: Annotated[str | None, typer.Option(help="inspect: only this agent or source model.")] = None,
     toolkits: Annotated[Path | None, typer.Option(help="pairs: the toolkits' file, for the prompts.")] = None,
 ) -> None:
-    """Write pairs with texts as JSON lines for TRL, or runs in the released format."""
+    """Write pairs with texts as JSON lines for TRL, runs in the released format, or logs for `inspect view`."""
     from dagster_project.published.exporting import export_experiment
+    from dagster_project.report.inspect_logs import export_logs
 
     _, graph, store = _open(name)
-    counts = export_experiment(graph, store, what, out, judge, metric, seed, toolkits)
+    if what == "inspect":
+        counts = export_logs(graph, store, out, agent, seed)
+    else:
+        counts = export_experiment(graph, store, what, out, judge, metric, seed, toolkits)
     err.print(", ".join(f"{count:,} {thing}" for thing, count in counts.items()) + f" in {out}", highlight=False)
 
 

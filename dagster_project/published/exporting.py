@@ -40,7 +40,7 @@ def export_experiment(
     if what == "runs":
         return export_runs(graph, store, out)
     if what != "pairs":
-        raise FrontierError(f"export {what}: expected pairs or runs.")
+        raise FrontierError(f"export {what}: expected pairs, runs or inspect.")
     if metric not in list(TrainedMetric):
         raise FrontierError(f"--metric {metric}: expected one of {', '.join(TrainedMetric)}.")
     if judge is None or judge not in experiment.judges:

@@ -73,7 +73,7 @@ def _places(agent: str) -> list[tuple[int | None, int]]:
 
 
 def _scores(agent: str) -> tuple[float, float]:
-    return (1, 1) if agent == MODEL else RECIPES[next(made.recipe for made in AGENTS if made.key == agent)]
+    return next((RECIPES[made.recipe] for made in AGENTS if made.key == agent), (1, 1))
 
 
 def _names() -> list[str]:
