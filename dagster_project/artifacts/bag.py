@@ -49,7 +49,8 @@ def bag_problems(folder: Path) -> list[str]:
         expected = _read_list(folder / name)
         actual = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
         found += [f"{path}: missing" for path in expected if path not in actual]
-        found += [f"{path}: altered" for path, sha256 in actual.items() if expected.get(path, sha256) != sha256]
+        altered = [path for path, sha256 in actual.items() if expected.get(path, sha256) != sha256]
+        found += [f"{path}: altered, or its line in {name} is" for path in altered]
         found += [f"{path}: not in {name}" for path in actual if path not in expected]
         if (folder / name).read_bytes() != _lines(expected).encode():
             found.append(f"{name}: altered")
