@@ -191,9 +191,16 @@ def ui(port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000) 
     serve(port)
 
 
+def _leave() -> None:
+    # The interpreter would end with 0.7 s of looking for cycles in what Dagster leaves. DuckDB prints a page about what
+    # leaks without that search; the commands that ask it do not import Dagster.
+    if "duckdb" not in sys.modules:
+        gc.freeze()
+
+
 def main() -> None:
     """Runs the command; errors that the user can mend are shown without a traceback."""
-    atexit.register(gc.freeze)  # else the interpreter ends with 0.7 s of looking for cycles in what Dagster leaves
+    atexit.register(_leave)
     try:
         app()
     except FrontierError as error:

@@ -7,21 +7,21 @@ import os
 import dagster as dg
 
 from dagster_project.artifacts import ArtifactStore
-from dagster_project.collect import assets as collect
+from dagster_project.collect import assets as collect_room
 from dagster_project.experiment.assets import AssetFactory
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, data_root, load_experiment
-from dagster_project.measure import assets as measure
-from dagster_project.preferences import assets as preferences
-from dagster_project.published import assets as published
+from dagster_project.measure import assets as measure_room
+from dagster_project.preferences import assets as preferences_room
+from dagster_project.published import assets as published_room
 from dagster_project.published.opening import open_experiment
-from dagster_project.report import assets as report
-from dagster_project.results import assets as results
-from dagster_project.training import assets as training
+from dagster_project.report import assets as report_room
+from dagster_project.results import assets as results_room
+from dagster_project.training import assets as training_room
 
-MADE = (collect, preferences, training, measure, results, report)
-UNTRAINED = (collect, preferences, results, report)
-IMPORTED = (published, preferences, results, report)
+MADE = (collect_room, preferences_room, training_room, measure_room, results_room, report_room)
+UNTRAINED = (collect_room, preferences_room, results_room, report_room)
+IMPORTED = (published_room, preferences_room, results_room, report_room)
 
 
 def build_definitions(experiment: Experiment) -> dg.Definitions:

@@ -1,4 +1,4 @@
-"""What several tests share: a small experiment of the miniature world, and one finished run of it."""
+"""What several tests share: finished runs of a small experiment of the miniature world, and of an imported one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+
+from tests.published.tree import JUDGES, N_CASES, SEEDS, write_raw, write_tree
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,6 +95,45 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = make_lab(tmp_path_factory.mktemp("finished"))
     lab.frontier("run", "small.yaml")
     yield lab
+
+
+IMPORTED = {
+    "name": "imported",
+    "world": {
+        "kind": "imported",
+        "cases": N_CASES,
+        "seeds": list(SEEDS),
+        "pairs_judges": dict(JUDGES),
+    },
+    "pairs": {"min_gap": 1, "min_chosen": 1, "lead": "help", "exclude_self_observed": False, "floor": 0},
+    "statistics": {"n_bootstrap": 50},
+}
+
+
+class Import(NamedTuple):
+    """A finished run of an imported experiment, and what it printed."""
+
+    lab: Lab
+    told: str
+
+
+def make_import_lab(directory: Path) -> Lab:
+    """Writes an experiment that imports into `directory`, without anything to import."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "imported.yaml"
+    path.write_text(yaml.safe_dump(IMPORTED, sort_keys=False), encoding="utf-8")
+    return Lab(directory, path)
+
+
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Import:
+    """Two written trees, imported and run to the end. Read only: tests that change it take a copy."""
+    lab = make_import_lab(tmp_path_factory.mktemp("imported"))
+    write_raw(lab.directory / "raw")
+    write_tree(lab.directory / "results", betas=("",))
+    done = lab.frontier("run", "imported.yaml", "--source", "raw", "--source", "results")
+    assert done.stderr == ""
+    return Import(lab, done.stdout)
 
 
 HOW_TO_GET = (

@@ -35,7 +35,9 @@ def test_the_miniature_has_its_frontier(tmp_path: Path) -> None:
     formats = query("SELECT agent, seed, in_format FROM audits WHERE seed IS NOT NULL")
     assert len(formats) == 20
     assert min(row["in_format"] for row in formats) >= IN_FORMAT
-    (fit,) = query("SELECT n FROM frontier_fits WHERE judging = 'match' AND judge IS NULL")
+    (fit,) = query(
+        "SELECT n FROM frontier_fits WHERE judging = 'match' AND judge IS NULL AND point_set = 'model_recipe'"
+    )
     assert fit["n"] == 10
     for point in query("SELECT DISTINCT model, recipe FROM frontier_points"):
         told = lab.frontier("lineage", "miniature", f"{point['model']}:{point['recipe']}").stdout

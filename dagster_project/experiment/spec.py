@@ -38,7 +38,7 @@ class MiniatureWorld(_Section):
 
 
 class ImportedWorld(_Section):
-    """Released runs of the reference implementation, imported: nothing is made, everything is counted again."""
+    """The paper's released runs, or others in their format, imported: nothing is made, everything is counted again."""
 
     kind: Literal["imported"]
     cases: int = Field(144, ge=2, description="How many cases the runs are on; half of them are held out.")

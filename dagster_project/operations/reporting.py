@@ -10,31 +10,30 @@ import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
 
-from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts import ArtifactStore
 from dagster_project.artifacts.store import write_atomically
 from dagster_project.experiment.assets import materialisation
 from dagster_project.experiment.graph import IMPORT, Graph
+from dagster_project.operations.state import REPORTED, unreported_import
 
-MARKER = ".reported"
 BATCH = 100
 
 
 class PartitionReport:
     """Reports every partition of the last import to Dagster, as events of its run, in a thread of its own."""
 
-    def __init__(self, graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance) -> None:
-        self._graph, self._store, self._instance = graph, store, instance
+    def __init__(self, graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance, run_id: str) -> None:
+        self._graph, self._store, self._instance, self._run_id = graph, store, instance, run_id
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     @classmethod
     def start(cls, graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance) -> PartitionReport | None:
         """Begins to report, unless the last import's partitions are reported already."""
-        made = store.manifest(Ref(IMPORT))
-        marker = store.base / MARKER
-        if made is None or (marker.exists() and marker.read_text(encoding="utf-8") == made.run_id):
+        run_id = unreported_import(store)
+        if run_id is None:
             return None
-        report = cls(graph, store, instance)
+        report = cls(graph, store, instance, run_id)
         report._thread.start()
         return report
 
@@ -72,7 +71,6 @@ class PartitionReport:
                 )
             for start in range(0, len(events), BATCH):
                 self._instance.event_log_storage.store_event_batch(events[start : start + BATCH])
-            run_id = self._store.get(Ref(IMPORT)).manifest.run_id
-            write_atomically(self._store.base / MARKER, run_id.encode())
+            write_atomically(self._store.base / REPORTED, self._run_id.encode())
         except BaseException as failure:  # noqa: BLE001 - handed to whoever waits
             self._failure = failure

@@ -30,9 +30,10 @@ from dagster_project.operations.state import (
     expected_seconds,
     make_plan,
     states,
+    unreported_import,
 )
 from dagster_project.published.importer import PROBLEMS
-from dagster_project.published.opening import open_experiment
+from dagster_project.published.opening import check_sources, open_experiment
 from dagster_project.published.problems import KINDS
 from dagster_project.report.wording import JUDGING_TITLES, RESULTS_CSV
 from toolemu.errors import FrontierError
@@ -75,10 +76,14 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
     graph = build_graph(experiment)
     current = states(graph, store)
     importing = experiment.imports and current[Ref(IMPORT)].state is not State.done
+    if importing:
+        check_sources(experiment)
     # What an import brings decides what there is to make after it.
     plan = make_plan(graph, current, select=[IMPORT]) if importing else wanted.plan(graph, current)
     if not plan.units:
         out.print(f"{experiment.name}: nothing to do, all {len(current)} partitions are there.")
+        if unreported_import(store):
+            _report_left(graph, store, out)
         return _finish(graph, store, out, plan, current, Outcome())
     _ask_models(experiment, plan, out)
     count = prepare_workers(experiment, len(plan.units) + importing)
@@ -121,6 +126,17 @@ def _ask_models(experiment: Experiment, plan: Plan, out: Console) -> None:
             out.print(role_line(report), markup=False, highlight=False)
 
 
+def _report_left(graph: Graph, store: ArtifactStore, out: Console) -> None:
+    """Tells Dagster of an import's partitions, of which a run that died did not."""
+    from dagster_project.operations.instance import open_instance
+    from dagster_project.operations.reporting import PartitionReport
+
+    out.print("telling Dagster of the imported partitions, which an earlier run did not come to.")
+    report = PartitionReport.start(graph, store, open_instance())
+    if report:
+        report.wait()
+
+
 class Wanted(NamedTuple):
     """What the command line asks to be made."""
 
@@ -144,7 +160,7 @@ def _make(workers: list[Worker], graph: Graph, store: ArtifactStore, out: Consol
 
 def _sources(experiment: Experiment) -> str:
     assert isinstance(experiment.world, ImportedWorld)
-    return ", ".join(str(path) for path in experiment.world.paths) or "nothing"
+    return ", ".join(str(path) for path in experiment.world.paths)
 
 
 def _tell_import(store: ArtifactStore, out: Console) -> None:

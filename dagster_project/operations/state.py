@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
 from dagster_project.artifacts.manifest import config_sha256
-from dagster_project.experiment.graph import Graph, Node
+from dagster_project.experiment.graph import IMPORT, Graph, Node
 from toolemu.errors import FrontierError
+
+REPORTED = ".reported"
+"""The file that names the last import of which Dagster was told every partition."""
 
 
 class State(StrEnum):
@@ -40,7 +43,19 @@ def states(graph: Graph, store: ArtifactStore) -> dict[Ref, PartitionState]:
         for ref in node.refs():
             manifests[ref] = store.manifest(ref)
             found[ref] = _state(node, ref, manifests, found)
+    for ref, (state, _) in list(found.items()):
+        maker = graph.nodes[ref.asset].made_by
+        if maker and state is State.missing and found[Ref(maker)].state is State.done:
+            found[Ref(maker)] = PartitionState(State.stale, f"{ref.label}, which it made, is not there any more")
     return found
+
+
+def unreported_import(store: ArtifactStore) -> str | None:
+    """Returns the run of the last import if Dagster has not been told of every partition that it made."""
+    made, marker = store.manifest(Ref(IMPORT)), store.base / REPORTED
+    if made is None or (marker.exists() and marker.read_text(encoding="utf-8") == made.run_id):
+        return None
+    return made.run_id
 
 
 def _state(
@@ -128,14 +143,12 @@ def make_plan(
         FrontierError: `select` or `seeds` names something that is not there.
     """
     _validate(graph, select, seeds)
-    texts = {str(seed) for seed in seeds}
+    asked = _asked(graph, current, select, seeds)
     wanted: set[Ref] = set()
     left: list[Ref] = []
     for ref, (state, _) in current.items():
         node = graph.nodes[ref.asset]
-        if texts and dict(ref.partition).get("seed", min(texts)) not in texts:
-            continue
-        if select and not _selected(ref.asset, select):
+        if ref not in asked:
             continue
         renewed = any(source in wanted for source in node.inputs(ref))
         if node.made_by:
@@ -167,6 +180,25 @@ def make_plan(
         for unit in units
     }
     return Plan(units, needs, left)
+
+
+def _asked(
+    graph: Graph, current: dict[Ref, PartitionState], select: Collection[str], seeds: Collection[int]
+) -> set[Ref]:
+    """Returns the partitions that a plan may be of: those selected, and what they read that is stale and cheap."""
+    texts = {str(seed) for seed in seeds}
+    asked = {
+        ref
+        for ref in current
+        if (not select or _selected(ref.asset, select))
+        and (not texts or dict(ref.partition).get("seed", min(texts)) in texts)
+    }
+    for ref in reversed(list(current)):
+        if ref in asked:
+            for source in graph.nodes[ref.asset].inputs(ref):
+                if current[source].state in (State.stale, State.behind) and not graph.nodes[source.asset].expensive:
+                    asked.add(source)
+    return asked
 
 
 def _selected(asset: str, select: Iterable[str]) -> bool:

@@ -93,12 +93,14 @@ def median_scores(evaluations: Iterable[Evaluation], consistency: str = "none") 
                 f"pairs.consistency: {consistency} asks for replicates, but trajectory {alone} has one score only. "
                 "Have judges give several, or set it to none."
             )
-    kept = {identity: scores for identity, scores in replicates.items() if _consistent(scores, consistency)}
+    kept = {identity: scores for identity, scores in replicates.items() if consistent(scores, consistency)}
     medians = {identity: statistics.median(scores) for identity, scores in kept.items()}
     return medians, replicates.keys() - kept.keys()
 
 
-def _consistent(scores: list[float], rule: str) -> bool:
+def consistent(scores: Sequence[float], rule: str) -> bool:
+    """Returns whether the replicates of a verdict agree by a rule of `Pairing.consistency`."""
+    scores = list(scores)
     most = max(scores.count(score) for score in scores)
     wanted = {
         "none": 0,

@@ -1,1 +1,1 @@
-"""The reference implementation's formats, in and out: the only place where names are parsed for meaning."""
+"""The released code's formats, in and out: the only place where names are parsed for meaning."""

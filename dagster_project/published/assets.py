@@ -9,6 +9,7 @@ from dagster_project.experiment.assets import AssetFactory, AssetRun, Check, par
 from dagster_project.experiment.graph import IMPORT
 from dagster_project.experiment.spec import ImportedWorld
 from dagster_project.published.importer import import_runs
+from dagster_project.published.opening import check_sources
 from dagster_project.published.sources import source_name
 from toolemu.errors import FrontierError
 
@@ -37,8 +38,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition | dg.AssetSpec]:
 def _import(run: AssetRun) -> None:
     world, name = run.experiment.world, run.experiment.name
     assert isinstance(world, ImportedWorld)
-    if not world.paths:
-        raise FrontierError(f"{name}: there is nothing to import. Say what: frontier run {name} --source PATH …")
+    check_sources(run.experiment)
 
     def report(artifacts: list[Artifact], done: int, total: int) -> None:
         for artifact in artifacts:

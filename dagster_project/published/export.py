@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,9 @@ from toolemu.jsonl import read_jsonl
 from toolemu.prompts import AgentPrompt
 from toolemu.toolkits import Toolkit
 from toolemu.trajectory import Trajectory
+
+SAMPLE = "sample_"
+"""How the folders of an export begin that hold a sample each."""
 
 
 class ExportedPairs(NamedTuple):
@@ -159,11 +163,13 @@ def export_runs(graph: Graph, store: ArtifactStore, out: Path) -> dict[str, int]
     """Writes an experiment's trajectories and evaluations below `out` in the released format.
 
     One tree for each sample of a case (`sample_<n>`, where there are several), since the format knows one trajectory
-    for an agent and a case. Returns the number of files and records.
+    for an agent, a judge and a case. Returns the number of files and records.
 
     Raises:
-        FrontierError: Something is missing, or `out` holds files already.
+        FrontierError: Something is missing, or `out` is a file or holds files already.
     """
+    if out.exists() and not out.is_dir():
+        raise FrontierError(f"{out} is a file; name a folder, which need not exist.")
     if out.exists() and any(out.iterdir()):
         raise FrontierError(f"{out} is not empty; name another folder, so that nothing mixes.")
     experiment = graph.experiment
@@ -177,18 +183,41 @@ def export_runs(graph: Graph, store: ArtifactStore, out: Path) -> dict[str, int]
         for ref in node.refs():
             directory = _directory(ref, agents)
             trajectories = read_jsonl(store.get(ref).path / TRAJECTORIES, Trajectory)
-            samples = sorted({trajectory.sample for trajectory in trajectories})
             for judge in experiment.judges:
                 verdicts = _verdicts(graph, store, prefix, judge, ref)
-                if not verdicts:
-                    continue
-                for sample in samples:
-                    kept = [trajectory for trajectory in trajectories if trajectory.sample == sample]
-                    root = out / f"sample_{sample}" if len(samples) > 1 else out
+                for number, kept in enumerate(_trees(trajectories, verdicts)):
                     _write_agent(
-                        root / directory, directory, judge, kept, verdicts, cases, experiment.world.cases, counts
+                        out / f"{SAMPLE}{number}" / directory,
+                        directory,
+                        judge,
+                        kept,
+                        verdicts,
+                        cases,
+                        experiment.world.cases,
+                        counts,
                     )
+    made = list(out.iterdir()) if out.exists() else []
+    if len(made) == 1:
+        for path in list(made[0].iterdir()):
+            path.rename(out / path.name)
+        made[0].rmdir()
     return counts
+
+
+def _trees(
+    trajectories: Sequence[Trajectory], verdicts: Mapping[Metric, Mapping[str, list[Evaluation]]]
+) -> list[list[Trajectory]]:
+    """Returns the trajectories that one judge scored: the first of every case, the second, and so on."""
+    trees: list[list[Trajectory]] = []
+    seen: Counter[int] = Counter()
+    for trajectory in sorted(trajectories, key=lambda trajectory: (trajectory.case_idx, trajectory.sample)):
+        if any(trajectory.trajectory_id in scored for scored in verdicts.values()):
+            number = seen[trajectory.case_idx]
+            seen[trajectory.case_idx] += 1
+            if number == len(trees):
+                trees.append([])
+            trees[number].append(trajectory)
+    return trees
 
 
 def _released_case(case: Case) -> dict[str, Any]:
@@ -236,8 +265,9 @@ def _write_agent(
     n_cases: int,
     counts: dict[str, int],
 ) -> None:
-    emulator = _plain(trajectories[0].emulator) or "none"
-    fields = FileName(directory, emulator, _plain(judge), start=0, end=n_cases, stamp="0101_000000")
+    fields = FileName(
+        directory, trajectories[0].emulator or "none", _plain(judge), start=0, end=n_cases, stamp="0101_000000"
+    )
     records = [write_trajectory(trajectory, cases[trajectory.case_idx]) for trajectory in trajectories]
     counts["records"] += write_lines(folder / file_name(fields), iter(records))
     counts["files"] += 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagster_project.artifacts import ArtifactStore
+from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.world import open_cases, open_world
 from dagster_project.experiment.agents import TrainedMetric
-from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.graph import IMPORT, Graph
 from dagster_project.published.export import (
     export_pairs,
     export_runs,
@@ -37,12 +37,16 @@ def export_experiment(
         FrontierError: An argument is none of those there are, or something needed was not given.
     """
     experiment = graph.experiment
+    if experiment.imports:
+        store.get(Ref(IMPORT))  # raises if nothing was imported, of which every argument would be wrong
     if what == "runs":
         return export_runs(graph, store, out)
     if what != "pairs":
         raise FrontierError(f"export {what}: expected pairs or runs.")
     if metric not in list(TrainedMetric):
         raise FrontierError(f"--metric {metric}: expected one of {', '.join(TrainedMetric)}.")
+    if out.is_dir():
+        raise FrontierError(f"--out {out}: is a folder; name the file to write the pairs to.")
     if judge is None or judge not in experiment.judges:
         raise FrontierError(f"--judge: expected one of {', '.join(experiment.judges)}, found {judge}.")
     if experiment.imports and toolkits is None:

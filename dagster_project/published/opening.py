@@ -43,3 +43,10 @@ def open_experiment(experiment: Experiment, store: ArtifactStore, sources: Seque
         world = world.model_copy(update={"sources": manifest.config["sources"]})
     experiment = experiment.model_copy(update={"world": world})
     return experiment if inventory is None else experiment.with_inventory(inventory)
+
+
+def check_sources(experiment: Experiment) -> None:
+    """Raises a FrontierError if an imported experiment has nothing to import."""
+    if isinstance(experiment.world, ImportedWorld) and not experiment.world.paths:
+        name = experiment.name
+        raise FrontierError(f"{name}: there is nothing to import. Say what: frontier run {name} --source PATH …")

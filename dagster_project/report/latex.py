@@ -17,12 +17,14 @@ from dagster_project.report.values import (
     column,
     judgings_of,
     missing,
+    set_title,
     training_starts,
     with_agents,
 )
 
 __all__ = ["latex_tables", "to_latex"]
 
+NEW_LINE = r" \\ "
 AUDITS = {
     "in_format": "In format",
     "runaway": "Ran on",
@@ -134,7 +136,7 @@ def fits_table(fits: pd.DataFrame) -> str:
     rows = fits.assign(place=fits["point_set"].map(sets.index)).sort_values(["place", "judge"], na_position="first")
     cells = [
         [
-            escape(str(row["point_set"]).replace("_", " ")),
+            escape(set_title(str(row["point_set"]))).replace("β", r"$\beta$"),
             "average" if missing(row["judge"]) else escape(row["judge"]),
             f"{row['n']:.0f}",
             _interval(row, "r2"),
@@ -164,7 +166,9 @@ def audits_table(audits: pd.DataFrame, agents: pd.DataFrame) -> str:
         ]
         for row in shown.to_dict("records")
     ]
-    header = ["Source model", "Trained on", "$n$", *(rf"{escape(text)} (\%)" for text in names.values())]
+    # A word a line, else the table is wider than a page.
+    stacked = [rf"\shortstack[r]{{{escape(text).replace(' ', NEW_LINE)}{NEW_LINE}(\%)}}" for text in names.values()]
+    header = ["Source model", "Trained on", "$n$", *stacked]
     last = {place for place, gone in enumerate(shown["model"] != shown["model"].shift(-1)) if gone}
     return tabular(header, cells, "ll" + "r" * (len(names) + 1), last)
 

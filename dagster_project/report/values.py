@@ -15,6 +15,8 @@ RECIPE_ORDER = [recipe.value for recipe in RECIPE_LABELS]
 """The order of recipes in every figure and table."""
 MAIN_SET = "model_recipe"
 """The points of the published line: a source model's recipe at one beta, judges averaged."""
+SET_TITLES = {MAIN_SET: "all models, recipes, β", "without_help": "without H", "without_both": "without S&H"}
+"""Sets of points whose names would not say what they are."""
 AVERAGE = "average"
 """In place of a model's name, what is averaged over models."""
 
@@ -25,6 +27,11 @@ def point_id(judging: str, model: str, recipe: str, beta: float | None, judge: s
     """Returns the id of a point's element in an SVG; a judge's own points have the judge's name at the end."""
     name = f"point:{judging}:{model}:{recipe}:{beta_name(beta)}"
     return name if missing(judge) else f"{name}:{judge}"
+
+
+def set_title(point_set: str) -> str:
+    """Returns what a set of points is called."""
+    return SET_TITLES.get(point_set) or point_set.replace("_", " ")
 
 
 def beta_name(beta: float | None) -> str:

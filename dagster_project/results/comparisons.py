@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from dagster_project.results.scores import Array, Scores, clustered_stderr
 
 SMALLEST_DIFFERENCE = 1.0
 """Of scores, to count as better or worse."""
+EXACT = 13
+"""Most differences whose signs are all gone through; scipy's limit, too."""
 COLUMNS = ["model", "recipe", "beta", "judging", "judge", "metric", "cases", "difference", "stderr"]
 COLUMNS += ["better", "worse", "same", "p", "p_holm"]
 
@@ -50,9 +53,39 @@ def _row(
     differences = flat[known]
     better = int((differences >= SMALLEST_DIFFERENCE).sum())
     worse = int((differences <= -SMALLEST_DIFFERENCE).sum())
-    p = float(stats.wilcoxon(by_case).pvalue) if np.any(by_case) else 1.0
     numbers = (len(by_case), float(differences.mean()) if len(differences) else float("nan"), clustered_stderr(flat))
-    return (*values, *way, AXES[axis], *numbers, better, worse, len(differences) - better - worse, p)
+    return (
+        *values,
+        *way,
+        AXES[axis],
+        *numbers,
+        better,
+        worse,
+        len(differences) - better - worse,
+        signed_rank_p(by_case),
+    )
+
+
+def signed_rank_p(differences: Array) -> float:
+    """Returns the two-sided p-value of Wilcoxon's signed-rank test (Biometrics Bulletin 1945), zeros left out.
+
+    The same as scipy's, whose own way through all signs of few tied differences takes a fifth of a second a test.
+    """
+    if not np.any(differences):
+        return 1.0
+    if len(differences) > EXACT:
+        return float(stats.wilcoxon(differences).pvalue)
+    moved = differences[differences != 0]
+    ranks = stats.rankdata(np.abs(moved))
+    sums = _signs(len(moved)) @ ranks  # exact: ranks are whole or half
+    observed = ranks[moved > 0].sum()
+    return float(min(1.0, 2 * min((sums <= observed).mean(), (sums >= observed).mean())))
+
+
+@lru_cache(maxsize=EXACT)
+def _signs(n: int) -> Array:
+    """Returns every choice of which of `n` differences are positive, shape (2 ** n, n)."""
+    return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
 
 
 def holm(values: list[float]) -> list[float]:

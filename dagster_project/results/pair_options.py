@@ -11,7 +11,7 @@ import pandas as pd
 
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.spec import Experiment, Pairing
-from dagster_project.preferences.pairs import Candidates, metrics_of, select_pairs
+from dagster_project.preferences.pairs import Candidates, consistent, metrics_of, select_pairs
 from toolemu.trajectory import RUNAWAYS
 
 COLUMNS = ["judge", "metric", "option", "value", "pairs", "cases", "share", "candidates"]
@@ -29,7 +29,8 @@ CHANGES: tuple[dict[str, Any], ...] = (
 """Of the experiment's own rules, which come first."""
 QUERY = """
     SELECT e.trajectory_id, e.agent, e.case_idx, t.self_observed > 0 AS self_observed, t.stop_reason,
-        median(score) FILTER (metric = 'safe') AS safe, median(score) FILTER (metric = 'help') AS help
+        median(score) FILTER (metric = 'safe') AS safe, median(score) FILTER (metric = 'help') AS help,
+        list(score) FILTER (metric = 'safe') AS safe_scores, list(score) FILTER (metric = 'help') AS help_scores
     FROM evaluations e JOIN trajectories t USING (trajectory_id)
     WHERE e.seed IS NULL AND judge = $judge AND score IS NOT NULL GROUP BY ALL ORDER BY e.case_idx, e.trajectory_id
 """
@@ -67,6 +68,9 @@ def _changes(own: Pairing, metric: TrainedMetric) -> Iterator[tuple[str, str, Pa
 def _candidates(table: pd.DataFrame, metric: TrainedMetric, pairing: Pairing) -> Candidates:
     names = [part.value for part in metrics_of(metric)]
     kept = table.dropna(subset=names)
+    if pairing.consistency != "none":
+        for name in names:
+            kept = kept[[consistent(scores, pairing.consistency) for scores in kept[f"{name}_scores"]]]
     if pairing.exclude_self_observed:
         kept = kept[~kept["self_observed"]]
     if pairing.exclude_runaways:

@@ -122,6 +122,19 @@ def test_a_selection_brings_what_it_needs_and_nothing_else(store: ArtifactStore)
     assert {ref.key("seed") for ref in refs if ref.asset.startswith("pref")} == {"1"}
 
 
+def test_a_selection_renews_what_it_reads_that_is_stale_and_cheap(store: ArtifactStore) -> None:
+    make_everything(graph_of(), store)
+    changed = graph_of(statistics={"n_bootstrap": 300})
+    current = states(changed, store)
+    assert current[Ref("frontier")].state is State.stale
+    assert current[Ref("tables")].state is State.behind
+    plan = make_plan(changed, current, select=["tables"])
+    planned = {ref.asset for unit in plan.units for ref in unit.refs}
+    assert {"frontier", "persistence", "tables"} <= planned
+    assert not planned & {"warehouse", "figures"}
+    assert plan.left == []
+
+
 def test_what_is_not_there_cannot_be_selected(store: ArtifactStore) -> None:
     graph = graph_of()
     current = states(graph, store)

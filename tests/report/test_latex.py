@@ -135,7 +135,9 @@ def test_persistence_has_its_averages_last_and_says_what_is_not_defined() -> Non
 
 def test_fits_keep_a_set_of_points_together() -> None:
     rows = rows_of(latex_tables(make_tables(("match",)), None)["frontier_fits"])
-    assert [row[0] for row in rows[1:]] == ["model recipe"] * 3 + ["without both"] * 3 + ["only Phi-4"] * 3
+    assert [row[0] for row in rows[1:]] == [r"all models, recipes, $\beta$"] * 3 + [r"without S\&H"] * 3 + [
+        "only Phi-4"
+    ] * 3
     assert [row[1] for row in rows[1:4]] == ["average", *JUDGES]
     assert rows[1][3] == r"0.70 {\scriptsize [0.50, 0.80]}"
 
@@ -156,7 +158,10 @@ def test_audits_are_weighted_by_trajectories() -> None:
         ]
     )
     rows = rows_of(latex_tables({"audits": audits}, None)["audits"])
-    assert rows == [["Source model", "Trained on", "$n$", r"Ran on (\%)"], ["m", "S", "40", "25.0"]]
+    assert rows == [
+        ["Source model", "Trained on", "$n$", r"\shortstack[r]{Ran \\ on \\ (\%)}"],
+        ["m", "S", "40", "25.0"],
+    ]
 
 
 def test_hyperparameters_are_those_given() -> None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dagster_project.report.figures.frame import ZERO, Group, frame, text_width
 from dagster_project.report.style import TEXT_WIDTH, look, tint
-from dagster_project.report.values import MAIN_SET, Row, judgings_of, missing
+from dagster_project.report.values import MAIN_SET, Row, judgings_of, missing, set_title
 from dagster_project.report.wording import JUDGING_TITLES
 
 COLOURS = {"match": ("#0072B2", "o"), "cross": ("#D55E00", "D"), "all": ("#009E73", "s")}
@@ -84,9 +84,7 @@ def fits_figure(fits: pd.DataFrame, title: str, *, toy: bool) -> Figure:
 def _set_label(fits: pd.DataFrame, name: str) -> str:
     averaged = fits[fits["judge"].isna()]
     sizes = sorted({int(n) for n in (averaged if len(averaged) else fits)["n"]})
-    return (
-        f"{'all models, recipes, β' if name == MAIN_SET else name.replace('_', ' ')}\nn = {', '.join(map(str, sizes))}"
-    )
+    return f"{set_title(name)}\nn = {', '.join(map(str, sizes))}"
 
 
 def alone(colour: str) -> dict[str, Any]:

@@ -21,14 +21,14 @@ SHAKY = 0.05
 CUT = (-2.0, 3.0)
 """Persistence beyond these is not drawn: ratios with a small denominator would hide all others."""
 PUBLISHED = 0.19
-"""How far below an interval the reference code's lies, in rows."""
+"""How far below an interval the released code's lies, in rows."""
 
 
 def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
     """Draws persistence with its intervals: a panel for every way of judging, a row for every model and beta.
 
     Averages over models are emphasised; an estimate that is not defined is said to be so; an interval from which
-    many draws are missing is dotted. The interval as the reference code computes it is a lighter bar below.
+    many draws are missing is dotted. The interval as the released code computes it is a lighter bar below.
 
     Args:
         table: `persistence`; rows averaged over judges are drawn.
@@ -74,7 +74,7 @@ def _legend(table: pd.DataFrame, *, cut: bool) -> list[Line2D]:
         for metric, (marker, _, label) in METRIC_STYLES.items()
     ]
     if column(table, "published_low").notna().any():
-        label = "interval as the reference code computes it"
+        label = "interval as the released code computes it"
         handles.append(Line2D([], [], color=tint(GREY, 0.5), linewidth=2, label=label))
     if (table["invalid_share"] > SHAKY).any():
         dotted = f"no first gain to keep in over {SHAKY:.0%} of draws"

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+LOCATIONS = [entry["python_module"] for entry in yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]]
+
+
+@pytest.mark.parametrize("location", LOCATIONS, ids=lambda location: location["location_name"])
+def test_a_code_location_loads_where_nothing_is_made_yet(
+    location: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRONTIER_DATA", str(tmp_path))
+    definitions = getattr(import_module(location["module_name"]), location["attribute"])
+    assert isinstance(definitions, dg.Definitions)
+    keys = definitions.resolve_all_asset_keys()
+    assert {key.path[0] for key in keys} == {location["attribute"]}
+    assert dg.AssetKey([location["attribute"], "frontier"]) in keys
+
+
+def test_the_workspace_has_every_shipped_experiment() -> None:
+    shipped = {path.stem for path in (ROOT / "assets_data" / "experiments").glob("*.yaml")}
+    assert {location["attribute"] for location in LOCATIONS} == shipped
