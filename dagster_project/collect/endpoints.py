@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the client's library takes most of a second to import
 WORKERS = "FRONTIER_WORKERS"
 """Environment variable: among so many processes the endpoints' limits are shared."""
 REPLIES = "replies"
-_CHECK_PATIENCE_S = 5.0
+_CHECK_PATIENCE_S = 20.0
 
 
 class Chats:

@@ -199,6 +199,13 @@ def doubled(bodies: list[dict[str, Any]]) -> int:
     return len(texts) - len(set(texts))
 
 
+TRAJECTORIES = ("--select", "source_trajectories")
+
+
+def trajectories(lab: Lab) -> dict[str, str]:
+    return {place: line for place, line in records(lab).items() if "source_trajectories" in place}
+
+
 def test_a_server_that_dies_is_a_clear_error_and_nothing_is_done_twice(ran: Ran, tmp_path: Path) -> None:
     answered: list[dict[str, Any]] = []
 
@@ -212,7 +219,7 @@ def test_a_server_that_dies_is_a_clear_error_and_nothing_is_done_twice(ran: Ran,
         endpoints = {"here": {"url": server.url, "key": "TEST_KEY", "timeout_s": 2, "give_up_after_s": 1}}
         lab = make_lab(tmp_path / "dying", server.url, endpoints=endpoints, limits=limits)
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml"],
+            [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml", *TRAJECTORIES],
             cwd=lab.directory, env=lab.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         while len(answered) < 60:
@@ -223,23 +230,23 @@ def test_a_server_that_dies_is_a_clear_error_and_nothing_is_done_twice(ran: Ran,
     assert process.returncode == 1
     assert time.monotonic() - died < 30
     assert "has answered nothing usable for" in output and "run again" in output
-    assert lab.frontier("run", "lm.yaml", check=False).returncode == 1, "it is still dead"
+    assert lab.frontier("run", "lm.yaml", *TRAJECTORIES, check=False).returncode == 1, "it is still dead"
     before = len(answered)
     with ChatServer(until_dead, port=port):
-        lab.frontier("run", "lm.yaml")
-    assert records(lab) == records(ran.lab)
+        lab.frontier("run", "lm.yaml", *TRAJECTORIES)
+    assert trajectories(lab) == trajectories(ran.lab)
     # What was on its way when the server died may have been answered without anyone there to hear it.
     assert doubled(answered) <= doubled(ran.server.requests) + 4
     assert before < len(answered)
 
 
-def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]], answers: int) -> int:
+def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]], answers: int, *options: str) -> int:
     """Kills the run and its workers at random moments of so many answers, then lets it end; says how often it hit."""
     rng, hit = random.Random(0), 0
     for _ in range(kills):
         more = len(answered) + rng.randrange(1, int(1.4 * answers / (kills + 1)))
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml"],
+            [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml", *options],
             cwd=lab.directory, env=lab.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         while process.poll() is None and len(answered) < more:
@@ -248,11 +255,11 @@ def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]], answer
         process.kill()
         process.wait()
         time.sleep(0.3)  # its workers die with it, a moment later
-    lab.frontier("run", "lm.yaml")
+    lab.frontier("run", "lm.yaml", *options)
     return hit
 
 
-def check_killed(ran: Ran, folder: Path, kills: int) -> None:
+def check_killed(ran: Ran, folder: Path, kills: int, *options: str) -> None:
     answered: list[dict[str, Any]] = []
 
     def note(body: dict[str, Any]) -> Any:
@@ -261,8 +268,9 @@ def check_killed(ran: Ran, folder: Path, kills: int) -> None:
 
     with ChatServer(note, latency=0.01) as server:
         lab = make_lab(folder, server.url, limits={"processes": 2, "concurrency": 4})
-        assert kill_until_done(lab, kills, answered, len(ran.server.requests)) == kills
-    assert records(lab) == records(ran.lab)
+        answers = sum(not options or not body["model"].startswith("judge") for body in ran.server.requests)
+        assert kill_until_done(lab, kills, answered, answers, *options) == kills
+    assert (trajectories if options else records)(lab) == (trajectories if options else records)(ran.lab)
     keys = [
         (path, json.loads(line)["key"])
         for path in (lab.directory / "data" / "lm" / "replies").rglob("*.jsonl")
@@ -276,12 +284,12 @@ def check_killed(ran: Ran, folder: Path, kills: int) -> None:
 
 
 def test_a_killed_run_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: Path) -> None:
-    check_killed(ran, tmp_path / "killed", kills=1)
+    check_killed(ran, tmp_path / "killed", 1, *TRAJECTORIES)
 
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: Path) -> None:
-    check_killed(ran, tmp_path / "killed", kills=20)
+    check_killed(ran, tmp_path / "killed", 20)
 
 
 @pytest.mark.slow

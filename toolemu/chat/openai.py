@@ -30,6 +30,7 @@ _CONTEXT_FULL = re.compile(
 )
 _CONTEXT = re.compile(r"maximum context length (?:is|of) (\d+)", re.I)
 _PROMPT = re.compile(r"(\d+) (?:input tokens|tokens? (?:from|in) the (?:input|messages)|in the messages)", re.I)
+_MOST = re.compile(r"at most (\d+) (?:completion|output) tokens", re.I)
 _CHARACTERS_A_TOKEN = 4
 _PROBE = Message("user", "Say: ready")
 _PROBE_TOKENS = 64
@@ -150,7 +151,9 @@ class OpenAIChatModel:
 
     def _room(self, error: RequestRefusedError, asked: int) -> int:
         """Returns the tokens that are left beside the messages, where a refusal says so."""
-        context, prompt = _CONTEXT.search(error.message), _PROMPT.search(error.message)
+        context, prompt, most = (pattern.search(error.message) for pattern in (_CONTEXT, _PROMPT, _MOST))
+        if most and 1 <= int(most[1]) < asked:
+            return int(most[1])
         if context and prompt and 1 <= int(context[1]) - int(prompt[1]) < asked:
             return int(context[1]) - int(prompt[1])
         if error.code == "context_length_exceeded" or _CONTEXT_FULL.search(error.message):

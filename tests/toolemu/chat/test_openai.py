@@ -185,6 +185,13 @@ def test_a_full_context_is_told_from_a_limit_that_is_too_high() -> None:
             ask_one(server, ChatRequest((Message("user", "far too long a text"),)))
 
 
+def test_a_model_that_writes_no_more_than_so_much_is_asked_for_that() -> None:
+    text = "max_tokens is too large: 2048. This model supports at most 50 completion tokens, whereas you provided 2048."
+    with ChatServer(lambda body: "fine" if body["max_tokens"] <= 50 else Refusal(400, text, "max_tokens")) as server:
+        assert ask_one(server).text == "fine"
+    assert [body["max_tokens"] for body in server.requests] == [2048, 50]
+
+
 def test_a_refused_request_is_the_requests_own_fault() -> None:
     with ChatServer(once(Refusal(400, "I do not talk about that."))) as server:
         refused, answered = ask(server, HELLO, HELLO, endpoint={"max_in_flight": 1})
