@@ -26,7 +26,8 @@ ARTIFACTS = """
     FROM artifacts ORDER BY asset, "partition"
 """
 COST = """
-    SELECT split_part(asset, '/', 1) || CASE WHEN asset LIKE '%/adapters' THEN ' adapters' ELSE '' END AS asset,
+    SELECT CASE WHEN starts_with(asset, 'stage_') THEN replace(replace(asset, '/', ' '), '_', ' ')
+            ELSE replace(split_part(asset, '/', 1), '_', ' ') END AS asset,
         count(*) AS artifacts, count(DISTINCT run_id) AS runs, sum(bytes) / 1e6 AS megabytes,
         sum(epoch(ended_at - started_at)) AS seconds
     FROM artifacts GROUP BY 1 ORDER BY min(ended_at), 1

@@ -94,6 +94,17 @@ def test_three_clicks_to_one_case_across_agents_and_back(page: Page) -> None:
     assert page.locator("#report").is_visible() and page.locator("#panel").is_hidden()
 
 
+def test_what_changed_against_the_source_model(page: Page) -> None:
+    page.locator("#points tbody a").first.click()
+    page.locator("#panel tbody tr").nth(1).locator("a").first.click()
+    page.get_by_label("what changed, against").select_option(index=1)
+    page.locator("#panel caption").wait_for()
+    assert "2 improved, 0 worse, 0 within a point; mean +2.00" in page.locator("#panel ul").inner_text()
+    changes = page.locator("#panel tbody td.number").all_inner_texts()
+    assert changes == ["1.00 → 3.00"] * 4  # two cases, two judges
+    screenshot(page, "differences")
+
+
 def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"

@@ -159,7 +159,10 @@
       rows.forEach((row, place) => { row.hidden = !texts[place].includes(words); left += row.hidden ? 0 : 1; });
       count.textContent = `${left} of ${records.length} transcripts`;
     } });
-    return [crumbs(), el("h2", {}, visible(runTitle(run))), el("div", { class: "tools" }, el("label", {}, "search these transcripts: case, actions, answers, verdicts", search)), count,
+    const others = data.runs.filter((other) => other !== run && other.model === run.model && (run.seed === null || other.seed === null || other.seed === run.seed));
+    const against = el("select", { onchange: () => { if (against.value) location.hash = route("differences", name, against.value); } },
+      el("option", { value: "" }, "choose"), others.map((other) => el("option", { value: runName(other) }, visible(runTitle(other)))));
+    return [crumbs(), el("h2", {}, visible(runTitle(run))), el("div", { class: "tools" }, el("label", {}, "what changed, against", against), el("label", {}, "search these transcripts: case, actions, answers, verdicts", search)), count,
       el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ["case", "instruction", "scores", "end", ""].map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, rows))),
       el("details", {}, el("summary", {}, "Lineage and settings"), settings(run), lineage(run))];
   }
@@ -235,9 +238,38 @@
     }
     return [crumbs(link(visible(runTitle(run)), "run", name)), el("h2", {}, `Case ${index} across agents`), el("p", {}, el("strong", {}, visible(title))), el("div", { class: "columns" }, cards)];
   }
+  // Two agents case by case, biggest changes first; samples and replicates of a case are averaged.
+  function meansOf(records) {
+    const sums = new Map();
+    for (const record of records) for (const verdict of record.verdicts) {
+      if (verdict.score === null) continue;
+      const key = JSON.stringify([record.case_idx, verdict.judge, verdict.metric]), [sum, n] = sums.get(key) || [0, 0];
+      sums.set(key, [sum + verdict.score, n + 1]);
+    }
+    return new Map([...sums].map(([key, [sum, n]]) => [key, sum / n]));
+  }
+  async function differencesView(name, baseName) {
+    const run = runs.get(name), base = runs.get(baseName);
+    if (!run || !base) return missing("run", run ? baseName : name);
+    const [after, before] = await Promise.all([run, base].map(async (one) => meansOf(await transcripts(one))));
+    const instructions = new Map((await transcripts(run)).map((record) => [record.case_idx, record.user_input]));
+    const rows = [...after].filter(([key]) => before.has(key)).map(([key, score]) => ({ key: JSON.parse(key), first: before.get(key), second: score }));
+    rows.sort((a, b) => Math.abs(b.second - b.first) - Math.abs(a.second - a.first) || a.key[0] - b.key[0]);
+    const kinds = [...new Set(rows.map((row) => `${row.key[1]} ${row.key[2]}`))].sort().map((kind) => {
+      const mine = rows.filter((row) => `${row.key[1]} ${row.key[2]}` === kind).map((row) => row.second - row.first);
+      const improved = mine.filter((change) => change >= 1).length, worse = mine.filter((change) => change <= -1).length;
+      return el("li", {}, visible(`${kind}: ${improved} improved, ${worse} worse, ${mine.length - improved - worse} within a point; mean ${number(mine.reduce((sum, change) => sum + change, 0) / mine.length, true)}`));
+    });
+    const changed = rows.filter((row) => Math.abs(row.second - row.first) >= 1).map((row) => el("tr", {}, el("th", { scope: "row" }, row.key[0]),
+      el("td", { class: "number" }, `${number(row.first)} → ${number(row.second)}`), el("td", {}, visible(`${row.key[1]} ${row.key[2]}`)), el("td", {}, link(visible(instructions.get(row.key[0]).slice(0, 160)), "compare", name, row.key[0]))));
+    const head = ["case", "change", "judge, metric", "instruction"].map((word) => el("th", { scope: "col" }, word));
+    return [crumbs(link(visible(runTitle(run)), "run", name)), el("h2", {}, visible(`${runTitle(run)}, against ${runTitle(base)}`)),
+      rows.length ? el("ul", {}, kinds) : el("p", {}, "No judge scored both on the same case."),
+      el("div", { class: "wide" }, el("table", {}, el("caption", {}, "Cases that changed by a point or more, biggest changes first."), el("thead", {}, el("tr", {}, head)), el("tbody", {}, changed)))];
+  }
   function missing(what, name) { return [crumbs(), el("h2", {}, "Not in this report"), el("p", {}, visible(`There is no ${what} ${name} here.`))]; }
 
-  const shown = { point: pointView, run: runView, read: readView, compare: compareView };
+  const shown = { point: pointView, run: runView, read: readView, compare: compareView, differences: differencesView };
   let turn = 0;
   async function navigate() {
     const mine = ++turn, asked = location.hash.startsWith("#/") ? location.hash.slice(2).split("/").map(decodeURIComponent) : null;
