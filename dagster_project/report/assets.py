@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.graph import RESULTS, TABLES, TRANSCRIPTS
 from dagster_project.report.wording import RESULTS_CSV
@@ -44,12 +45,11 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
 
     def read_tables(run: AssetRun) -> dict[str, pd.DataFrame]:
-        import duckdb
         import pandas as pd
 
         paths = (path for asset in RESULTS for path in sorted(run.input(asset).glob("*.parquet")))
         found = {path.stem: pd.read_parquet(path) for path in paths}
-        with duckdb.connect(str(run.input("warehouse") / WAREHOUSE), read_only=True) as database:
+        with open_database(run.input("warehouse") / WAREHOUSE) as database:
             for name in ("agents", "training_runs", "training_steps"):
                 found[name] = database.execute(f"FROM {name}").df()
         return found

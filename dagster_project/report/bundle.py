@@ -7,12 +7,12 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-import duckdb
 import orjson
 from pydantic import ValidationError
 
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
 from dagster_project.artifacts.bag import DATA, bag_problems, seal
+from dagster_project.artifacts.database import open_database
 from dagster_project.artifacts.manifest import content_sha256, git_commit
 from dagster_project.artifacts.store import MANIFEST
 from dagster_project.experiment.spec import Experiment
@@ -99,7 +99,7 @@ def verify_bundle(folder: Path) -> list[str]:
 
 def portable_database(source: Path, target: Path, base: Path) -> None:
     """Writes a copy of a database whose paths are relative to `base`, so that it says nothing of this machine."""
-    with duckdb.connect(str(target)) as database:
+    with open_database(target, read_only=False) as database:
         database.execute(f"ATTACH '{str(source).replace(chr(39), chr(39) * 2)}' AS source (READ_ONLY)")
         tables = database.execute(
             "SELECT table_name, list(column_name) FROM duckdb_columns() WHERE database_name = 'source' "

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import duckdb
+from dagster_project.artifacts.database import open_database
 
 
 def publish_database(warehouse: Path, tables: Iterable[Path], target: Path) -> None:
     """Writes warehouse and result tables (Parquet files, named like their tables) to `target`, replaced atomically."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.copyfile(warehouse, partial)
-    with duckdb.connect(str(partial)) as database:
+    with open_database(partial, read_only=False) as database:
         for path in tables:
             database.execute(f'CREATE TABLE "{path.stem}" AS FROM read_parquet($path)', {"path": str(path)})
     partial.replace(target)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import duckdb
 import orjson
 import pandas as pd
 
 from dagster_project.artifacts import Ref
+from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
 from dagster_project.report.values import beta_name, column, missing, number, point_id
 
@@ -115,7 +115,7 @@ def point_links(warehouse: Path, points: pd.DataFrame, ui_url: str) -> dict[str,
     """
     if points.empty:
         return {}
-    with duckdb.connect(str(warehouse), read_only=True) as database:
+    with open_database(warehouse) as database:
         agents, artifacts, lineage = (
             database.execute(query, parameters).fetchall()
             for query, parameters in (

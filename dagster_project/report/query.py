@@ -6,6 +6,7 @@ import duckdb
 import orjson
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.spec import Experiment
 from toolemu.errors import FrontierError
 
@@ -24,7 +25,7 @@ def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: st
     if not sql.strip():
         raise FrontierError("the query is empty; for example: 'SELECT * FROM frontier_points'.")
     path = store.get(Ref("tables")).path / f"{experiment.name}.duckdb"
-    with duckdb.connect(str(path), read_only=True) as database:
+    with open_database(path) as database:
         try:
             table = database.execute(sql).df()
         except duckdb.Error as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 from rich.console import Group
 from rich.rule import Rule
 from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.database import open_database
 from dagster_project.collect.files import EVALUATIONS
 from dagster_project.collect.world import open_cases
 from dagster_project.experiment.spec import Experiment
@@ -48,7 +48,7 @@ def find_transcript(
     if trajectory_id is None and (agent is None or case is None):
         raise FrontierError("Name a trajectory: its id, or --agent and --case (and --seed for a trained agent).")
     path = store.get(Ref("tables")).path / f"{experiment.name}.duckdb"
-    with duckdb.connect(str(path), read_only=True) as database:
+    with open_database(path) as database:
         row = database.execute(
             """
             SELECT path, line, trajectory_id FROM trajectories

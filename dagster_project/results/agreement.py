@@ -6,12 +6,13 @@ import itertools
 import warnings
 from pathlib import Path
 
-import duckdb
 import krippendorff
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
+
+from dagster_project.artifacts.database import open_database
 
 SCALE = 4
 
@@ -37,7 +38,7 @@ REPLICATES = """
 
 def agreement_tables(warehouse: Path) -> dict[str, Table]:
     """Returns every table about agreement, by its name in the database."""
-    with duckdb.connect(str(warehouse), read_only=True) as database:
+    with open_database(warehouse) as database:
         verdicts = database.execute(VERDICTS).df()
         replicates = database.execute(REPLICATES).fetchall()
     agreement, confusion = judge_agreement(verdicts)

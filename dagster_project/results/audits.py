@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
 import pandas as pd
 
+from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.spec import Experiment
 from dagster_project.results.frontier import frontier
 from dagster_project.results.pair_options import pair_options
@@ -99,7 +99,7 @@ def audit_tables(warehouse: Path, agents: pd.DataFrame, experiment: Experiment) 
     trajectories that are left when some are left out (`without`); deltas then compare the cases that both still have.
     """
     statistics = experiment.statistics
-    with duckdb.connect(str(warehouse), read_only=True) as database:
+    with open_database(warehouse) as database:
         tables = {
             "audits": database.execute(AGENTS).df(),
             "token_limits": database.execute(TOKEN_LIMIT).df(),

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from dagster_project.artifacts.database import open_database
 from dagster_project.results.comparisons import SMALLEST_DIFFERENCE
 from dagster_project.results.scores import clustered_stderr
 from toolemu.errors import FrontierError
@@ -60,7 +61,7 @@ def case_differences(warehouse: Path, sides: Sides) -> pd.DataFrame:
     Raises:
         FrontierError: An agent, judge, metric or seed that is not there, or nothing that both were scored on.
     """
-    with duckdb.connect(str(warehouse), read_only=True) as database:
+    with open_database(warehouse) as database:
         _check(database, sides)
         asked = {**sides._asdict(), "least": SMALLEST_DIFFERENCE}
         table: pd.DataFrame = database.execute(CELLS, asked).df()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import duckdb
 import pandas as pd
+
+from dagster_project.artifacts.database import open_database
 
 COLUMNS = ["judging", "metric", "term", "estimate", "stderr", "low", "high", "p", "n", "converged"]
 FORMULA = "score ~ C(recipe, Treatment('source')) + C(model)"
@@ -35,7 +36,7 @@ def mixed_effects(warehouse: Path) -> pd.DataFrame:
     scores are too few or too equal for such a fit (its matrices are singular), the recipes are there without estimates,
     and `converged` is false.
     """
-    with duckdb.connect(str(warehouse), read_only=True) as database:
+    with open_database(warehouse) as database:
         cells = database.execute(CELLS).df()
     rows = []
     for judging in ("match", "cross"):

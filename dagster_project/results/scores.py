@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.spec import Statistics
 
 Array = npt.NDArray[np.float64]
@@ -69,7 +69,7 @@ def load_scores(warehouse: Path, where: str = "true") -> Scores:
         warehouse: The DuckDB file.
         where: A condition in SQL on `trajectories` (as `t`); those that do not meet it are left out.
     """
-    with duckdb.connect(str(warehouse), read_only=True) as database:
+    with open_database(warehouse) as database:
         cells = database.execute(CELLS.format(where=where)).df()
     names = ["agent", "judge", "metric"]
     columns = {
@@ -234,7 +234,7 @@ def load_agents(warehouse: Path) -> pd.DataFrame:
         SELECT DISTINCT ON (agent) agent, model, recipe, pairs_judge, beta, label FROM agents
         WHERE recipe IS NULL OR agent IN (SELECT agent FROM trajectories) ORDER BY agent
     """
-    with duckdb.connect(str(warehouse), read_only=True) as database:
+    with open_database(warehouse) as database:
         table: pd.DataFrame = database.execute(query).df()
         return table
 

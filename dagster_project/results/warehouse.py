@@ -10,6 +10,7 @@ import duckdb
 import pandas as pd
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Ref
+from dagster_project.artifacts.database import open_database
 from dagster_project.collect.accounting import FIELDS
 from dagster_project.experiment.graph import IMPORT, agents_by_key
 from dagster_project.experiment.spec import Experiment
@@ -61,7 +62,7 @@ def build_warehouse(
     experiment: Experiment, store: ArtifactStore, inputs: Mapping[Ref, Artifact], n_cases: int, path: Path
 ) -> dict[str, int]:
     """Writes the warehouse of what `inputs` hold to `path` and returns the number of rows of each table."""
-    with duckdb.connect(str(path)) as database:
+    with open_database(path, read_only=False) as database:
         database.execute(SCHEMA.read_text(encoding="utf-8"))
         _manifests(database, store, inputs)
         _agents(database, experiment)

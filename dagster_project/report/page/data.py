@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pandas as pd
 
+from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
 from dagster_project.report.transcript_files import FOLDER, file_name
 from dagster_project.report.values import RECIPE_ORDER, beta_name, missing, printable
@@ -50,7 +50,7 @@ LOADED = ("agents", "training_runs", "training_steps")
 def load_tables(warehouse: Path, parquet: Iterable[Path]) -> dict[str, pd.DataFrame]:
     """Returns every result table, and of the warehouse what the page shows, by name."""
     tables = {path.stem: pd.read_parquet(path) for path in parquet}
-    with duckdb.connect(str(warehouse), read_only=True) as database:
+    with open_database(warehouse) as database:
         for name in LOADED:
             tables[name] = database.execute(f"FROM {name}").df()
         queries = {"runs": RUNS, "artifacts": ARTIFACTS, "cost": COST, "tokens": TOKENS, "sizes": SIZES}
