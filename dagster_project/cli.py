@@ -164,20 +164,105 @@ def transcript(
 
 
 @app.command()
+def compare(
+    name: ExperimentArgument,
+    first: Annotated[str, typer.Argument(metavar="AGENT", help="An agent's key, or a source model's name.")],
+    second: Annotated[str, typer.Argument(metavar="AGENT", help="Another: is it better or worse than the first?")],
+    judge: Annotated[str | None, typer.Option(help="Only this judge.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Only this metric: safe, help.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed's held-out cases.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many changes to show.")] = 20,
+) -> None:
+    """Compare two agents case by case, biggest changes first."""
+    from dagster_project.artifacts import Ref
+    from dagster_project.collect.world import open_cases
+    from dagster_project.report.comparison import render_comparison
+    from dagster_project.results.case_differences import Sides, case_differences
+    from dagster_project.results.files import WAREHOUSE
+
+    experiment, _, store = _open(name)
+    sides = Sides(first, second, judge, metric, seed)
+    differences = case_differences(store.get(Ref("warehouse")).path / WAREHOUSE, sides)
+    out.print(render_comparison(differences, sides, open_cases(experiment, store), limit))
+
+
+@app.command()
+def report(
+    name: ExperimentArgument,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Copy page and transcripts into this folder.")
+    ] = None,
+) -> None:
+    """Say where the report lies, for a browser, or copy it to where it can be shared."""
+    from dagster_project.artifacts import Ref
+    from dagster_project.report.wording import PAGE
+
+    _, _, store = _open(name)
+    folder = store.get(Ref("report")).path
+    if out_folder is not None:
+        if out_folder.exists() and any(out_folder.iterdir()):
+            raise FrontierError(f"--out {out_folder}: there is something in it already. Name a new or an empty folder.")
+        folder = shutil.copytree(folder, out_folder, dirs_exist_ok=True)
+    out.print(str(folder / PAGE), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def bundle(
+    name: ExperimentArgument,
+    out_folder: Annotated[Path, typer.Option("--out", help="The new folder to write.")],
+    trajectories: Annotated[
+        bool, typer.Option("--trajectories", help="With trajectories, verdicts and pairs.")
+    ] = False,
+    adapters: Annotated[bool, typer.Option("--adapters", help="With the adapters.")] = False,
+) -> None:
+    """Write what another lab needs to check the result, in a folder that `frontier verify` checks."""
+    from dagster_project.report.bundle import write_bundle
+
+    experiment, _, store = _open(name)
+    counts = write_bundle(experiment, store, out_folder, trajectories=trajectories, adapters=adapters)
+    size = f"{counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB"
+    out.print(f"{size} in {out_folder}. Check it: frontier verify {out_folder}", markup=False, highlight=False)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that `frontier bundle` wrote.")],
+) -> None:
+    """Check that a bundle is as it was written, to the byte."""
+    from dagster_project.report.bundle import verify_bundle
+
+    problems = verify_bundle(folder)
+    for problem in problems:
+        err.print(problem, style="red", markup=False, highlight=False)
+    if problems:
+        raise typer.Exit(1)
+    out.print(f"{folder} is whole: every file matches its hash, every manifest its content.", markup=False)
+
+
+@app.command()
 def export(
     name: ExperimentArgument,
-    what: Annotated[str, typer.Argument(metavar="pairs|runs", help="Preference pairs for TRL, or all runs.")],
-    out: Annotated[Path, typer.Option(help="The file (pairs) or folder (runs) to write.", dir_okay=True)],
+    what: Annotated[
+        str, typer.Argument(metavar="pairs|runs|inspect", help="Preference pairs for TRL, all runs, or Inspect's logs.")
+    ],
+    out: Annotated[Path, typer.Option(help="The file (pairs) or folder (runs, inspect) to write.", dir_okay=True)],
     judge: Annotated[str | None, typer.Option(help="pairs: by whose scores.")] = None,
     metric: Annotated[str, typer.Option(help="pairs: safe, help or both.")] = "both",
-    seed: Annotated[int | None, typer.Option(help="pairs: the training half of this seed; none: all cases.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="pairs: the training half of this seed; inspect: only it; none: all.")
+    ] = None,
+    agent: Annotated[str | None, typer.Option(help="inspect: only this agent or source model.")] = None,
     toolkits: Annotated[Path | None, typer.Option(help="pairs: the toolkits' file, for the prompts.")] = None,
 ) -> None:
-    """Write pairs with texts as JSON lines for TRL, or runs in the released format."""
+    """Write pairs with texts as JSON lines for TRL, runs in the released format, or logs for `inspect view`."""
     from dagster_project.published.exporting import export_experiment
+    from dagster_project.report.inspect_logs import export_logs
 
     _, graph, store = _open(name)
-    counts = export_experiment(graph, store, what, out, judge, metric, seed, toolkits)
+    if what == "inspect":
+        counts = export_logs(graph, store, out, agent, seed)
+    else:
+        counts = export_experiment(graph, store, what, out, judge, metric, seed, toolkits)
     err.print(", ".join(f"{count:,} {thing}" for thing, count in counts.items()) + f" in {out}", highlight=False)
 
 

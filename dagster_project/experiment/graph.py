@@ -84,8 +84,11 @@ CODE_VERSIONS = {
     "adapters": "1",
     "merged_models": "1",
     "warehouse": "2",
-    "results": "2",
-    "report": "2",
+    "results": "3",
+    "claims": "1",
+    "report": "3",
+    "transcripts": "1",
+    "page": "1",
 }
 IMPORT = "imported_runs"
 
@@ -366,9 +369,14 @@ RESULTS = {
     "audits": "How trajectories ended and what was invented, per agent, and what is left without those.",
     "mixed_effects": "The trainings' effects in one model of all scores, with cases and source models as random.",
 }
-"""The result assets, all computed from the warehouse alone."""
+"""The result assets that are computed from the warehouse alone."""
 SLOW_RESULTS = ("audits", "mixed_effects")
 """Those made in a run of their own, beside the others."""
+CLAIMS, TRANSCRIPTS = "claims", "transcripts"
+DECIDING = ("frontier", "persistence", "audits")
+"""The result assets that claims are decided by."""
+TABLES = (*RESULTS, CLAIMS)
+"""The assets with tables for people, for the database and for the report."""
 
 
 def _add_results(builder: _Builder) -> None:
@@ -398,13 +406,44 @@ def _add_results(builder: _Builder) -> None:
             inputs=reads("warehouse"),
             config=lambda ref: e.statistics.model_dump(),
         )
+    transcribed = ("source_trajectories", "agent_trajectories", "source_evaluations", "agent_evaluations")
+    builder.add(
+        TRANSCRIPTS,
+        "report",
+        TRANSCRIPTS,
+        CODE_VERSIONS[TRANSCRIPTS],
+        "Every trajectory with its verdicts, compressed, for the report to open.",
+        partial=True,
+        inputs=lambda ref: [
+            source for node in made if node.name.split("/")[0] in transcribed for source in node.refs()
+        ],
+    )
+    builder.add(
+        CLAIMS,
+        "results",
+        "tables",
+        CODE_VERSIONS["claims"],
+        "The paper's findings: each holds, does not, or is not decided by this data, with the evidence.",
+        inputs=reads(*DECIDING),
+        config=lambda ref: {"toy": e.toy},
+    )
     builder.add(
         "tables",
         "report",
         "tables",
         CODE_VERSIONS["report"],
         "The result tables as text, Markdown and LaTeX, and everything in one DuckDB file.",
-        inputs=reads("warehouse", *RESULTS),
+        inputs=reads("warehouse", *TABLES),
+        config=lambda ref: {"toy": e.toy},
+    )
+    imported = [IMPORT] if e.imports else []
+    builder.add(
+        "report",
+        "report",
+        "report",
+        CODE_VERSIONS["page"],
+        "One page with everything that was found, for a browser, and every transcript beside it.",
+        inputs=reads("warehouse", *TABLES, TRANSCRIPTS, *imported),
         config=lambda ref: {"toy": e.toy},
     )
     builder.add(

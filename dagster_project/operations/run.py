@@ -35,10 +35,19 @@ from dagster_project.operations.state import (
 from dagster_project.published.importer import PROBLEMS
 from dagster_project.published.opening import check_sources, open_experiment
 from dagster_project.published.problems import KINDS
-from dagster_project.report.wording import JUDGING_TITLES, RESULTS_CSV
+from dagster_project.report.wording import JUDGING_TITLES, PAGE, RESULTS_CSV
 from toolemu.errors import FrontierError
 
-TYPICAL_SECONDS = {"collect": 30.0, "train": 12.0, "measure": 5.0, "results": 2.0, "audits": 3.0, "figures": 5.0}
+TYPICAL_SECONDS = {
+    "collect": 30.0,
+    "train": 12.0,
+    "measure": 5.0,
+    "results": 2.0,
+    "audits": 3.0,
+    "transcripts": 3.0,
+    "report": 4.0,
+    "figures": 5.0,
+}
 """Relative lengths of runs, measured on the miniature on two cores; they only serve a first guess of the time left."""
 LINE_EVERY_S = 60.0
 """Without a terminal, what is under way is told so often."""
@@ -112,6 +121,17 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
     return _finish(graph, store, out, plan, current, outcome)
 
 
+def _report_left(graph: Graph, store: ArtifactStore, out: Console) -> None:
+    """Tells Dagster of an import's partitions, of which a run that died did not."""
+    from dagster_project.operations.instance import open_instance
+    from dagster_project.operations.reporting import PartitionReport
+
+    out.print("telling Dagster of the imported partitions, which an earlier run did not come to.")
+    report = PartitionReport.start(graph, store, open_instance())
+    if report:
+        report.wait()
+
+
 def _ask_models(experiment: Experiment, plan: Plan, out: Console) -> None:
     """Asks the models that the plan needs something simple, before anything else starts.
 
@@ -124,17 +144,6 @@ def _ask_models(experiment: Experiment, plan: Plan, out: Console) -> None:
     if places:
         for report in check_roles(experiment, places):
             out.print(role_line(report), markup=False, highlight=False)
-
-
-def _report_left(graph: Graph, store: ArtifactStore, out: Console) -> None:
-    """Tells Dagster of an import's partitions, of which a run that died did not."""
-    from dagster_project.operations.instance import open_instance
-    from dagster_project.operations.reporting import PartitionReport
-
-    out.print("telling Dagster of the imported partitions, which an earlier run did not come to.")
-    report = PartitionReport.start(graph, store, open_instance())
-    if report:
-        report.wait()
 
 
 class Wanted(NamedTuple):
@@ -231,6 +240,9 @@ def show_result(graph: Graph, store: ArtifactStore, out: Console) -> None:
     out.print(table)
     if graph.experiment.toy:
         out.print("A toy world: it shows that the graph works, and says nothing of real agents.")
+    if store.manifest(Ref("report")) is not None:
+        page = store.get(Ref("report")).path / PAGE
+        out.print(f"report    {_shown(page)}", markup=False, highlight=False)
     if figures is not None:
         path = store.get(Ref("figures")).path / "frontier.svg"
         out.print(f"figure    {_shown(path)}", markup=False, highlight=False)

@@ -42,7 +42,7 @@ def export_experiment(
     if what == "runs":
         return export_runs(graph, store, out)
     if what != "pairs":
-        raise FrontierError(f"export {what}: expected pairs or runs.")
+        raise FrontierError(f"export {what}: expected pairs, runs or inspect.")
     if metric not in list(TrainedMetric):
         raise FrontierError(f"--metric {metric}: expected one of {', '.join(TrainedMetric)}.")
     if out.is_dir():

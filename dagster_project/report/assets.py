@@ -8,12 +8,13 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from dagster_project.experiment.assets import AssetFactory, AssetRun
-from dagster_project.experiment.graph import RESULTS
+from dagster_project.experiment.graph import RESULTS, TABLES, TRANSCRIPTS
 from dagster_project.report.wording import RESULTS_CSV
 from dagster_project.results.files import WAREHOUSE
 
@@ -29,6 +30,14 @@ PREVIEW_DPI = 70  # a preview in Dagster's event log should stay below some tens
 def database_name(experiment: str) -> str:
     """Returns the file name of an experiment's published database."""
     return f"{experiment}.duckdb"
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Makes `target` the same file as `source`, which will never change; a copy of it where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
@@ -80,13 +89,37 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         for name, text in latex_tables(found, hyperparameters(run.experiment)).items():
             (run.draft.path / "latex" / f"{name}.tex").write_text(text, encoding="utf-8")
         rows.to_csv(run.draft.path / RESULTS_CSV, index=False)
-        parquet = [path for asset in RESULTS for path in sorted(run.input(asset).glob("*.parquet"))]
+        parquet = [path for asset in TABLES for path in sorted(run.input(asset).glob("*.parquet"))]
         target = run.draft.path / database_name(run.experiment.name)
         publish_database(run.input("warehouse") / WAREHOUSE, parquet, target)
         run.metadata["results"] = dg.MetadataValue.md(markdown)
         run.draft.counts["rows"] = len(rows)
 
+    def transcripts(run: AssetRun) -> None:
+        from dagster_project.report.transcript_files import sources, write_transcripts
+
+        found = sources({ref: artifact.path for ref, artifact in run.inputs.items()})
+        run.draft.counts["files"] = len(found)
+        run.draft.counts["transcripts"] = write_transcripts(found, run.draft.path, run.progress)
+
+    def report(run: AssetRun) -> None:
+        from dagster_project.collect.world import open_cases
+        from dagster_project.report.page import PAGE, write_page
+        from dagster_project.report.page.data import load_tables
+        from dagster_project.report.transcript_files import FOLDER
+
+        parquet = [path for asset in TABLES for path in sorted(run.input(asset).glob("*.parquet"))]
+        found = load_tables(run.input("warehouse") / WAREHOUSE, parquet)
+        page = run.draft.path / PAGE
+        cases = open_cases(run.experiment, run.store)
+        write_page(page, run.experiment, found, cases, os.environ.get(UI_VARIABLE, UI))
+        shutil.copytree(run.input(TRANSCRIPTS), run.draft.path / FOLDER, copy_function=link_or_copy)
+        run.metadata["page"] = dg.MetadataValue.path(page)
+        run.draft.counts["bytes"] = page.stat().st_size
+
     return [
+        factory.asset("transcripts", transcripts, kinds={"javascript"}),
+        factory.asset("report", report, kinds={"html"}),
         factory.asset("figures", figures, kinds={"matplotlib"}),
         factory.asset("tables", tables, kinds={"duckdb"}),
     ]

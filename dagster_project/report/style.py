@@ -15,9 +15,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-MODEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, without its yellow, which is too light for lines on white."""
-METRIC_COLOURS = {"safe": "#0072B2", "help": "#D55E00", "both": "#009E73"}
+from dagster_project.report.palette import METRIC_COLOURS, MODEL_COLOURS
+
+__all__ = ["METRIC_COLOURS", "MODEL_COLOURS"]  # of palette.py, for those who draw
 RECIPE_MARKERS = {"safe": "s", "help": "^", "both": "o", "safe_then_help": "D", "help_then_safe": "v"}
 SOURCE_MARKER = "*"
 GREY = "#6b6b6b"

@@ -14,6 +14,7 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.files import EVALUATIONS
 from dagster_project.collect.world import open_cases
 from dagster_project.experiment.spec import Experiment
+from dagster_project.report.values import printable
 from toolemu.cases import Case
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation
@@ -87,30 +88,30 @@ def render(transcript: Transcript) -> Group:
     seed = "" if trajectory.seed is None else f", seed {trajectory.seed}"
     title = f"{trajectory.trajectory_id}: {trajectory.agent}{seed}, case {trajectory.case_idx}.{trajectory.sample}"
     parts: list[Rule | Text] = [
-        Rule(Text(_visible(title))),
-        Text(f"task     {_visible(trajectory.user_input)}", style="bold"),
-        Text(_visible(f"toolkits {', '.join(case.toolkits)}")),
+        Rule(Text(visible(title))),
+        Text(f"task     {visible(trajectory.user_input)}", style="bold"),
+        Text(visible(f"toolkits {', '.join(case.toolkits)}")),
     ]
     for number, step in enumerate(trajectory.steps, 1):
         mark = "  [wrote its own observation]" if step.self_observed else ""
         parts += [
             Rule(f"step {number}{mark}", align="left", style="dim"),
-            Text(_visible(step.log)),
-            Text(f"→ {_visible(step.observation)}", style="cyan"),
+            Text(visible(step.log)),
+            Text(f"→ {visible(step.observation)}", style="cyan"),
         ]
     parts += [
         Rule(f"end: {trajectory.stop_reason.value}", align="left", style="dim"),
-        Text(_visible(trajectory.final_log)),
+        Text(visible(trajectory.final_log)),
         Rule("verdicts", align="left", style="dim"),
     ]
     for verdict in verdicts:
         score = "no score" if verdict.score is None else f"{verdict.score:g}"
         parts.append(
-            Text(_visible(f"{verdict.judge} {verdict.metric.value:<10} {score}  {verdict.label}: {verdict.thought}"))
+            Text(visible(f"{verdict.judge} {verdict.metric.value:<10} {score}  {verdict.label}: {verdict.thought}"))
         )
     return Group(*parts)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Returns `text` with control characters other than newline and tab escaped: a transcript may hold anything."""
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text.strip())
+    return printable(text.strip(), "\n\t")

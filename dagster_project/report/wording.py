@@ -10,3 +10,5 @@ JUDGING_TITLES = {
 
 RESULTS_CSV = "results.csv"
 """The result table, in the artifact of `tables`."""
+PAGE = "index.html"
+"""The report's page, in the artifact of `report`."""

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_project.experiment.assets import AssetFactory, AssetRun
+from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
+from dagster_project.experiment.graph import CLAIMS, DECIDING
 from dagster_project.results.files import WAREHOUSE
+from dagster_project.results.statements import STATEMENTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +82,20 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
 
         return {"mixed_effects": mixed_effects(run.input("warehouse") / WAREHOUSE)}
 
+    def claims_tables(run: AssetRun) -> dict[str, pd.DataFrame]:
+        import pandas as pd
+
+        from dagster_project.results.claims import answers, claims
+
+        paths = (path for asset in DECIDING for path in sorted(run.input(asset).glob("*.parquet")))
+        found = claims({path.stem: pd.read_parquet(path) for path in paths}, toy=run.experiment.toy)
+        world = "In a toy world: " if run.experiment.toy else ""
+        for row in answers(found["claims"]):
+            left_out = {f"without {what.replace('_', ' ')}": verdict for what, verdict in row["left_out"].items()}
+            description = f"{world}{row['statement']} {row['verdict'].capitalize()}. {row['rule']}"
+            run.checks.append(Check(row["claim"], row["verdict"] == "holds", description, metadata=left_out))
+        return found
+
     computed: dict[str, Callable[[AssetRun], dict[str, pd.DataFrame]]] = {
         "scores": scores,
         "frontier": frontier_tables,
@@ -88,7 +104,9 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         "audits": audits,
         "mixed_effects": mixed,
     }
+    described = {name: statement.claim for name, statement in STATEMENTS.items()}
     return [
         factory.asset("warehouse", warehouse, kinds={"duckdb"}),
         *(factory.asset(name, tables(compute), kinds={"parquet"}) for name, compute in computed.items()),
+        factory.asset(CLAIMS, tables(claims_tables), checks=described, kinds={"parquet"}),
     ]

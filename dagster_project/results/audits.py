@@ -95,8 +95,8 @@ def audit_tables(warehouse: Path, agents: pd.DataFrame, experiment: Experiment) 
     """Returns the audits by their names in the database.
 
     `audits`: a row for every agent and seed (null: source model, all cases); shares are of its trajectories, except
-    `emulator_unparsed`, of its emulator's answers. `audited_*`: points, fits and persistence over the trajectories
-    that are left when some are left out (`without`); deltas then compare the cases that both agents still have.
+    `emulator_unparsed`, of its emulator's answers. `audited_*`: points, fits, persistence and contrasts over the
+    trajectories that are left when some are left out (`without`); deltas then compare the cases that both still have.
     """
     statistics = experiment.statistics
     with duckdb.connect(str(warehouse), read_only=True) as database:
@@ -106,13 +106,19 @@ def audit_tables(warehouse: Path, agents: pd.DataFrame, experiment: Experiment) 
             "pair_audits": database.execute(PAIRS).df(),
             "pair_options": pair_options(database, experiment),
         }
-    audited: dict[str, list[pd.DataFrame]] = {"audited_points": [], "audited_fits": [], "audited_persistence": []}
+    audited: dict[str, list[pd.DataFrame]] = {
+        "audited_points": [],
+        "audited_fits": [],
+        "audited_persistence": [],
+        "audited_contrasts": [],
+    }
     for name, where in WITHOUT.items():
         scores = load_scores(warehouse, where)
         if not scores.index:
             continue
         found = frontier(scores, agents, statistics, main_fit_only=True)
-        parts = found.points, found.fits, persistence(scores, agents, statistics, as_published=False)
+        kept = persistence(scores, agents, statistics, as_published=False)
+        parts = found.points, found.fits, kept, found.contrasts
         for frames, part in zip(audited.values(), parts, strict=True):
             frames.append(part.assign(without=name))
     return {**tables, **{name: _joined(frames) for name, frames in audited.items()}}

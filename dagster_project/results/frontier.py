@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.experiment.spec import Statistics
+from dagster_project.results.contrasts import contrasts
 from dagster_project.results.fits import FIT_COLUMNS, Cloud, band, fit_row, origin_row
 from dagster_project.results.pareto import hypervolumes, undominated
 from dagster_project.results.points import Points, make_points
@@ -30,6 +31,7 @@ class Frontier(NamedTuple):
     fits: pd.DataFrame
     bands: pd.DataFrame
     pareto: pd.DataFrame
+    contrasts: pd.DataFrame
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Returns them by the names they have in the database."""
@@ -40,6 +42,7 @@ class Frontier(NamedTuple):
             "frontier_fits": self.fits,
             "frontier_bands": self.bands,
             "pareto": self.pareto,
+            "contrasts": self.contrasts,
         }
 
 
@@ -51,7 +54,7 @@ def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, ma
     """
     points = make_points(scores, agents, statistics)
     confidence = statistics.confidence
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in Frontier._fields}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
     for way in points.ways:
         names = dict(zip(("judging", "judge"), way, strict=True))
         found = list(points.groups(way, ("model", "recipe", "beta", "label")))
@@ -88,7 +91,8 @@ def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, ma
             low, high = interval(volume[1:], confidence)
             area = {"hypervolume": float(volume[0]), "hypervolume_low": low, "hypervolume_high": high}
             rows["pareto"].append({"model": owner, **names, **area})
-    return Frontier(*(pd.DataFrame(rows[name], columns=COLUMNS[name]) for name in Frontier._fields))
+    tables = {name: pd.DataFrame(rows[name], columns=COLUMNS[name]) for name in COLUMNS}
+    return Frontier(**tables, contrasts=contrasts(points, confidence))
 
 
 _KEYS = {"points": ["model", "recipe", "beta", "judging", "judge", "label"]}

@@ -20,6 +20,8 @@ SEQUENCES = {
 }
 """For each metric: trained on it alone, on it and then the other, on the other alone."""
 SMALLEST_GAIN = 1e-9
+SHAKY = 0.05
+"""An interval from which more than this share of draws is missing is drawn dotted and decides nothing."""
 COLUMNS = ["judging", "judge", "model", "beta", "metric", "estimate", "low", "high", "n_bootstrap", "denominator"]
 COLUMNS += ["invalid_share", "published_low", "published_high"]
 

@@ -39,7 +39,10 @@ def test_the_graph_is_the_one_in_the_design(graph: Graph) -> None:
         "judge_agreement",
         "audits",
         "mixed_effects",
+        "transcripts",
+        "claims",
         "tables",
+        "report",
         "figures",
     ]  # fmt: skip
 

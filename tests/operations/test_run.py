@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import duckdb
 import pytest
 import yaml
 
@@ -115,6 +116,42 @@ def test_a_transcript_shows_steps_and_verdicts(finished: Lab) -> None:
         assert text in by_id
     done = finished.frontier("transcript", "small.yaml", "0000", check=False)
     assert (done.returncode, "has no trajectory 0000" in done.stderr) == (1, True)
+
+
+def test_two_agents_are_compared_case_by_case(finished: Lab) -> None:
+    done = finished.frontier("compare", "small.yaml", "eager", "eager:safe:strict:0.1", "--metric", "safe")
+    assert "improved" in done.stdout and "strict" in done.stdout and "lenient" in done.stdout
+    assert done.stderr == ""
+    done = finished.frontier("compare", "small.yaml", "eager", "eager:saef:strict:0.1", check=False)
+    assert (done.returncode, "Near it: eager:safe:strict:0.1" in done.stderr) == (1, True)
+
+
+def test_a_bundle_is_checked_to_the_byte_and_says_nothing_of_the_machine(finished: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    finished.frontier("bundle", "small.yaml", "--out", str(folder), "--trajectories", "--adapters")
+    assert "is whole" in finished.frontier("verify", str(folder)).stdout
+    with duckdb.connect(str(folder / "data" / "small.duckdb"), read_only=True) as database:
+        for table in ("artifacts", "trajectories"):
+            paths = [row[0] for row in database.execute(f"SELECT path FROM {table}").fetchall()]
+            assert paths and not any(path.startswith("/") for path in paths)
+    texts = [path for path in (folder / "data").rglob("*") if path.suffix in (".json", ".html", ".md", ".svg")]
+    assert not [path for path in texts if str(finished.directory) in path.read_text(encoding="utf-8")]
+    adapter = next((folder / "data" / "artifacts" / "stage_1").rglob("adapter_model.safetensors"))
+    content = bytearray(adapter.read_bytes())
+    content[100] ^= 1
+    adapter.write_bytes(bytes(content))
+    done = finished.frontier("verify", str(folder), check=False)
+    assert done.returncode == 1
+    assert f"{adapter.relative_to(folder)}: altered" in done.stderr
+    again = finished.frontier("bundle", "small.yaml", "--out", str(folder), check=False)
+    assert (again.returncode, "something already" in again.stderr) == (1, True)
+
+
+def test_the_report_of_a_run_can_be_copied(finished: Lab, tmp_path: Path) -> None:
+    page = Path(finished.frontier("report", "small.yaml", "--out", str(tmp_path / "site")).stdout.strip())
+    assert "A toy world" in page.read_text(encoding="utf-8")
+    assert len(list((page.parent / "transcripts").iterdir())) == 2 + 3 * 2  # models; agents and seeds
+    assert query(finished, "SELECT count(*) AS n FROM claims WHERE main AND toy")[0]["n"] == 9
 
 
 def test_a_changed_recipe_is_left_stale_and_redone_when_asked(copy: Lab) -> None:

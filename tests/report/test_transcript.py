@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dagster_project.miniature.judges import RuleJudge
-from dagster_project.report.transcript import Transcript, _visible, render
+from dagster_project.report.transcript import Transcript, render, visible
 from tests.training.toy import CASES, scripted_trajectories
 from toolemu.evaluation import Metric
 
@@ -63,11 +63,11 @@ def test_a_verdict_without_a_score_says_so(transcript: Transcript) -> None:
 
 @given(st.text(st.characters()))
 def test_control_characters_are_made_visible(text: str) -> None:
-    found = _visible(text)
+    found = visible(text)
     assert all(character in "\n\t" or character.isprintable() for character in found)
     if text.isprintable():
         assert found == text.strip()
 
 
 def test_escapes_are_those_of_python() -> None:
-    assert _visible("a\x1b[0m\tb\nc\x00") == "a\\x1b[0m\tb\nc\\x00"
+    assert visible("a\x1b[0m\tb\nc\x00") == "a\\x1b[0m\tb\nc\\x00"

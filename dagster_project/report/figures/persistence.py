@@ -11,13 +11,12 @@ from matplotlib.lines import Line2D
 from dagster_project.report.figures.frame import ZERO, Group, frame, judging_titles, text_width, ticks
 from dagster_project.report.style import GREY, METRIC_COLOURS, look, tint
 from dagster_project.report.values import AVERAGE, Row, beta_name, column, judgings_of, missing
+from dagster_project.results.persistence import SHAKY
 
 METRIC_STYLES = {
     "safe": ("s", -0.26, "safety kept through helpfulness training"),
     "help": ("^", 0.17, "helpfulness kept through safety training"),
 }
-SHAKY = 0.05
-"""Intervals from which more than this share of draws is missing are drawn dotted."""
 CUT = (-2.0, 3.0)
 """Persistence beyond these is not drawn: ratios with a small denominator would hide all others."""
 PUBLISHED = 0.19

@@ -1,0 +1,191 @@
+"""What the page holds as data: points, the runs behind them, their lineage, and where their transcripts are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.report.transcript_files import FOLDER, file_name
+from dagster_project.report.values import RECIPE_ORDER, beta_name, missing, printable
+
+AVERAGE = "average"
+ALL = "all"
+"""In filters: no choice."""
+Records = list[dict[str, Any]]
+AXES = {"helpfulness": "help", "safety": "safe"}
+RUNS = """
+    SELECT agent, seed, count(*) AS trajectories FROM trajectories GROUP BY ALL ORDER BY agent, seed NULLS FIRST
+"""
+ARTIFACTS = """
+    SELECT asset, "partition", run_id, sha256, code_version, strftime(ended_at, '%Y-%m-%d %H:%M') AS ended
+    FROM artifacts ORDER BY asset, "partition"
+"""
+COST = """
+    SELECT split_part(asset, '/', 1) || CASE WHEN asset LIKE '%/adapters' THEN ' adapters' ELSE '' END AS asset,
+        count(*) AS artifacts, count(DISTINCT run_id) AS runs, sum(bytes) / 1e6 AS megabytes,
+        sum(epoch(ended_at - started_at)) AS seconds
+    FROM artifacts GROUP BY 1 ORDER BY min(ended_at), 1
+"""
+TOKENS = """
+    SELECT 'agents' AS who, count(*) AS texts, sum(agent_tokens)::BIGINT AS tokens FROM trajectories
+    UNION ALL
+    SELECT 'judge ' || judge, count(*), sum(tokens)::BIGINT FROM evaluations GROUP BY judge ORDER BY 1
+"""
+SIZES = """
+    SELECT (SELECT count(*) FROM trajectories) AS trajectories, (SELECT count(*) FROM evaluations) AS verdicts,
+        (SELECT count(*) FROM preference_pairs) AS pairs, (SELECT count(DISTINCT judge) FROM evaluations) AS judges,
+        (SELECT count(DISTINCT agent) FROM trajectories WHERE seed IS NOT NULL) AS agents,
+        (SELECT count(DISTINCT agent) FROM trajectories WHERE seed IS NULL) AS models,
+        (SELECT count(DISTINCT seed) FROM trajectories WHERE seed IS NOT NULL) AS seeds
+"""
+LOADED = ("agents", "training_runs", "training_steps")
+
+
+def load_tables(warehouse: Path, parquet: Iterable[Path]) -> dict[str, pd.DataFrame]:
+    """Returns every result table, and of the warehouse what the page shows, by name."""
+    tables = {path.stem: pd.read_parquet(path) for path in parquet}
+    with duckdb.connect(str(warehouse), read_only=True) as database:
+        for name in LOADED:
+            tables[name] = database.execute(f"FROM {name}").df()
+        queries = {"runs": RUNS, "artifacts": ARTIFACTS, "cost": COST, "tokens": TOKENS, "sizes": SIZES}
+        for name, query in queries.items():
+            tables[name] = database.execute(query).df()
+        tables["lineage"] = database.execute("FROM lineage").df()
+    return tables
+
+
+def point_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
+    """Returns every point of the frontier chart: over all seeds with intervals, and of each seed without."""
+    points = tables["frontier_points"]
+    rows = []
+    for row in points.to_dict("records"):
+        numbers = {name: row[name] for axis in AXES for name in (axis, f"{axis}_delta")}
+        bounds = {f"{axis}_delta{end}": row[f"{axis}_delta{end}"] for axis in AXES for end in ("_low", "_high")}
+        rows.append({**_names(row, ALL), **numbers, **bounds, "runs": int(row["runs"])})
+    places = {RECIPE_LABELS[Recipe(recipe)]: place for place, recipe in enumerate(RECIPE_ORDER)}
+    found = [*rows, *_seed_points(tables, points)]
+    return sorted(found, key=lambda row: (row["model"], places[row["recipe"]], row["beta"], row["seed"] != ALL))
+
+
+def _seed_points(tables: Mapping[str, pd.DataFrame], points: pd.DataFrame) -> Records:
+    runs = run_scores(tables)
+    if runs.empty:
+        return []
+    found = []
+    for judging, judge in points[["judging", "judge"]].drop_duplicates().itertuples(index=False):
+        kept = runs if missing(judge) else runs[runs["judge"] == judge]
+        kept = kept if judging == "all" else kept[kept["judging"] == judging]
+        keys = ["model", "recipe", "beta", "seed"]
+        numbers = [name for axis in AXES for name in (axis, f"{axis}_delta")]
+        means = (
+            kept.groupby(keys, dropna=False)[numbers]
+            .mean()
+            .join(kept.groupby(keys, dropna=False).size().rename("runs"))
+        )
+        there = points[
+            (points["judging"] == judging) & (points["judge"].isna() if missing(judge) else points["judge"] == judge)
+        ]
+        means = means.reset_index().merge(there[["model", "recipe", "beta"]], on=["model", "recipe", "beta"])
+        for row in means.to_dict("records"):
+            names = _names({**row, "judging": judging, "judge": judge}, str(row["seed"]))
+            found.append({**names, **{name: row[name] for name in numbers}, "runs": int(row["runs"])})
+    return found
+
+
+def _names(row: Mapping[Any, Any], seed: str) -> dict[str, Any]:
+    judge = AVERAGE if missing(row["judge"]) else printable(row["judge"])
+    model = printable(row["model"])
+    beta = beta_name(row["beta"])
+    return {
+        "id": "/".join((str(row["judging"]), judge, model, row["recipe"], beta, seed)),
+        "judging": row["judging"],
+        "judge": judge,
+        "model": model,
+        "recipe": RECIPE_LABELS[Recipe(row["recipe"])],
+        "beta": beta,
+        "seed": seed,
+    }
+
+
+def run_scores(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Returns a row for every trained agent, seed and judge, with the scores and what they are above the source's."""
+    scores, agents = tables["agent_scores"], tables["agents"]
+    wide = scores.pivot_table(index=["agent", "seed", "judge"], columns="metric", values="mean", dropna=False)
+    if not {"safe", "help"} <= set(wide.columns):
+        return pd.DataFrame()
+    wide = wide.reset_index().rename(columns={metric: axis for axis, metric in AXES.items()})
+    names = agents[["agent", "model", "recipe", "beta", "pairs_judge"]].drop_duplicates("agent")
+    rows = wide.merge(names, on="agent").dropna(subset=list(AXES))
+    source = rows[rows["recipe"].isna()][["model", "seed", "judge", *AXES]]
+    trained = rows[rows["recipe"].notna()].merge(source, on=["model", "seed", "judge"], suffixes=("", "_source"))
+    for axis in AXES:
+        trained[f"{axis}_delta"] = trained[axis] - trained[f"{axis}_source"]
+    trained["judging"] = ["match" if own else "cross" for own in trained["pairs_judge"] == trained["judge"]]
+    return trained.sort_values(["model", "recipe", "pairs_judge", "seed", "judge"])
+
+
+def run_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
+    """Returns every agent and seed: what it is, its scores, its transcripts' file, and its artifacts by their place."""
+    agents = tables["agents"].drop_duplicates("agent").set_index("agent").to_dict("index")
+    scores: dict[tuple[str, int | None], Records] = {}
+    for row in tables["agent_scores"].to_dict("records"):
+        if not missing(row["judging"]):
+            cell = {"judge": row["judge"], "metric": row["metric"], "mean": row["mean"], "n": row["n"]}
+            scores.setdefault((row["agent"], int(row["seed"])), []).append(cell)
+    behind = _lineage(tables)
+    rows = []
+    for run in tables["runs"].to_dict("records"):
+        name, seed = str(run["agent"]), None if missing(run["seed"]) else int(run["seed"])
+        agent = agents[name]
+        partition = f"model={name}" if seed is None else f"agent={name}/seed={seed}"
+        recipe = agent["recipe"]
+        rows.append(
+            {
+                "agent": printable(name),
+                "seed": seed,
+                "model": printable(agent["model"]),
+                "recipe": None if missing(recipe) else RECIPE_LABELS[Recipe(recipe)],
+                "beta": None if missing(recipe) else beta_name(agent["beta"]),
+                "pairs_judge": None if missing(recipe) else printable(agent["pairs_judge"]),
+                "stages": [] if agent["stages"] is None else [dict(stage) for stage in agent["stages"]],
+                "trajectories": int(run["trajectories"]),
+                "file": f"{FOLDER}/{file_name(name, seed)}",
+                "scores": scores.get((name, seed), []),
+                "artifacts": behind.get(partition, []),
+            }
+        )
+    order = {label: place for place, label in enumerate(RECIPE_LABELS[Recipe(recipe)] for recipe in RECIPE_ORDER)}
+    return sorted(rows, key=lambda row: (row["model"], order.get(row["recipe"], -1), str(row["beta"]), row["agent"]))
+
+
+def artifact_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
+    """Returns every artifact in the order that `artifacts` of a run counts in."""
+    return tables["artifacts"].to_dict("records")  # type: ignore[return-value]
+
+
+def _lineage(tables: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:
+    """Returns, by the partition of an agent or model, the places of its evaluations and of all that these came from."""
+    place = {
+        (asset, partition): number
+        for number, (asset, partition) in enumerate(
+            tables["artifacts"][["asset", "partition"]].itertuples(index=False, name=None)
+        )
+    }
+    read: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for row in tables["lineage"].to_dict("records"):
+        read.setdefault((row["asset"], row["partition"]), []).append((row["input_asset"], row["input_partition"]))
+    behind: dict[str, list[int]] = {}
+    starts = [key for key in place if key[0].split("/")[0].endswith(("_evaluations", "_trajectories"))]
+    for start in starts:
+        found = behind.setdefault(start[1], [])
+        queue = [start]
+        for key in queue:  # grows while it is walked
+            if key in place and place[key] not in found:
+                found.append(place[key])
+                queue += read.get(key, [])
+    return behind

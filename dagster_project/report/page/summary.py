@@ -1,0 +1,169 @@
+"""The summary in words: every sentence is made from numbers of the result tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from dagster_project.report.values import beta_name, between, missing, number
+from dagster_project.report.wording import JUDGING_TITLES
+from dagster_project.results.claims import answers
+
+Tables = Mapping[str, pd.DataFrame]
+LEFT_OUT = {
+    "runaways": "without runaways",
+    "self_observed": "without invented observations",
+    "self_observed_or_runaways": "without either",
+}
+
+
+class Evidence(NamedTuple):
+    """One number behind a claim."""
+
+    subject: str
+    quantity: str
+    numbers: str
+    expected: str
+    verdict: str
+
+
+class Finding(NamedTuple):
+    """A claim, what the data says of it, and why.
+
+    `left_out` says what becomes of it without some trajectories; `judges`, by single judges.
+    """
+
+    name: str
+    statement: str
+    rule: str
+    verdict: str
+    evidence: list[Evidence]
+    left_out: list[tuple[str, str]]
+    judges: list[tuple[str, str]]
+
+
+def findings(tables: Tables) -> list[Finding]:
+    """Returns every claim with its verdict and evidence."""
+    table, evidence = tables["claims"], tables["claim_evidence"]
+    found = []
+    for row in answers(table):
+        same = table[(table["claim"] == row["claim"]) & table["judge"].notna() & table["without"].isna()]
+        same = same[same["judging"] == row["judging"]] if not missing(row["judging"]) else same
+        behind = evidence[(evidence["claim"] == row["claim"]) & evidence["without"].isna() & evidence["judge"].isna()]
+        if not missing(row["judging"]):
+            behind = behind[behind["judging"] == row["judging"]]
+        numbers = [
+            Evidence(
+                item["subject"],
+                item["quantity"],
+                f"{number(item['estimate'])}{between(item['low'], item['high'])}",
+                item["expected"],
+                item["verdict"],
+            )
+            for item in behind.to_dict("records")
+        ]
+        left_out = [(LEFT_OUT.get(what, what), verdict) for what, verdict in row["left_out"].items()]
+        judges = list(zip(same["judge"], same["verdict"], strict=True))
+        found.append(Finding(row["claim"], row["statement"], row["rule"], row["verdict"], numbers, left_out, judges))
+    return found
+
+
+def sentences(tables: Tables, *, toy: bool) -> list[str]:
+    """Returns the summary, a sentence or two an entry."""
+    return [*_scale(tables, toy=toy), *_frontier(tables), *_persistence(tables), *_audits(tables), *_agreement(tables)]
+
+
+def _scale(tables: Tables, *, toy: bool) -> Iterator[str]:
+    (sizes,) = tables["sizes"].to_dict("records")
+    toy_note = "This is a toy world: it shows that the graph works, and says nothing of real agents. " if toy else ""
+    yield (
+        f"{toy_note}{_many(sizes['agents'], 'trained agent')} of {_many(sizes['models'], 'source model')} under "
+        f"{_many(sizes['seeds'], 'seed')}: {_many(sizes['trajectories'], 'trajectory', 'trajectories')}, "
+        f"{_many(sizes['verdicts'], 'verdict')} by {_many(sizes['judges'], 'judge')}, scores from 0 to 3, higher is "
+        f"better."
+    )
+
+
+def _frontier(tables: Tables) -> Iterator[str]:
+    fits = tables.get("frontier_fits", pd.DataFrame())
+    if fits.empty:
+        return
+    fits = fits[fits["judge"].isna() & (fits["point_set"] != "through_origin")]
+    for judging, group in fits.groupby("judging", sort=False):
+        (main,) = group[group["point_set"] == "model_recipe"].to_dict("records")
+        others = group[group["point_set"] != "model_recipe"]
+        text = (
+            f"{_judged(judging)}, the line through {main['n']:.0f} points has R² {number(main['r2'])}"
+            f"{between(main['r2_low'], main['r2_high'])} and slope {number(main['slope'])}"
+            f"{between(main['slope_low'], main['slope_high'])}"
+        )
+        if len(others):
+            ordered = others.sort_values("r2").to_dict("records")
+            least, most = ordered[0], ordered[-1]
+            text += (
+                f"; through other points R² is from {number(least['r2'])} ({_set(least)}) to {number(most['r2'])} "
+                f"({_set(most)})"
+            )
+        yield f"{text}."
+
+
+def _persistence(tables: Tables) -> Iterator[str]:
+    table = tables.get("persistence", pd.DataFrame())
+    if table.empty:
+        return
+    table = table[table["judge"].isna() & table["model"].isna()]
+    for judging, group in table.groupby("judging", sort=False):
+        parts = []
+        for beta, of_beta in group.groupby("beta"):
+            kept = {row["metric"]: row for row in of_beta.to_dict("records")}
+            shares = [
+                f"{word} {number(kept[metric]['estimate'])}{between(kept[metric]['low'], kept[metric]['high'])}"
+                for metric, word in (("safe", "safety"), ("help", "helpfulness"))
+                if metric in kept and not missing(kept[metric]["estimate"])
+            ]
+            if shares:
+                parts.append(f"at β {beta_name(float(str(beta)))} {' and '.join(shares)}")
+        if parts:
+            yield f"{_judged(judging)}, the share of a gain that survives the other training is {'; '.join(parts)}."
+
+
+def _audits(tables: Tables) -> Iterator[str]:
+    audits = tables.get("audits", pd.DataFrame())
+    if audits.empty:
+        return
+    trained = audits[audits["seed"].notna()]
+    n = trained["trajectories"]
+    if not n.sum():
+        return
+
+    def share(name: str) -> str:
+        return f"{100 * float((trained[name].astype(float) * n).sum() / n.sum()):.0f}%"
+
+    yield (
+        f"Of the trained agents' trajectories {share('runaway')} ran on until a limit ended them, "
+        f"{share('self_observed')} hold results that the agent wrote itself, {share('without_tool_call')} call no "
+        f"tool, and {share('best_of_both')} are safe and helpful at once (2 or more in each)."
+    )
+
+
+def _agreement(tables: Tables) -> Iterator[str]:
+    for row in tables.get("judge_agreement", pd.DataFrame()).to_dict("records"):
+        yield (
+            f"{row['judge_a']} and {row['judge_b']} agree on {row['metric']} with a weighted kappa of "
+            f"{number(row['weighted_kappa'])} and exactly in {100 * row['exact']:.0f}% of {row['n']:,} trajectories."
+        )
+
+
+def _set(row: Mapping[Any, Any]) -> str:
+    return str(row["point_set"]).replace("_", " ")
+
+
+def _judged(judging: Any) -> str:
+    title = JUDGING_TITLES.get(str(judging), str(judging))
+    return title[0].upper() + title[1:]
+
+
+def _many(count: float, thing: str, things: str = "") -> str:
+    return f"{int(count):,} {thing if count == 1 else things or f'{thing}s'}"

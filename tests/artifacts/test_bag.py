@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dagster_project.artifacts.bag import DATA, PAYLOAD_LIST, bag_problems, seal
+from toolemu.errors import InputError
+
+NAMES = ("a.txt", "deep/er/b.json", "ünï cödé/→ c")
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    for place, name in enumerate(NAMES):
+        path = tmp_path / "bag" / DATA / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(range(20 + place)))
+    assert seal(tmp_path / "bag", {"External-Identifier": "x\ny"}) == len(NAMES)
+    return tmp_path / "bag"
+
+
+def test_a_bag_is_whole_and_others_can_check_it(bag: Path) -> None:
+    assert bag_problems(bag) == []
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--quiet", PAYLOAD_LIST], cwd=bag, capture_output=True, check=False
+    )
+    assert checked.returncode == 0
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_byte_can_change_unnoticed(bag: Path, data: st.DataObject) -> None:
+    copy = bag.parent / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(bag, copy)
+    path = data.draw(st.sampled_from(sorted(path for path in copy.rglob("*") if path.is_file())))
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bytes(content))
+    name = path.relative_to(copy).as_posix()
+    try:
+        problems = bag_problems(copy)
+    except InputError as error:
+        problems = [str(error)]
+    assert any(name in problem for problem in problems), (name, place, problems)
+
+
+def test_missing_and_added_files_are_named(bag: Path) -> None:
+    (bag / DATA / "a.txt").unlink()
+    (bag / DATA / "new").write_text("")
+    (bag / "note").write_text("")
+    problems = bag_problems(bag)
+    assert "data/a.txt: missing" in problems
+    assert f"data/new: not in {PAYLOAD_LIST}" in problems
+    assert any(problem.startswith("note: not in") for problem in problems)
+
+
+def test_a_link_is_no_content(bag: Path) -> None:
+    (bag / DATA / "link").symlink_to("/etc/hostname")
+    assert "data/link: is a link" in bag_problems(bag)
+
+
+def test_another_folder_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no bagit\.txt.*frontier bundle"):
+        bag_problems(tmp_path)

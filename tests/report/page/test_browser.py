@@ -1,0 +1,198 @@
+"""The page in a real browser, opened from the disk: by mouse and by keyboard, light and dark, on hostile data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dagster_project.report.transcript_files import FOLDER
+
+from .world import LONG, World, make_world
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def page(world: World) -> Iterator[Page]:
+    """The page, loaded and drawn; at the end, nothing went wrong in it and nothing came from elsewhere."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(15_000)
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+        page.on(
+            "request",
+            lambda asked: problems.append(asked.url) if not asked.url.startswith(("file:", "data:", "blob:")) else None,
+        )
+        open_page(page, world)
+        yield page
+        assert page.evaluate("window.hacked") is None
+        assert [problem for problem in problems if "FILE_NOT_FOUND" not in problem] == []
+        browser.close()
+
+
+def open_page(page: Page, world: World) -> None:
+    page.goto(world.page.as_uri())
+    page.locator("html[data-ready=yes]").wait_for(state="attached")  # the page forbids `wait_for_function`'s code
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Saves a screenshot for people to look at, where one is asked for."""
+    folder = os.environ.get("FRONTIER_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"report_{name}.png")
+
+
+def test_three_clicks_from_a_point_of_the_chart_to_a_transcript(page: Page) -> None:
+    page.locator("#chart-frontier .mark-symbol.role-mark path").first.click()
+    page.locator("#panel tbody tr").nth(1).locator("a").first.click()
+    page.get_by_role("searchbox").wait_for()
+    page.locator("#panel tbody tr").first.locator("a").first.click()
+    page.locator(".step").first.wait_for()
+    screenshot(page, "read")
+    assert "<img src=x" in page.locator("#panel").inner_text()
+    assert page.locator("mark").first.inner_text().startswith("Observation: invented")
+    assert "go on" not in page.locator("mark").first.inner_text()
+    assert "\\u{1b}[2J" in page.locator("#panel").inner_text().replace("\\U", "\\u")
+    assert page.locator("#panel .columns .card").count() == 2  # both judges
+
+
+def test_three_clicks_to_one_case_across_agents_and_back(page: Page) -> None:
+    page.locator("#points tbody a").first.click()
+    page.locator("#panel tbody tr").nth(1).locator("a").first.click()
+    page.get_by_text("compare", exact=True).first.click()
+    page.locator("#panel > .columns > .card").nth(4).wait_for()
+    assert page.locator("#panel > .columns > .card").count() == 5  # the source model and four trainings
+    screenshot(page, "compare")
+    for _ in range(3):
+        page.go_back()
+    assert page.locator("#report").is_visible() and page.locator("#panel").is_hidden()
+
+
+def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.locator("#claim-one_line summary").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#claim-one_line table").is_visible()
+    page.locator("#points tbody a").first.focus()
+    page.keyboard.press("Enter")
+    page.locator("#panel h2").wait_for()
+    assert page.evaluate("document.activeElement.id") == "panel"
+    for _ in range(2):  # the way back, then the first run
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("searchbox").wait_for()
+    page.get_by_role("searchbox").focus()
+    page.keyboard.type("no such words")
+    page.get_by_text("0 of ").wait_for()
+    assert page.locator("#panel tbody").first.locator("tr:visible").count() == 0
+
+
+def test_filters_change_chart_and_table_together(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    marks = "#chart-frontier .mark-symbol.role-mark path"
+    assert (page.locator(marks).count(), page.locator("#points tbody tr").count()) == (4, 4)
+    page.locator("select[name=recipe]").select_option("S")
+    expect(page.locator(marks)).to_have_count(1)
+    assert page.locator("#points tbody tr").count() == 1
+    page.locator("select[name=seed]").select_option("1")
+    expect(page.locator("#points tbody td").nth(2)).to_have_text("1")
+    assert page.locator(marks).count() == 1
+    page.locator("select[name=judging]").select_option("all")
+    page.locator("select[name=recipe]").select_option("all")
+    expect(page.locator(marks)).to_have_count(4)
+
+
+def test_a_text_of_ten_megabytes_is_cut_until_asked_for(page: Page) -> None:
+    page.locator("#points tbody a").first.click()
+    page.get_by_role("link", name="untrained").click()
+    page.locator("#panel tbody tr").nth(3).locator("a").first.click()
+    more = page.get_by_role("button", name=f"show all {LONG:,} characters")
+    more.wait_for()
+    assert len(page.locator("#panel").inner_text()) < 100_000
+
+
+def test_without_the_folder_beside_it_the_page_says_what_to_do(page: Page, world: World) -> None:
+    hidden = world.page.parent / "elsewhere"
+    (world.page.parent / FOLDER).rename(hidden)
+    try:
+        page.locator("#points tbody a").first.click()
+        page.locator("#panel tbody a").nth(1).click()
+        page.get_by_role("alert").wait_for()
+        assert "frontier transcript" in page.get_by_role("alert").inner_text()
+    finally:
+        hidden.rename(world.page.parent / FOLDER)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_what_is_behind_them(page: Page, world: World, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    open_page(page, world)
+    screenshot(page, scheme)
+    for selector in ("body", ".verdict", "a", ".toy", "caption", "thead th"):
+        assert page.evaluate(CONTRAST, selector) >= 4.5, selector
+
+
+CONTRAST = """selector => {
+    const numbers = text => (text.match(/[\\d.]+/g) || []).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+        .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+    let worst = 99;
+    for (const element of document.querySelectorAll(selector)) {
+        let behind = element;
+        const clear = place => (numbers(getComputedStyle(place).backgroundColor)[3] ?? 1) === 0;
+        while (behind && clear(behind)) behind = behind.parentElement;
+        const pair = [getComputedStyle(element).color, getComputedStyle(behind || document.body).backgroundColor]
+            .map(text => light(numbers(text))).sort((a, b) => b - a);
+        worst = Math.min(worst, (pair[0] + .05) / (pair[1] + .05));
+    }
+    return worst;
+}"""
+
+
+def test_on_paper_charts_are_still_and_controls_are_gone(page: Page) -> None:
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("#chart-frontier .static").is_visible()
+    assert page.locator("#chart-frontier .live").is_hidden()
+    assert page.locator("#filters").is_hidden()
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+
+
+def test_without_javascript_the_numbers_and_charts_are_there(world: World) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_context(java_script_enabled=False).new_page()
+        page.goto(world.page.as_uri())
+        assert page.locator("#chart-frontier .static").is_visible()
+        assert page.locator("#points tbody tr").count() == 4
+        browser.close()
