@@ -18,7 +18,7 @@ from toolemu.trajectory import ObservationSource, StopReason, Trajectory
 
 Place = tuple[str, int | None, int]
 """Agent, seed and case."""
-ONLY_OURS = {"agent_tokens": None, "reprompts": 0, "error": ""}
+ONLY_OURS = {"agent_tokens": None, "reprompts": 0, "error": "", "agent_use": None, "emulator_use": None}
 """Fields of a trajectory for which the released format has no place, and what they are after an import."""
 IDENTITY = ("trajectory_id", "experiment", "sample")
 """Fields that an import gives anew: a tree is one sample, and ids name the experiment."""
@@ -80,7 +80,7 @@ def carried(trajectory: Trajectory) -> str:
     """
     answered = trajectory.stop_reason is StopReason.final_answer
     kept = answered or trajectory.stop_reason is StopReason.step_limit
-    blank = {"observation_source": ObservationSource.emulator, "self_observed": False}
+    blank = {"observation_source": ObservationSource.emulator, "self_observed": False, "observation_problem": ""}
     plain = {
         **ONLY_OURS,
         "final_self_observed": False,
@@ -111,4 +111,4 @@ def test_our_runs_come_back_a_tree_for_every_sample(finished: Lab, tmp_path: Pat
 
 def verdict_carried(verdict: Evaluation) -> str:
     """Returns a verdict without its identity and without how its score was found in the judge's reply."""
-    return verdict.model_dump_json(exclude={"trajectory_id", "sample", "parsed_by", "error"})
+    return verdict.model_dump_json(exclude={"trajectory_id", "sample", "parsed_by", "error", "use"})
