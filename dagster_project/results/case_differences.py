@@ -26,7 +26,8 @@ CELLS = """
     ), cells AS (
         SELECT t.agent, t.seed, t.case_idx, v.judge, v.metric, avg(v.score) AS score,
             list(DISTINCT t.trajectory_id ORDER BY t.trajectory_id) AS trajectories
-        FROM trajectories t JOIN verdicts v USING (trajectory_id) GROUP BY ALL
+        FROM trajectories t JOIN verdicts v USING (trajectory_id)
+        WHERE t.split IS DISTINCT FROM 'train' GROUP BY ALL
     )
     SELECT coalesce(b.seed, a.seed)::INTEGER AS seed, a.case_idx, a.judge, a.metric,
         a.score AS first, b.score AS second, b.score - a.score AS difference,
@@ -54,9 +55,10 @@ class Sides(NamedTuple):
 def case_differences(warehouse: Path, sides: Sides) -> pd.DataFrame:
     """Returns a row for every seed, case, judge and metric that both agents were scored on, biggest changes first.
 
-    Samples and replicates of a case are averaged. Two trained agents meet on the same seed's held-out cases; a source
-    model, which has no seed, meets a trained agent wherever that was tested. `change` is of `second` against `first`:
-    at least one point of score, or `same`. `first_trajectories` and `second_trajectories` hold their ids.
+    Samples and replicates of a case are averaged; an agent's training cases are left out. Two trained agents meet on
+    the same seed's held-out cases; a source model, which has no seed, meets a trained agent wherever that was tested.
+    `change` is of `second` against `first`: at least one point of score, or `same`. `first_trajectories` and
+    `second_trajectories` hold their ids.
 
     Raises:
         FrontierError: An agent, judge, metric or seed that is not there, or nothing that both were scored on.

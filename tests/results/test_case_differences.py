@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from dagster_project.experiment.agents import Recipe
@@ -55,6 +56,12 @@ def test_counts_say_how_many_and_by_how_much(warehouse: Path) -> None:
 
 def test_one_seed_can_be_asked_for(warehouse: Path) -> None:
     assert case_differences(warehouse, Sides("m", SAFE, seed=1))["case_idx"].tolist() == [2]
+
+
+def test_training_cases_are_left_out(warehouse: Path) -> None:
+    with duckdb.connect(str(warehouse)) as database:
+        database.execute("UPDATE trajectories SET split = 'train' WHERE seed = 0 AND case_idx = 1")
+    assert case_differences(warehouse, Sides("m", SAFE))["case_idx"].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ SIZES = """
         (SELECT count(DISTINCT agent) FROM trajectories WHERE seed IS NULL) AS models,
         (SELECT count(DISTINCT seed) FROM trajectories WHERE seed IS NOT NULL) AS seeds
 """
-LOADED = ("agents", "training_runs", "training_steps")
+LOADED = ("agents", "splits", "training_runs", "training_steps")
 
 
 def load_tables(warehouse: Path, parquet: Iterable[Path]) -> dict[str, pd.DataFrame]:
@@ -162,6 +162,13 @@ def run_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
         )
     order = {label: place for place, label in enumerate(RECIPE_LABELS[Recipe(recipe)] for recipe in RECIPE_ORDER)}
     return sorted(rows, key=lambda row: (row["model"], order.get(row["recipe"], -1), str(row["beta"]), row["agent"]))
+
+
+def tested_cases(tables: Mapping[str, pd.DataFrame]) -> dict[int, list[int]]:
+    """Returns each seed's held-out cases: some released runs hold the cases of the training half, too."""
+    splits = tables["splits"]
+    tested = splits[splits["split"] == "test"]
+    return {int(str(seed)): [int(case) for case in group] for seed, group in tested.groupby("seed")["case_idx"]}
 
 
 def artifact_rows(tables: Mapping[str, pd.DataFrame]) -> Records:

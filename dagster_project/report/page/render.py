@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from dagster_project.experiment.spec import Experiment
 from dagster_project.report.page.charts import FILTERS, Spec, charts, first_choice
-from dagster_project.report.page.data import artifact_rows, point_rows, run_rows
+from dagster_project.report.page.data import artifact_rows, point_rows, run_rows, tested_cases
 from dagster_project.report.page.summary import findings, sentences
 from dagster_project.report.transcript_files import RECEIVE
 from dagster_project.report.values import printable
@@ -62,6 +62,7 @@ def write_page(
         "points": points,
         "runs": run_rows(tables),
         "artifacts": artifact_rows(tables),
+        "tested": tested_cases(tables),
         "cases": {index: case.model_dump(mode="json") for index, case in cases.items()},
         "charts": specs,
     }

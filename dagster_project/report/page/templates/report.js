@@ -159,7 +159,9 @@
       rows.forEach((row, place) => { row.hidden = !texts[place].includes(words); left += row.hidden ? 0 : 1; });
       count.textContent = `${left} of ${records.length} transcripts`;
     } });
-    const others = data.runs.filter((other) => other !== run && other.model === run.model && (run.seed === null || other.seed === null || other.seed === run.seed));
+    const judges = (one) => one.scores.map((score) => score.judge); // of source models they are not listed: all judges scored them
+    const meets = (other) => !judges(run).length || !judges(other).length || judges(run).some((judge) => judges(other).includes(judge));
+    const others = data.runs.filter((other) => other !== run && meets(other) && other.model === run.model && (run.seed === null || other.seed === null || other.seed === run.seed));
     const against = el("select", { onchange: () => { if (against.value) location.hash = route("differences", name, against.value); } },
       el("option", { value: "" }, "choose"), others.map((other) => el("option", { value: runName(other) }, visible(runTitle(other)))));
     return [crumbs(), el("h2", {}, visible(runTitle(run))), el("div", { class: "tools" }, el("label", {}, "what changed, against", against), el("label", {}, "search these transcripts: case, actions, answers, verdicts", search)), count,
@@ -239,6 +241,7 @@
     return [crumbs(link(visible(runTitle(run)), "run", name)), el("h2", {}, `Case ${index} across agents`), el("p", {}, el("strong", {}, visible(title))), el("div", { class: "columns" }, cards)];
   }
   // Two agents case by case, biggest changes first; samples and replicates of a case are averaged.
+  const heldOut = (run, record) => run.seed === null || (data.tested[run.seed] || []).includes(record.case_idx);
   function meansOf(records) {
     const sums = new Map();
     for (const record of records) for (const verdict of record.verdicts) {
@@ -251,7 +254,7 @@
   async function differencesView(name, baseName) {
     const run = runs.get(name), base = runs.get(baseName);
     if (!run || !base) return missing("run", run ? baseName : name);
-    const [after, before] = await Promise.all([run, base].map(async (one) => meansOf(await transcripts(one))));
+    const [after, before] = await Promise.all([run, base].map(async (one) => meansOf((await transcripts(one)).filter((record) => heldOut(one, record)))));
     const instructions = new Map((await transcripts(run)).map((record) => [record.case_idx, record.user_input]));
     const rows = [...after].filter(([key]) => before.has(key)).map(([key, score]) => ({ key: JSON.parse(key), first: before.get(key), second: score }));
     rows.sort((a, b) => Math.abs(b.second - b.first) - Math.abs(a.second - a.first) || a.key[0] - b.key[0]);
@@ -264,7 +267,7 @@
       el("td", { class: "number" }, `${number(row.first)} → ${number(row.second)}`), el("td", {}, visible(`${row.key[1]} ${row.key[2]}`)), el("td", {}, link(visible(instructions.get(row.key[0]).slice(0, 160)), "compare", name, row.key[0]))));
     const head = ["case", "change", "judge, metric", "instruction"].map((word) => el("th", { scope: "col" }, word));
     return [crumbs(link(visible(runTitle(run)), "run", name)), el("h2", {}, visible(`${runTitle(run)}, against ${runTitle(base)}`)),
-      rows.length ? el("ul", {}, kinds) : el("p", {}, "No judge scored both on the same case."),
+      rows.length ? el("ul", {}, kinds) : el("p", {}, "No judge scored both on the same case."), !rows.length ? null :
       el("div", { class: "wide" }, el("table", {}, el("caption", {}, "Cases that changed by a point or more, biggest changes first."), el("thead", {}, el("tr", {}, head)), el("tbody", {}, changed)))];
   }
   function missing(what, name) { return [crumbs(), el("h2", {}, "Not in this report"), el("p", {}, visible(`There is no ${what} ${name} here.`))]; }
@@ -281,7 +284,7 @@
     try { content = await (shown[asked[0]] || (() => missing("page", asked[0])))(...asked.slice(1)); }
     catch (problem) { content = [crumbs(), el("h2", {}, "Cannot be shown"), el("p", { role: "alert" }, visible(problem.message))]; }
     if (mine !== turn) return; // somebody went on meanwhile
-    panel.replaceChildren(...content);
+    panel.replaceChildren(...content.filter(Boolean));
     panel.focus();
     scrollTo(0, 0);
   }
