@@ -206,7 +206,7 @@ def test_exported_pairs_are_the_pairs_of_the_artifacts_with_texts(imported: Impo
         (("export", "imported.yaml", "pairs", "--out", "raw", "--judge", "Judge-A", "--toolkits", "x"), "is a folder"),
         (("export", "imported.yaml", "runs", "--out", "raw"), "is not empty"),
         (("export", "imported.yaml", "runs", "--out", "imported.yaml"), "is a file"),
-        (("export", "imported.yaml", "scores", "--out", "x"), "expected pairs or runs"),
+        (("export", "imported.yaml", "scores", "--out", "x"), "expected pairs, runs or inspect"),
         (("lineage", "imported.yaml", "Big2:quick"), "no trained agent"),
         (("transcript", "imported.yaml", "--agent", "Big2", "--case", "99"), "has no trajectory"),
         (("transcript", "imported.yaml"), "Name a trajectory"),
