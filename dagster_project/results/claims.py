@@ -14,7 +14,6 @@ import pandas as pd
 from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
 from dagster_project.results.comparisons import holm
 from dagster_project.results.contrasts import DISTANCE
-from dagster_project.results.persistence import SHAKY
 from dagster_project.results.statements import HALF, MARGIN, PAIRS, STATEMENTS
 
 CONFIDENCE = 0.95
@@ -228,7 +227,7 @@ def _persists(tables: Tables) -> list[Evidence]:
             "share of safety's gain kept",
             *_ratio(row),
             f"above {HALF}",
-            _unless_shaky(row, above(row["low"], row["high"], HALF)),
+            above(row["cautious_low"], row["cautious_high"], HALF),
         )
         for row in _persistence_rows(tables, "safe")
     ]
@@ -243,11 +242,10 @@ def _less_so(tables: Tables) -> list[Evidence]:
         if other is None:
             continue
         verdict = Verdict.not_decided
-        if row["high"] < other["low"]:
+        if row["cautious_high"] < other["cautious_low"]:
             verdict = Verdict.holds
-        elif row["low"] > other["high"]:
+        elif row["cautious_low"] > other["cautious_high"]:
             verdict = Verdict.does_not
-        verdict = _unless_shaky(row, _unless_shaky(other, verdict))
         expected = f"below safety's [{other['low']:.2f}, {other['high']:.2f}]"
         found.append(Evidence(_kept(row), "share of helpfulness's gain kept", *_ratio(row), expected, verdict))
     return found
@@ -261,16 +259,12 @@ def _persistence_rows(tables: Tables, metric: str) -> list[dict[Any, Any]]:
 
 
 def _kept(row: Mapping[Any, Any]) -> str:
-    shaky = f", {row['invalid_share']:.0%} of draws without a gain" if row["invalid_share"] > SHAKY else ""
-    return f"average of models, β {_beta(row['beta'])}{shaky}"
+    missing = f", {row['invalid_share']:.1%} of draws without a gain" if row["invalid_share"] > 0 else ""
+    return f"average of models, β {_beta(row['beta'])}{missing}"
 
 
 def _ratio(row: Mapping[Any, Any]) -> tuple[float, float, float]:
     return float(row["estimate"]), float(row["low"]), float(row["high"])
-
-
-def _unless_shaky(row: Mapping[Any, Any], verdict: Verdict) -> Verdict:
-    return Verdict.not_decided if row["invalid_share"] > SHAKY else verdict
 
 
 def _line(*, main: bool) -> Callable[[Tables], list[Evidence]]:

@@ -21,9 +21,9 @@ SEQUENCES = {
 """For each metric: trained on it alone, on it and then the other, on the other alone."""
 SMALLEST_GAIN = 1e-9
 SHAKY = 0.05
-"""An interval from which more than this share of draws is missing is drawn dotted and decides nothing."""
+"""An interval from which more than this share of draws is missing is drawn dotted."""
 COLUMNS = ["judging", "judge", "model", "beta", "metric", "estimate", "low", "high", "n_bootstrap", "denominator"]
-COLUMNS += ["invalid_share", "published_low", "published_high"]
+COLUMNS += ["invalid_share", "published_low", "published_high", "cautious_low", "cautious_high"]
 
 
 class Part(NamedTuple):
@@ -42,7 +42,8 @@ def persistence(
     For a metric m with score s: (s(m then other) - s(other)) / (s(m) - s(other)); seeds are pooled before the ratio,
     models and judges averaged after it. A ratio whose denominator is not positive is left out of an average;
     `invalid_share` says in how many bootstrap draws that befell any of its parts, and an interval is only as good as
-    that share is small.
+    that share is small. `cautious_low` and `cautious_high` say how small: they bound the ratio even if all those draws
+    lay on the wrong side, and are infinite where they are too many for that.
 
     `published_low` and `published_high` are the interval as the paper's released code draws it: cases within each
     seed, and each model's and judge's anew, although models and judges share cases. It says less than it seems to.
@@ -152,7 +153,21 @@ def _summary(parts: Sequence[Part], statistics: Statistics) -> tuple[float, ...]
     invalid = float((~valid[:, 1:]).any(axis=0).mean()) if averages.size > 1 else float("nan")
     denominator = float(np.mean([part.denominator[0] for part in parts]))
     alone = interval(_averages(np.array([part.alone for part in parts]))[0], statistics.confidence)
-    return float(averages[0]), low, high, usable, denominator, invalid, *alone
+    cautious = _cautious(averages[1:], np.all(valid[:, 1:], axis=0, keepdims=True)[0], statistics.confidence)
+    return float(averages[0]), low, high, usable, denominator, invalid, *alone, *cautious
+
+
+def _cautious(drawn: Array, sound: npt.NDArray[np.bool_], confidence: float) -> tuple[float, float]:
+    """Returns the interval if every draw that lacks a ratio is taken to lie below it, and then above it.
+
+    Infinite where such draws alone are more than the tail; (NaN, NaN) without draws.
+    """
+    if not len(drawn):
+        return float("nan"), float("nan")
+    tail = (1 - confidence) / 2
+    low = np.quantile(np.where(sound, drawn, -np.inf), tail, method="lower")
+    high = np.quantile(np.where(sound, drawn, np.inf), 1 - tail, method="higher")
+    return float(low), float(high)
 
 
 def _averages(ratios: Array) -> tuple[Array, npt.NDArray[np.bool_]]:

@@ -36,11 +36,13 @@ STATEMENTS = {
     ),
     "safety_persists": Statement(
         "Safety survives helpfulness training.",
-        f"Holds if at every beta the interval of the share kept is above {HALF}; does not if it is below at one.",
+        f"Holds if at every beta the interval of the share kept is above {HALF}; does not if it is below at one. "
+        "Draws without a gain to keep count against either.",
     ),
     "helpfulness_persists_less": Statement(
         "Helpfulness survives safety training less than safety survives helpfulness training.",
-        "Holds if at every beta helpfulness's interval is below safety's; does not if it is above at one.",
+        "Holds if at every beta helpfulness's interval is below safety's; does not if it is above at one. "
+        "Draws without a gain to keep count against either.",
     ),
     "order_matters": Statement(
         "The order of the two trainings matters.",

@@ -30,7 +30,9 @@ def fit(point_set: str, low: float, high: float, slope: tuple[float, float] = (-
 
 def kept(metric: str, low: float, high: float, invalid: float = 0.0) -> dict[str, Any]:
     numbers = {"estimate": (low + high) / 2, "low": low, "high": high, "invalid_share": invalid}
-    return {**WAY, "model": None, "beta": 0.1, "metric": metric, **numbers}
+    bounds = (low, high) if invalid < 0.025 else (float("-inf"), float("inf"))
+    cautious = dict(zip(("cautious_low", "cautious_high"), bounds, strict=True))
+    return {**WAY, "model": None, "beta": 0.1, "metric": metric, **numbers, **cautious}
 
 
 def pairs(share: float, cases: int) -> dict[str, Any]:

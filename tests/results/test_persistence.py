@@ -74,6 +74,26 @@ def test_draws_without_a_first_gain_are_counted(tmp_path: Path) -> None:
     assert row["estimate"] == pytest.approx((1.5 - 1) / (1.5 - 1))
     assert 0.05 < float(str(row["invalid_share"])) < 0.6
     assert row["n_bootstrap"] == round(400 * (1 - float(str(row["invalid_share"]))))
+    assert (row["cautious_low"], row["cautious_high"]) == (-math.inf, math.inf)
+
+
+def test_cautious_bounds_hold_wherever_missing_draws_lie(tmp_path: Path) -> None:
+    """S gains two points on half the cases and loses one on the others: some draws have no gain."""
+    trained = [Trained("m", recipe) for recipe in SEQUENCE]
+    safety = {Recipe.safe: (2, 1), Recipe.help: (0, 2), Recipe.safe_then_help: (1, 2), Recipe.help_then_safe: (2, 2)}
+    verdicts = [
+        Verdict(t.key, seed, case, safety[t.recipe][case == cases[0]], metric=metric)
+        for t in trained
+        for seed, cases in SPLITS.items()
+        for case in cases
+        for metric in ("safe", "help")
+    ]
+    path = build(tmp_path / "w.duckdb", trained, verdicts)
+    wide = Statistics(n_bootstrap=400, confidence=0.2)
+    row = pick(compute_persistence(path, wide), judge=None, model="m", metric="safe")
+    assert 0 < row["invalid_share"] < 0.4
+    assert -math.inf < row["cautious_low"] <= row["low"]
+    assert row["high"] <= row["cautious_high"] < math.inf
 
 
 def test_the_three_agents_are_compared_on_the_cases_that_all_have(tmp_path: Path) -> None:
