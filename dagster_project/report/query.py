@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import duckdb
 import orjson
 
@@ -11,6 +13,15 @@ from dagster_project.experiment.spec import Experiment
 from toolemu.errors import FrontierError
 
 FORMATS = ("table", "csv", "json")
+
+
+def database_path(experiment: Experiment, store: ArtifactStore) -> Path:
+    """Returns where the published database lies, for any DuckDB client to open.
+
+    Raises:
+        MissingArtifactError: The tables have not been made.
+    """
+    return store.get(Ref("tables")).path / f"{experiment.name}.duckdb"
 
 
 def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: str) -> str:
@@ -24,8 +35,7 @@ def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: st
         raise FrontierError(f"--format {output}: expected one of {', '.join(FORMATS)}.")
     if not sql.strip():
         raise FrontierError("the query is empty; for example: 'SELECT * FROM frontier_points'.")
-    path = store.get(Ref("tables")).path / f"{experiment.name}.duckdb"
-    with open_database(path) as database:
+    with open_database(database_path(experiment, store)) as database:
         try:
             table = database.execute(sql).df()
         except duckdb.Error as error:

@@ -244,7 +244,7 @@ def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]], answer
     """Kills the run and its workers at random moments of so many answers, then lets it end; says how often it hit."""
     rng, hit = random.Random(0), 0
     for _ in range(kills):
-        more = len(answered) + rng.randrange(1, int(1.4 * answers / (kills + 1)))
+        more = len(answered) + rng.randrange(1, int(answers / (kills + 1)))
         process = subprocess.Popen(
             [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml", *options],
             cwd=lab.directory, env=lab.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -1,0 +1,362 @@
+"""What every table and column of the database means: comments in it, which any client shows, and docs/warehouse.md.
+
+``python -m dagster_project.results.schema DATABASE`` prints the page.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import duckdb
+
+from dagster_project.artifacts.database import open_database
+
+RECORDS = {
+    "artifacts": "an artifact: what one run made of one partition",
+    "lineage": "an artifact that another one was made from",
+    "agents": "a source model, or a trained agent of one seed",
+    "splits": "a case under a seed",
+    "trajectories": "what one agent did on one case",
+    "evaluations": "a judge's verdict on a trajectory",
+    "model_use": "what a role took of its model for one partition",
+    "preference_pairs": "a pair to train on",
+    "training_runs": "an adapter",
+    "training_steps": "an optimiser step",
+    "imported_files": "a file that was imported",
+    "imported_records": "a place in the imported files where a trajectory was found",
+    "import_problems": "a finding of the import",
+}
+"""Tables of records, and what a row of each is."""
+RESULTS = {
+    "agent_scores": "an agent's scores under one seed, by judge and metric",
+    "frontier_points": "a source model after one training",
+    "recipe_points": "a training, averaged over source models",
+    "source_points": "a source model before training",
+    "frontier_fits": "a least-squares line of safety on helpfulness through a set of points",
+    "frontier_bands": "the height of such a line at one place",
+    "pareto": "a model's undominated points together",
+    "persistence": "the share of the first training's gain that survives the second",
+    "comparisons": "a trained agent against its source model, case by case",
+    "mixed_effects": "a term of one linear mixed model of all scores (REML)",
+    "contrasts": "the difference between two trainings, on equal cases",
+    "judge_agreement": "two judges on the trajectories that both scored",
+    "judge_confusion": "two judges' scores, counted",
+    "metric_correlation": "safety and helpfulness by one judge",
+    "metric_contingency": "safety and helpfulness by one judge, counted",
+    "replicate_consistency": "a judge's replicates among themselves",
+    "audits": "how an agent's trajectories ended under one seed, and what was invented in them",
+    "token_limits": "trajectories that ran into a limit, and the others",
+    "pair_audits": "the pairs to train on",
+    "pair_options": "what another rule for pairs would give, over all cases",
+    "audited_points": "as `frontier_points`, without some trajectories",
+    "audited_fits": "as `frontier_fits`, without some trajectories",
+    "audited_persistence": "as `persistence`, without some trajectories",
+    "audited_contrasts": "as `contrasts`, without some trajectories",
+    "claims": "one of the paper's findings, held against these tables",
+    "claim_evidence": "a number behind such a verdict",
+}
+"""Tables of results, and what a row of each is."""
+_SHARE = "share of trajectories"
+COLUMNS = {
+    "agent": "Its key: `<source model>`, or `<source model>:<recipe>:<pairs' judge>:<beta>`.",
+    "agent_characters": "Characters that the agent wrote.",
+    "agent_tokens": "Tokens that the agent wrote; null: not known.",
+    "all_but_one_agree": "Share of trajectories where all replicates but one agree.",
+    "alpha": "Krippendorff's alpha for ordinal scores.",
+    "asset": "The asset.",
+    "axis": "`safe`, `help`: the difference of scores; `distance`: how far `both` is beyond the others' line.",
+    "best_of_both": f"{_SHARE} that every judge gives 2 or more in safety and in helpfulness.",
+    "beta": "DPO's beta; null for source models, and for agents whose stages have several.",
+    "better": "Cases that gained a point or more.",
+    "bytes": "Size.",
+    "calls": "Calls of the model.",
+    "candidates": "Pairs of trajectories of one case.",
+    "case_idx": "The case.",
+    "cases": "Cases.",
+    "cautious_high": "Upper bound if every draw without a gain lay above it; infinite where they are too many.",
+    "cautious_low": "Lower bound if every draw without a gain lay below it; infinite where they are too many.",
+    "chosen_best_of_both": "Share of chosen trajectories with 2 or more in safety and in helpfulness.",
+    "chosen_score": "Score of the chosen trajectory.",
+    "chosen_self_observed": "Share of chosen trajectories with results that the agent wrote itself.",
+    "chosen_trajectory_id": "The better trajectory.",
+    "chosen_without_tool_call": "Share of chosen trajectories that call no tool.",
+    "claim": "The claim's name.",
+    "code_version": "Version of the code that made it.",
+    "completion_tokens": "Tokens that the model wrote.",
+    "context_full": f"{_SHARE} that filled the model's context.",
+    "converged": "Whether the fit converged; false also where the scores allow none.",
+    "cost": "At list prices, in the experiment's currency; null: no price given.",
+    "delta_corr": "Correlation of the two deltas over the bootstrap: the ellipse's.",
+    "delta_sd_helpfulness": "Standard deviation of helpfulness's delta over the bootstrap.",
+    "delta_sd_safety": "Standard deviation of safety's delta over the bootstrap.",
+    "denominator": "The first training's gain, mean over the parts of an average.",
+    "difference": "Mean difference of the scores.",
+    "empty_observations": "Answers of the emulator that could not be read.",
+    "emulator": "Who played the tools.",
+    "emulator_calls": "Tool calls that the emulator answered.",
+    "emulator_unparsed": "Share of the emulator's answers that could not be read.",
+    "ended_at": "When its making ended.",
+    "estimate": "The estimate.",
+    "evidence": "Numbers behind it, in `claim_evidence`.",
+    "exact": "Share with the same score.",
+    "exact_match": "Share of trajectories where all replicates agree.",
+    "expected": "What the number would have to be for the claim to hold.",
+    "experiment": "The experiment.",
+    "file": "The file, as `<source>/<path below it>`; or what was left out.",
+    "first": "A recipe.",
+    "gpu": "The GPU's name.",
+    "grad_norm": "Norm of the gradient.",
+    "help": "The helpfulness score.",
+    "help_limited": "Mean helpfulness of those that ran into a limit.",
+    "help_other": "Mean helpfulness of the others.",
+    "helpfulness": "Mean helpfulness on held-out cases, 0 to 3.",
+    "helpfulness_delta": "Helpfulness minus the source model's on the same cases.",
+    "helpfulness_delta_high": "Upper bound of that.",
+    "helpfulness_delta_low": "Lower bound of that.",
+    "helpfulness_delta_se": "Standard error of that, clustered by case.",
+    "helpfulness_high": "Upper bound of helpfulness.",
+    "helpfulness_low": "Lower bound of helpfulness.",
+    "helpfulness_sd": "Standard deviation of helpfulness between runs.",
+    "high": "Upper bound.",
+    "hypervolume": "Share of the square from 0 to 3 that is dominated.",
+    "hypervolume_high": "Upper bound of that.",
+    "hypervolume_low": "Lower bound of that.",
+    "in_format": f"{_SHARE} that end in an answer.",
+    "input_asset": "What was read.",
+    "input_partition": "Its partition.",
+    "input_run_id": "The run that had made it.",
+    "input_sha256": "Hash of its content.",
+    "intercept": "Safety's delta where helpfulness's is 0.",
+    "intercept_se": "Its standard error if points were independent, which they are not.",
+    "invalid_share": "Share of draws in which a part had no first gain to keep.",
+    "invented_only": f"{_SHARE} with results that the agent wrote itself and none of the emulator's.",
+    "judge": "The judge; in results, null: the average over judges.",
+    "judge_a": "One judge.",
+    "judge_b": "Another judge.",
+    "judging": "`match`: scored by the judge of the training pairs; `cross`: by another; `all`: by both.",
+    "kendall": "Kendall's tau-b.",
+    "kendall_p": "Its p-value.",
+    "kind": "Kind of finding.",
+    "label": "What it is called in figures.",
+    "learning_rate": "The learning rate.",
+    "limit": f"{_SHARE} that ran into a limit that nobody recorded the kind of.",
+    "line": "Line in that file, from 1.",
+    "logps_chosen": "Mean log-probability of the chosen trajectories.",
+    "logps_rejected": "Mean log-probability of the rejected trajectories.",
+    "loss": "DPO's loss.",
+    "low": "Lower bound.",
+    "main": "Whether this row answers the claim: judges averaged, nothing left out.",
+    "majority_agree": "Share of trajectories where most replicates agree.",
+    "mean": "Mean score over cases.",
+    "mean_a": "Mean score by `judge_a`.",
+    "mean_agent_characters": "Mean characters that the agent wrote.",
+    "mean_agent_tokens": "Mean tokens that the agent wrote.",
+    "mean_b": "Mean score by `judge_b`.",
+    "mean_help": "Mean helpfulness.",
+    "mean_safe": "Mean safety.",
+    "mean_std": "Mean standard deviation of a trajectory's replicates.",
+    "mean_steps": "Mean steps.",
+    "mean_variance": "Mean variance of a trajectory's replicates.",
+    "metric": "`safe`, `help` (safety apart), `help_safe` (minding it); of pairs also `both`.",
+    "model": "The source model; in results, null: the average over models.",
+    "n": "How many.",
+    "n_bootstrap": "Draws that have a value.",
+    "note": "True: taken nevertheless, by rule. False: left out.",
+    "option": "A setting of `pairs`; `none`: as the experiment has it.",
+    "order": "Place in the order of the released code.",
+    "out_of_memory": f"{_SHARE} rescued from memory exhaustion.",
+    "p": "Two-sided p-value.",
+    "p_holm": "The same, corrected by Holm for all tests of its judging and judge.",
+    "pairs": "Pairs.",
+    "pairs_judge": "The judge whose scores made the training pairs; null: source.",
+    "pareto": "Whether no other point of its judging and judge is better in both.",
+    "parsed_by": "How the score was read.",
+    "partition": "The partition.",
+    "path": "The file, below the data folder.",
+    "pearson": "Pearson's correlation.",
+    "pearson_p": "Its p-value.",
+    "point_set": "Which points: `model_recipe` are the published 30; the others say in what they differ.",
+    "prompt_tokens": "Tokens that the model read.",
+    "published_high": "Upper bound as the released code draws it.",
+    "published_low": "Lower bound as the released code draws it.",
+    "quantity": "What was measured.",
+    "r": "Correlation.",
+    "r2": "R² of the line.",
+    "r2_high": "Upper bound of that.",
+    "r2_low": "Lower bound of that.",
+    "r2_uncentred": "Against zero, for the line through the origin.",
+    "raw_score": "The score as the judge wrote it.",
+    "reasoning_tokens": "Of those, tokens of reasoning.",
+    "recipe": "What it was trained on, in order; null: source model.",
+    "rejected_best_of_both": "Share of rejected trajectories with 2 or more in safety and in helpfulness.",
+    "rejected_score": "Score of the rejected trajectory.",
+    "rejected_self_observed": "Share of rejected trajectories with results that the agent wrote itself.",
+    "rejected_trajectory_id": "The worse trajectory.",
+    "rejected_without_tool_call": "Share of rejected trajectories that call no tool.",
+    "replicate": "Which of several verdicts of the same judge, from 0.",
+    "replicates": "Verdicts on each.",
+    "reward_accuracy": "Share of pairs whose chosen trajectory has the higher reward.",
+    "reward_chosen": "Mean reward of the chosen trajectories.",
+    "reward_margin": "Mean reward of chosen minus rejected.",
+    "reward_rejected": "Mean reward of the rejected trajectories.",
+    "role": "`agent`, `emulator` or `judge`.",
+    "rule": "By which rule it is decided.",
+    "run_id": "The run that made it.",
+    "runaway": f"{_SHARE} that ran on to a limit, of whatever kind.",
+    "runs": "Agents in it.",
+    "safe": "The safety score.",
+    "safe_limited": "Mean safety of those that ran into a limit.",
+    "safe_other": "Mean safety of the others.",
+    "safety": "Mean safety on held-out cases, 0 to 3.",
+    "safety_delta": "Safety minus the source model's on the same cases.",
+    "safety_delta_high": "Upper bound of that.",
+    "safety_delta_low": "Lower bound of that.",
+    "safety_delta_se": "Standard error of that, clustered by case.",
+    "safety_high": "Upper bound of safety.",
+    "safety_low": "Lower bound of safety.",
+    "safety_sd": "Standard deviation of safety between runs.",
+    "same": "Cases that did neither.",
+    "same_model": "Share of pairs of one model with itself.",
+    "sample": "Which of several on the same case, from 0.",
+    "score": "0 to 3, higher is better; null: none could be read.",
+    "score_0": "Cases whose score rounds to 0.",
+    "score_1": "Cases whose score rounds to 1.",
+    "score_2": "Cases whose score rounds to 2.",
+    "score_3": "Cases whose score rounds to 3.",
+    "score_a": "Score by `judge_a`.",
+    "score_b": "Score by `judge_b`.",
+    "second": "Another recipe; the difference is first minus second.",
+    "seconds": "How long it took.",
+    "seed": "Decides split and training; null: a source model's, of all cases.",
+    "self_observed": "Tool results that the agent wrote itself.",
+    "sha256": "Hash of the content.",
+    "share": "Of the pairs without the option.",
+    "slope": "Points of safety for a point of helpfulness.",
+    "slope_high": "Upper bound of that.",
+    "slope_low": "Lower bound of that.",
+    "slope_se": "Its standard error if points were independent, which they are not.",
+    "spearman": "Spearman's rank correlation.",
+    "spearman_p": "Its p-value.",
+    "split": "`train` or `test`; null: a source model's.",
+    "stage": "Which training of the sequence, from 1.",
+    "stages": "The trainings, as JSON.",
+    "started_at": "When its making began.",
+    "statement": "The claim in words.",
+    "std": "Population standard deviation over cases.",
+    "std_help": "Standard deviation of helpfulness.",
+    "std_safe": "Standard deviation of safety.",
+    "stderr": "Standard error; over cases clustered by case.",
+    "step": "Which step.",
+    "step_limit": f"{_SHARE} that ran out of steps.",
+    "steps": "Steps.",
+    "stop_reason": "How it ended.",
+    "subject": "Of what the number is.",
+    "term": "A recipe against its source model, or a random part's standard deviation (`sd_…`).",
+    "text": "What was found, and what was expected.",
+    "token_budget": f"{_SHARE} that ran out of tokens.",
+    "token_limit_rate": f"{_SHARE} that ran into a limit.",
+    "tokens": "Tokens that the judge wrote; null: not known.",
+    "tokens_per_second": "Tokens trained on per second.",
+    "toy": "Whether it is about a toy world.",
+    "trajectories": "Trajectories.",
+    "trajectory_id": "The trajectory.",
+    "unparseable": f"{_SHARE} that ended in turns that could not be read.",
+    "value": "The option's value.",
+    "verdict": "`holds`, `does not` or `not decided`.",
+    "weighted_kappa": "Cohen's kappa with quadratic weights.",
+    "whose": "`source`, `trained` or `all` agents.",
+    "within_1": "Share within a point.",
+    "without": "What is left out: `self_observed`, `runaways`, or `self_observed_or_runaways`.",
+    "without_tool_call": f"{_SHARE} that call no tool.",
+    "worse": "Cases that lost a point or more.",
+    "x": "Helpfulness's delta.",
+    "y": "Safety's delta on the line.",
+}
+"""What a column means, where it means the same in every table that has it."""
+OWN = {
+    ("audits", "self_observed"): f"{_SHARE} with tool results that the agent wrote itself.",
+    ("token_limits", "out_of_memory"): "Trajectories rescued from memory exhaustion.",
+    ("claim_evidence", "low"): "Lower bound; draws of a ratio without a gain are not in it.",
+    ("claim_evidence", "high"): "Upper bound; draws of a ratio without a gain are not in it.",
+    ("claims", "without"): "What is left out; null: nothing.",
+    ("claim_evidence", "without"): "What is left out; null: nothing.",
+    ("agent_scores", "judging"): "Null for source models; else as everywhere.",
+    ("model_use", "model"): "The model's name at its server, or in the experiment.",
+    ("agents", "label"): "What its recipe is called in figures.",
+    ("evaluations", "label"): "The judge's label in words, if it gave one.",
+}
+"""What it means in one table alone."""
+PREFACE = """# The warehouse
+
+`frontier query EXPERIMENT SQL` reads one DuckDB file with these tables; any DuckDB client can open it (its path is the
+last line that `frontier run` prints), and shows what is said here as comments. It is rebuilt whole, so it never changes
+under a reader: who has it open while a run writes goes on reading what was there.
+
+Scores are 0 to 3, higher is better. A delta is a trained agent's score minus its source model's on the same held-out
+cases by the same judge. Source models have a row a seed in `agent_scores`: their mean on that seed's held-out cases.
+
+Intervals are percentiles of a bootstrap over seeds and cases (the pigeonhole bootstrap), with one draw for all agents
+and judges, since they share both. That of R² is shifted on Fisher's z so that the draws have the estimate as their
+mean: resampling adds noise to every point, and noise can only loosen a line. The interval of a ratio (`persistence`) is
+only as good as `invalid_share` is small; `cautious_low` and `cautious_high` say how good.
+
+`claims` holds the paper's findings against these tables, by rules that are the same for every experiment and stand
+beside each verdict: a claim holds or does not only if intervals say so, and is `not decided` otherwise.
+"""
+
+
+def meaning(table: str, column: str) -> str | None:
+    """Returns what a column means, None if nobody said."""
+    return OWN.get((table, column)) or COLUMNS.get(column)
+
+
+def comment(database: duckdb.DuckDBPyConnection) -> None:
+    """Writes what tables and columns mean into a database, as comments."""
+    rows = {**RECORDS, **RESULTS}
+    statements = []
+    for table, columns in _tables(database).items():
+        if table in rows:
+            statements.append(f'COMMENT ON TABLE "{table}" IS {_text("A row is " + rows[table] + ".")}')
+        for column in columns:
+            said = meaning(table, column)
+            if said:
+                statements.append(f'COMMENT ON COLUMN "{table}"."{column}" IS {_text(said)}')
+    database.execute(";".join(["BEGIN", *statements, "COMMIT"]))
+
+
+def page(database: duckdb.DuckDBPyConnection) -> str:
+    """Returns docs/warehouse.md for a database with comments, in Markdown."""
+    said = database.execute("SELECT table_name, comment FROM duckdb_tables()").fetchall()
+    tables: dict[str, str] = {str(name): str(text) for name, text in said if text}
+    parts = [PREFACE]
+    for title, names in (("Records", RECORDS), ("Results", RESULTS)):
+        parts.append(f"\n## {title}\n")
+        for name in names:
+            if name in tables:
+                parts.append(f"\n### {name}\n\n{tables[name]}\n\n| column | means |\n|---|---|\n")
+                columns = database.execute(
+                    "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = $name ORDER BY column_index",
+                    {"name": name},
+                ).fetchall()
+                parts += [f"| `{column}` | {text or ''} |\n" for column, text in columns]
+    return "".join(parts)
+
+
+def _tables(database: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    rows = database.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal ORDER BY table_name, column_index"
+    )
+    for table, column in rows.fetchall():
+        found.setdefault(str(table), []).append(str(column))
+    return found
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+if __name__ == "__main__":
+    with open_database(Path(sys.argv[1])) as opened:
+        sys.stdout.write(page(opened))
