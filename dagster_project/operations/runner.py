@@ -139,6 +139,9 @@ def prepare_workers(experiment: Experiment, units: int) -> int:
     if count > 1 or experiment.toy:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     os.environ[WORKERS] = str(count)
+    # Workers that are ended at once leave semaphores to Python's tracker, which removes them and says so aloud.
+    silent = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), silent)))
     process_context(PRELOAD)
     forkserver.ensure_running()
     return count
