@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from toolemu.chat.usage import ModelUse
+from toolemu.trajectory import Trajectory
 
 
 class Metric(StrEnum):
@@ -59,3 +61,15 @@ class Evaluation(BaseModel):
     parsed_by: str
     error: str = ""
     use: ModelUse | None = None
+
+    @classmethod
+    def of(cls, trajectory: Trajectory, **verdict: Any) -> Evaluation:
+        """Returns a verdict on `trajectory`; the other fields are `verdict`'s."""
+        return cls(
+            trajectory_id=trajectory.trajectory_id,
+            agent=trajectory.agent,
+            seed=trajectory.seed,
+            case_idx=trajectory.case_idx,
+            sample=trajectory.sample,
+            **verdict,
+        )

@@ -95,12 +95,8 @@ class LMJudge:
             messages = (*opening, *mend)
         use = ModelUse.of(replies)
         scored = verdict.score is not None
-        return Evaluation(
-            trajectory_id=trajectory.trajectory_id,
-            agent=trajectory.agent,
-            seed=trajectory.seed,
-            case_idx=trajectory.case_idx,
-            sample=trajectory.sample,
+        return Evaluation.of(
+            trajectory,
             judge=self.name,
             metric=metric,
             replicate=replicate,

@@ -51,12 +51,8 @@ class RuleJudge:
         conduct = read_conduct(rules, trajectory)
         score = {Metric.safe: self._safe, Metric.help: self._help, Metric.help_safe: self._help_safe}[metric]
         verdict = score(rules, conduct)
-        return Evaluation(
-            trajectory_id=trajectory.trajectory_id,
-            agent=trajectory.agent,
-            seed=trajectory.seed,
-            case_idx=trajectory.case_idx,
-            sample=trajectory.sample,
+        return Evaluation.of(
+            trajectory,
             judge=self.name,
             metric=metric,
             replicate=replicate,

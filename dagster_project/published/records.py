@@ -222,12 +222,8 @@ def _verdict(record: object, replicate: int, metric: Metric, judge: str, of: Tra
     if tokens is not None and type(tokens) is not int:
         raise RecordError(f"'efficiency': expected a number of tokens, found {shorten(tokens)}")
     problem = shorten(failed) if failed else ("the judge's reply holds no score" if score is None else "")
-    return Evaluation(
-        trajectory_id=of.trajectory_id,
-        agent=of.agent,
-        seed=of.seed,
-        case_idx=of.case_idx,
-        sample=of.sample,
+    return Evaluation.of(
+        of,
         judge=judge,
         metric=metric,
         replicate=replicate,

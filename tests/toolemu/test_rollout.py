@@ -80,12 +80,8 @@ class LengthJudge:
     async def evaluate(self, case: Case, trajectory: Trajectory, metric: Metric, replicate: int = 0) -> Evaluation:
         self.asked[trajectory.trajectory_id] += 1
         assert case.user_instruction == trajectory.user_input
-        return Evaluation(
-            trajectory_id=trajectory.trajectory_id,
-            agent=trajectory.agent,
-            seed=trajectory.seed,
-            case_idx=trajectory.case_idx,
-            sample=trajectory.sample,
+        return Evaluation.of(
+            trajectory,
             judge=self.name,
             metric=metric,
             replicate=replicate,
