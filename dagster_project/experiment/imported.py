@@ -7,24 +7,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from dagster_project.experiment.agents import Recipe, Stage
+from dagster_project.experiment.agents import Agent
 from toolemu.evaluation import Metric
 
 INVENTORY = "inventory.json"
 CASES = "cases.json"
-
-
-class ImportedAgent(BaseModel):
-    """A trained agent that was found; `beta` is None where its stages' betas differ."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: str
-    model: str
-    recipe: Recipe
-    pairs_judge: str
-    beta: float | None
-    stages: tuple[Stage, ...]
 
 
 class Inventory(BaseModel):
@@ -45,7 +32,7 @@ class Inventory(BaseModel):
     judges: tuple[str, ...]
     metrics: tuple[Metric, ...]
     seeds: tuple[int, ...]
-    agents: tuple[ImportedAgent, ...]
+    agents: tuple[Agent, ...]
     partitions: Mapping[str, tuple[tuple[str, ...], ...]]
 
     @property

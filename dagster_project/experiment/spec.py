@@ -303,10 +303,7 @@ class Experiment(_Section):
     def agents(self) -> list[Agent]:
         """Returns every trained agent: of the grid, in order of model, recipe, judge and beta, or those imported."""
         if self.inventory is not None:
-            return [
-                Agent(found.key, found.model, found.recipe, found.pairs_judge, found.beta, found.stages)
-                for found in self.inventory.agents
-            ]
+            return list(self.inventory.agents)
         return [
             self._agent(model, recipe, judge, beta)
             for model in self.grid.models

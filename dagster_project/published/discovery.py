@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from dagster_project.experiment.agents import Recipe, Stage, agent_key
-from dagster_project.experiment.imported import ImportedAgent
+from dagster_project.experiment.agents import Agent, Recipe, Stage, agent_key
 from dagster_project.published.names import (
     AgentName,
     BadNameError,
@@ -87,7 +86,7 @@ class Found:
     """
 
     groups: list[Group] = field(default_factory=list)
-    agents: dict[str, ImportedAgent] = field(default_factory=dict)
+    agents: dict[str, Agent] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
     judges: list[str] = field(default_factory=list)
     files: int = 0
@@ -218,7 +217,7 @@ def _agent_name(entry: _Entry, problems: list[Problem]) -> AgentName | None:
 
 def _agent(
     model: str, name: AgentName, labels: Mapping[str, str], entry: _Entry, problems: list[Problem]
-) -> ImportedAgent | None:
+) -> Agent | None:
     recipe = "_then_".join(stage.metric.value for stage in name.stages)
     judges = {stage.label for stage in name.stages}
     problem = ""
@@ -236,7 +235,7 @@ def _agent(
     betas = list(dict.fromkeys(stage.beta for stage in name.stages))
     stages = tuple(Stage(metric=stage.metric, judge=judge, beta=stage.beta, epochs=None) for stage in name.stages)
     key = agent_key(model, recipe, judge, *(betas if len(betas) == 1 else [stage.beta for stage in name.stages]))
-    return ImportedAgent(
+    return Agent(
         key=key,
         model=model,
         recipe=Recipe(recipe),

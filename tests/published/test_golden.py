@@ -77,20 +77,19 @@ def make_warehouse(result: Result, path: Path) -> Warehouse:
     return Warehouse(path, load_scores(path), load_agents(path), result)
 
 
+def imported_warehouse(tree: Path, at: Path) -> Warehouse:
+    world = load_experiment("published").world
+    return make_warehouse(run_import(tree, at=at, world=world, processes=2), at / "w.duckdb")  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="session")
 def match(published_tree: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    at = tmp_path_factory.mktemp("match")
-    world = load_experiment("published").world
-    result = run_import(published_tree("match_eval_results"), at=at, world=world, processes=2)  # type: ignore[arg-type]
-    return make_warehouse(result, at / "w.duckdb")
+    return imported_warehouse(published_tree("match_eval_results"), tmp_path_factory.mktemp("match"))
 
 
 @pytest.fixture(scope="session")
 def raw(published_tree: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    at = tmp_path_factory.mktemp("raw")
-    world = load_experiment("published").world
-    result = run_import(published_tree("raw_data_by_eval"), at=at, world=world, processes=2)  # type: ignore[arg-type]
-    return make_warehouse(result, at / "w.duckdb")
+    return imported_warehouse(published_tree("raw_data_by_eval"), tmp_path_factory.mktemp("raw"))
 
 
 @pytest.fixture(scope="session")
