@@ -53,7 +53,7 @@ class ReferenceStore:
 
 
 def _key(tokens: Tokens) -> str:
-    return _sha256(orjson.dumps(tokens))
+    return _sha256(orjson.dumps(list(tokens)))
 
 
 def _sha256(content: bytes) -> str:
