@@ -1,0 +1,53 @@
+"""Orders of pairs in which those of one batch are of one case, or of few, and have conversations in common."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+
+class PairOf(NamedTuple):
+    """Which case a pair is of, and which two conversations it compares."""
+
+    case: Hashable
+    chosen: Hashable
+    rejected: Hashable
+
+
+def order_by_case(pairs: Sequence[PairOf], batch_size: int, rng: random.Random) -> list[int]:
+    """Returns the places of all pairs, each once, so that every `batch_size` of them are a batch.
+
+    A case's pairs are cut into batches that hold few distinct conversations; what is left of cases is put together to
+    batches of several. Batches come in random order, but for one that is short, which comes last.
+    """
+    cases: dict[Hashable, list[int]] = defaultdict(list)
+    for place, pair in enumerate(pairs):
+        cases[pair.case].append(place)
+    batches: list[list[int]] = []
+    left: list[int] = []
+    for places in rng.sample(list(cases.values()), len(cases)):
+        ordered = list(_clustered(places, pairs, batch_size, rng))
+        whole = len(ordered) - len(ordered) % batch_size
+        batches += [ordered[start : start + batch_size] for start in range(0, whole, batch_size)]
+        left += ordered[whole:]
+    whole = len(left) - len(left) % batch_size
+    batches += [left[start : start + batch_size] for start in range(0, whole, batch_size)]
+    rng.shuffle(batches)
+    return [place for batch in (*batches, left[whole:]) for place in batch]
+
+
+def _clustered(places: Sequence[int], pairs: Sequence[PairOf], batch_size: int, rng: random.Random) -> Iterator[int]:
+    """Yields one case's pairs; of those left, the next is one that brings the fewest conversations new to its batch."""
+    left = rng.sample(places, len(places))
+    batch: list[int] = []
+    known: set[Hashable] = set()
+    while left:
+        if len(batch) == batch_size:
+            batch, known = [], set()
+        best = min(left, key=lambda place: len({pairs[place].chosen, pairs[place].rejected} - known))
+        left.remove(best)
+        batch.append(best)
+        known |= {pairs[best].chosen, pairs[best].rejected}
+        yield best
