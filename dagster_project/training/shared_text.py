@@ -26,6 +26,8 @@ from toolemu.errors import FrontierError
 Attention = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
 ATTENTION = "token_tree"
 """Name of the attention that knows trees, among those of transformers."""
+SHORT = 128
+"""Runs of together so many nodes attend in one go on a CPU: measured; a tenth of a tiny model's step."""
 
 
 def share_text(model: PreTrainedModel) -> None:
@@ -113,13 +115,13 @@ def tree_attention(tree: TokenTree, device: torch.device) -> Attention:
     """Returns causal attention within trees, to be called as transformers calls attention, without a mask.
 
     On a CUDA device it is FlexAttention, which skips blocks in which nothing attends to anything. That has no backward
-    pass on a CPU, where every run attends on its own to what leads to it and to itself.
+    pass on a CPU, where stretches of nodes attend one after the other to what leads to them and to themselves.
     """
     if device.type == "cuda":
         size = len(tree.ends)
         mask = create_block_mask(tree_mask(tree, device), None, None, size, size, device, _compile=True)
         return functools.partial(flex_attention_forward, attention_mask=mask)
-    return functools.partial(_attend_run_by_run, runs=[_with_mask(run, device) for run in tree.runs])
+    return functools.partial(_attend_in_parts, parts=_parts(tree, device))
 
 
 def tree_mask(tree: TokenTree, device: torch.device) -> Callable[..., torch.Tensor]:
@@ -132,35 +134,56 @@ def tree_mask(tree: TokenTree, device: torch.device) -> Callable[..., torch.Tens
     return attends
 
 
-class _MaskedRun(NamedTuple):
-    """A run; and the mask, shape (1, 1, run, before + run), None at a root, where plain causal attention does."""
+class _Part(NamedTuple):
+    """Nodes that attend in one go.
 
-    run: Run
+    Attributes:
+        start: The first of them.
+        stop: One past the last.
+        keys: Stretches of nodes to which any of them attends.
+        mask: Which attends to which, shape (1, 1, nodes, keys); None where each attends to all before it and itself.
+    """
+
+    start: int
+    stop: int
+    keys: tuple[tuple[int, int], ...]
     mask: torch.Tensor | None
 
 
-def _with_mask(run: Run, device: torch.device) -> _MaskedRun:
-    if not run.before:
-        return _MaskedRun(run, None)
-    length, before = run.stop - run.start, sum(stop - start for start, stop in run.before)
-    mask = torch.ones(length, before + length, dtype=torch.bool, device=device).tril(before)
-    return _MaskedRun(run, mask[None, None])
+def _parts(tree: TokenTree, device: torch.device) -> list[_Part]:
+    """Returns the runs as parts, short neighbours together."""
+    runs: list[Run] = []
+    for run in tree.runs:
+        if runs and run.stop - runs[-1].start <= SHORT:
+            runs[-1] = runs[-1]._replace(stop=run.stop)
+        else:
+            runs.append(run)
+    roots = {(run.start, run.stop) for run in tree.runs if not run.before}
+    attends = tree_mask(tree, device)
+    parts = []
+    for start, stop, before in runs:
+        keys = (*before, (start, stop))
+        mask = None
+        if (start, stop) not in roots:
+            nodes = torch.cat([torch.arange(*stretch, device=device) for stretch in keys])
+            mask = attends(None, None, torch.arange(start, stop, device=device)[:, None], nodes[None])[None, None]
+        parts.append(_Part(start, stop, keys, mask))
+    return parts
 
 
-def _attend_run_by_run(
+def _attend_in_parts(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    runs: Sequence[_MaskedRun],
+    parts: Sequence[_Part],
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    parts = []
-    for (start, stop, before), mask in runs:
-        stretches = [*before, (start, stop)]
+    found = []
+    for start, stop, stretches, mask in parts:
         keys, values = (torch.cat([all_[:, :, a:b] for a, b in stretches], dim=2) for all_ in (key, value))
-        parts.append(sdpa_attention_forward(module, query[:, :, start:stop], keys, values, mask, **options)[0])
-    return torch.cat(parts, dim=1), None
+        found.append(sdpa_attention_forward(module, query[:, :, start:stop], keys, values, mask, **options)[0])
+    return torch.cat(found, dim=1), None
 
 
 def _attention(
