@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import dagster as dg
 import orjson
+from dagster._core.errors import DagsterPipesExecutionError
 
 from dagster_project.artifacts import Ref
 from dagster_project.collect.files import TRAJECTORIES
@@ -15,15 +17,24 @@ from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.graph import agents_by_key
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
-from dagster_project.training.conversations import tokenize_pairs
-from dagster_project.training.dpo import DPOParameters, train_adapter
+from dagster_project.training.conversations import conversation_records
+from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
+from dagster_project.training.estimate import find_card
+from dagster_project.training.job import NamedPair, TrainingJob, write_job
+from dagster_project.training.launch import command, environment, failure_path, result_path
 from dagster_project.training.merge import merge_adapter
+from toolemu.errors import FrontierError
 from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.prompts.render import AgentPrompt
 from toolemu.trajectory import Trajectory
 
 SPEC = "spec.json"
 STEPS = "steps.jsonl"
+JOB = "job.json"
+CONVERSATIONS = "conversations.jsonl"
+REFERENCES = "reference_log_probabilities"
+"""Folder of an experiment, beside its assets, with values that trainings share; never a result."""
+TRACKING = "tensorboard"
 
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
@@ -60,46 +71,94 @@ def _base(run: AssetRun) -> Ref:
 
 
 def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
-    agent, experiment = agents[run.ref.key("agent")], run.experiment
-    this, base = agent.stages[stage - 1], _base(run)
-    world = open_world(experiment)
-    pairs = read_jsonl(run.input(f"preference_pairs/{this.judge}") / PAIRS, PreferencePair)
-    wanted = {pair.chosen_trajectory_id for pair in pairs} | {pair.rejected_trajectory_id for pair in pairs}
-    trajectories = {
-        trajectory.trajectory_id: trajectory
-        for path in run.inputs_of("source_trajectories").values()
-        for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
-        if trajectory.trajectory_id in wanted
-    }
-    training = experiment.training_of(agent.model, agent.recipe)
-    epochs = this.epochs
-    assert epochs is not None, "only imported agents' epochs are unknown"
-    prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir, layout=experiment.agent.prompt_layout)
-    result = train_adapter(
-        run.inputs[base].path,
-        base.label,
-        lambda tokenizer: tokenize_pairs(
-            tokenizer,
-            pairs,
-            trajectories,
-            world.cases,
-            world.toolkits,
-            prompt,
-            mask_observations=training.mask_observations,
-        ),
-        DPOParameters(training, this.beta, epochs, int(run.ref.key("seed"))),
-        run.draft.path,
-        run.progress,
-    )
+    job = _job(run, agents[run.ref.key("agent")], stage)
+    path = job.workspace / JOB
+    write_job(job, path)
+    if job.trainer.mode == "in_process":
+        result = train_adapter(job, Listener(run.log, run.progress))
+    else:
+        result = _in_processes_of_its_own(run, job, path)
     write_jsonl(run.draft.path / STEPS, result.steps)
     last = result.steps[-1]
-    run.draft.counts.update(pairs=result.pairs, pairs_too_long=result.too_long, steps=len(result.steps))
+    run.draft.counts.update(
+        pairs=result.pairs,
+        pairs_too_long=result.too_long,
+        conversations=result.conversations,
+        steps=len(result.steps),
+        references_reused=result.references_reused,
+        resumed_at=result.resumed_at,
+        micro_batch=result.micro_batch,
+        recomputed=int(result.checkpointing),
+    )
+    measured = {"mfu": result.mfu, "hfu": result.hfu, "peak_memory_bytes": result.peak_memory}
     run.draft.metrics.update(
         seconds=result.seconds,
+        reference_seconds=result.reference_seconds,
         tokens_per_second=result.tokens_per_second,
         loss=last.loss,
         reward_accuracy=last.reward_accuracy,
+        reward_margin=last.reward_margin,
+        kl=result.kl,
+        **{name: value for name, value in measured.items() if value is not None},
     )
+    run.metadata["attention"] = result.attention
+    if result.notes:
+        run.metadata["notes"] = " ".join(result.notes)
+
+
+def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
+    """Returns what to train, with the pairs and their conversations written for it."""
+    experiment, this, base = run.experiment, agent.stages[stage - 1], _base(run)
+    assert this.epochs is not None, "only imported agents' epochs are unknown"
+    world = open_world(experiment)
+    pairs = read_jsonl(run.input(f"preference_pairs/{this.judge}") / PAIRS, PreferencePair)
+    wanted = {pair.chosen_trajectory_id for pair in pairs} | {pair.rejected_trajectory_id for pair in pairs}
+    trajectories = (
+        trajectory
+        for path in run.inputs_of("source_trajectories").values()
+        for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
+        if trajectory.trajectory_id in wanted
+    )
+    prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir, layout=experiment.agent.prompt_layout)
+    work = run.draft.journal
+    work.mkdir(parents=True, exist_ok=True)
+    write_jsonl(work / CONVERSATIONS, conversation_records(trajectories, world.cases, world.toolkits, prompt))
+    named = (NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in pairs)
+    write_jsonl(work / PAIRS, named)
+    return TrainingJob(
+        base=run.inputs[base].path,
+        base_label=base.label,
+        base_sha256=run.inputs[base].manifest.sha256,
+        pairs=work / PAIRS,
+        conversations=work / CONVERSATIONS,
+        out=run.draft.path,
+        work=work,
+        references=run.store.base / REFERENCES,
+        tracking=run.store.base / TRACKING / run.ref.asset / run.ref.partition_label,
+        name=f"{experiment.name}: {run.ref.label}",
+        beta=this.beta,
+        epochs=this.epochs,
+        seed=int(run.ref.key("seed")),
+        training=experiment.training_of(agent.model, agent.recipe),
+        trainer=experiment.trainer,
+    )
+
+
+def _in_processes_of_its_own(run: AssetRun, job: TrainingJob, path: Path) -> TrainingResult:
+    """Does the job in a file, its log going to Dagster by Pipes.
+
+    Raises:
+        FrontierError: What the training said was wrong.
+    """
+    for left in (result_path(path), failure_path(path)):
+        left.unlink(missing_ok=True)
+    try:
+        run.start(command(job.trainer, job.training, path, gpu=find_card() is not None), environment())
+    except DagsterPipesExecutionError as error:
+        if failure_path(path).is_file():
+            raise FrontierError(failure_path(path).read_text(encoding="utf-8")) from error
+        raise
+    return TrainingResult.model_validate_json(result_path(path).read_bytes())
 
 
 def _merge(run: AssetRun) -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from peft import PeftModel
 
-from dagster_project.training.dpo import DPOParameters, load_model, train_adapter
+from dagster_project.training.dpo import load_model, train_adapter
 from dagster_project.training.merge import TOLERANCE, merge_adapter
 from toolemu.errors import FrontierError
 
-from .toy import FAST, Corpus, files_of, paths_in
+from .toy import Corpus, files_of, paths_in
 
 PROBE = range(3, 35)
 
@@ -19,7 +19,7 @@ PROBE = range(3, 35)
 @pytest.fixture(scope="module")
 def adapter(corpus: Corpus, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("adapter")
-    train_adapter(base, "base", lambda _: corpus.tokens(), DPOParameters(FAST, 0.1, 1, 0), out, lambda *_: None)
+    train_adapter(corpus.job(base, out))
     return out
 
 
