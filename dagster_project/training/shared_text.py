@@ -58,8 +58,21 @@ def share_text(model: PreTrainedModel) -> None:
     model.set_attn_implementation(ATTENTION)
 
 
+def tree_of(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> TokenTree:
+    """Returns the trees of a batch's sequences; tokens and mask (0 for padding, on the right) are as for a model.
+
+    Raises:
+        ValueError: There is padding on the left, or in between.
+    """
+    if (attention_mask.diff(dim=1) > 0).any():
+        raise ValueError("padding goes on the right")
+    rows, lengths = input_ids.cpu().numpy(), attention_mask.sum(1).tolist()
+    return build_tree([row[:length] for row, length in zip(rows, lengths, strict=True)])
+
+
 def score(
     model: Callable[..., Any],
+    tree: TokenTree,
     *,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
@@ -70,7 +83,8 @@ def score(
 
     Args:
         model: A model, wrapped or not, whose base went through `share_text` and has TRL's fused head.
-        input_ids: Tokens, shape (sequences, length), padded on the right.
+        tree: What `tree_of` says of the batch.
+        input_ids: Tokens, shape (sequences, length).
         attention_mask: 1 for tokens and 0 for padding, same shape.
         labels: `input_ids` where a token's log-probability is wanted, else -100; same shape.
         flags: Further arguments of the model.
@@ -79,7 +93,6 @@ def score(
         TRL's `FusedCausalLMOutput`: its quantities of single tokens, each of shape (sequences, length - 1), 0 where the
         label is -100; no `loss`, which would count shared tokens once.
     """
-    tree = build_tree(_sequences(input_ids, attention_mask))
     if not len(tree.tokens):
         return model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **flags)
     device = input_ids.device
@@ -102,13 +115,6 @@ def score(
         elif value.shape == (1, len(tree.tokens)):
             output[name] = value[0][places].masked_fill(~counted, 0)
     return output
-
-
-def _sequences(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[Any]:
-    rows, lengths = input_ids.cpu().numpy(), attention_mask.sum(1).tolist()
-    if not all(bool(mask[:length].all()) for mask, length in zip(attention_mask, lengths, strict=True)):
-        raise ValueError("padding goes on the right")
-    return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
 
 def tree_attention(tree: TokenTree, device: torch.device) -> Attention:

@@ -18,7 +18,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from dagster_project.miniature.tokenizer import build_tokenizer
 from dagster_project.training.conversations import TokenPair
-from dagster_project.training.shared_text import score, share_text, tree_attention, tree_mask
+from dagster_project.training.shared_text import score, share_text, tree_attention, tree_mask, tree_of
 from dagster_project.training.token_tree import build_tree
 from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset
 from toolemu.errors import FrontierError
@@ -65,6 +65,10 @@ def models(architecture: str) -> tuple[Any, Any]:
     """Returns the same weights twice: as they come, and taught to share."""
     model = adapt(base_model(architecture))
     return model, shared(copy.deepcopy(model))
+
+
+def shared_score(model: Any, **inputs: Any) -> Any:
+    return score(model, tree_of(inputs["input_ids"], inputs["attention_mask"]), **inputs)
 
 
 def batch_of(sequences: Sequence[Sequence[int]], masks: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -115,9 +119,9 @@ def test_any_batch_scores_as_without_sharing(
     sequences = [sequence for sequence, _ in rows]
     batch = batch_of(sequences, [[bits >> place & 1 for place in range(len(sequence))] for sequence, bits in rows])
     expected = plain(**batch, fused_lm_head=True)
-    found = score(sharing, **batch, fused_lm_head=True)
+    found = shared_score(sharing, **batch, fused_lm_head=True)
     torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-5, atol=1e-5)
-    theirs, ours = losses(plain, lambda model, **inputs: model(**inputs), batch), losses(sharing, score, batch)
+    theirs, ours = losses(plain, lambda model, **inputs: model(**inputs), batch), losses(sharing, shared_score, batch)
     assert_equal(gradients(sharing, ours), gradients(plain, theirs))
 
 
@@ -193,7 +197,9 @@ def test_the_model_computes_shared_text_once(corpus: Corpus) -> None:
         .register_forward_hook(lambda _, __, output: seen.append(output.shape[0] * output.shape[1]))
     )
     try:
-        score(sharing, **batch_of(sequences, [[1] * len(sequence) for sequence in sequences]), fused_lm_head=True)
+        shared_score(
+            sharing, **batch_of(sequences, [[1] * len(sequence) for sequence in sequences]), fused_lm_head=True
+        )
     finally:
         handle.remove()
     beginnings = {tuple(sequence[:stop]) for sequence in sequences for stop in range(2, len(sequence) + 1)}
@@ -209,14 +215,14 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     rng = random.Random(0)
     sequences = [[1, 2, 3] + [rng.randrange(VOCABULARY) for _ in range(8)] for _ in range(4)]
     batch = batch_of(sequences, [[1] * 11] * 4)
-    one = gradients(sharing, losses(sharing, score, batch))
-    assert_equal(gradients(checkpointed, losses(checkpointed, score, batch)), one)
+    one = gradients(sharing, losses(sharing, shared_score, batch))
+    assert_equal(gradients(checkpointed, losses(checkpointed, shared_score, batch)), one)
 
 
 def test_sequences_without_a_next_token_score_nothing() -> None:
     _, sharing = models("llama")
     for sequences in ([[1]], [[1], [2, 3]]):
-        output = score(sharing, **batch_of(sequences, [[1] * len(one) for one in sequences]), fused_lm_head=True)
+        output = shared_score(sharing, **batch_of(sequences, [[1] * len(one) for one in sequences]), fused_lm_head=True)
         assert output.log_probs.shape == (len(sequences), max(map(len, sequences)) - 1)
         assert output.log_probs[0].sum() == 0
 
@@ -233,7 +239,7 @@ def test_padding_on_the_left_is_refused() -> None:
     batch = batch_of([[1, 2, 3], [4, 5]], [[1] * 3, [1] * 2])
     batch["attention_mask"] = batch["attention_mask"].flip(1)
     with pytest.raises(ValueError, match="right"):
-        score(sharing, **batch, fused_lm_head=True)
+        shared_score(sharing, **batch, fused_lm_head=True)
 
 
 def test_flex_attention_is_asked_for_the_same_attention() -> None:

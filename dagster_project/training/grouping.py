@@ -1,11 +1,19 @@
-"""Orders of pairs in which those of one batch are of one case, or of few, and have conversations in common."""
+"""What is computed together: pairs of one case in a batch, conversations with one prompt in a reference pass."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import orjson
+
+from dagster_project.training.conversations import Tokens
+
+Group = Mapping[str, Tokens]
+"""Conversations that are computed together, by id."""
 
 
 class PairOf(NamedTuple):
@@ -51,3 +59,38 @@ def _clustered(places: Sequence[int], pairs: Sequence[PairOf], batch_size: int, 
         batch.append(best)
         known |= {pairs[best].chosen, pairs[best].rejected}
         yield best
+
+
+def group_by_prompt(conversations: Mapping[str, Tokens], budget: int) -> list[Group]:
+    """Returns conversations in groups with one prompt each, of at most `budget` tokens with the prompt counted once.
+
+    A conversation that is longer by itself is a group of its own.
+    """
+    prompts: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for identity, tokens in conversations.items():
+        prompts[tuple(tokens.prompt_ids)].append(identity)
+    groups: list[Group] = []
+    for prompt, identities in prompts.items():
+        group: dict[str, Tokens] = {}
+        room = 0
+        for identity in identities:
+            tokens = conversations[identity]
+            room -= len(tokens.completion_ids)
+            if not group or room < 0:
+                group, room = {}, budget - len(prompt) - len(tokens.completion_ids)
+                groups.append(group)
+            group[identity] = tokens
+    return groups
+
+
+def group_keys(groups: Sequence[Group]) -> dict[str, tuple[object, ...]]:
+    """Returns, by conversation, what its log-probability depends on: its tokens, and what is computed with them.
+
+    Together with others, a conversation's sums are rounded otherwise than alone.
+    """
+    keys: dict[str, tuple[object, ...]] = {}
+    for group in groups:
+        members = hashlib.sha256(orjson.dumps([list(tokens) for tokens in group.values()])).hexdigest()
+        together = (members,) if len(group) > 1 else ()
+        keys |= {identity: (*tokens, *together) for identity, tokens in group.items()}
+    return keys

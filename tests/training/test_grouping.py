@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_project.training.case_batches import PairOf, order_by_case
+from dagster_project.training.conversations import Tokens
+from dagster_project.training.grouping import PairOf, group_by_prompt, group_keys, order_by_case
 
 PAIRS = st.lists(st.builds(PairOf, st.integers(0, 3), st.integers(0, 3), st.integers(4, 7)), max_size=40)
 
@@ -58,3 +59,36 @@ def test_another_epoch_has_other_batches() -> None:
         {frozenset(batch) for batch in cut(order_by_case(pairs, 4, random.Random(epoch)), 4)} for epoch in (0, 1)
     )
     assert one != other
+
+
+CONVERSATIONS = st.dictionaries(
+    st.text("abc", max_size=3),
+    st.builds(lambda prompt, size: Tokens([prompt], [7] * size, [1] * size), st.integers(0, 2), st.integers(0, 9)),
+    max_size=12,
+)
+
+
+@given(CONVERSATIONS, st.integers(1, 20))
+def test_every_conversation_is_in_one_group_within_the_budget(conversations: dict[str, Tokens], budget: int) -> None:
+    groups = group_by_prompt(conversations, budget)
+    assert sorted(identity for group in groups for identity in group) == sorted(conversations)
+    for group in groups:
+        assert all(tokens == conversations[identity] for identity, tokens in group.items())
+        assert len({tuple(tokens.prompt_ids) for tokens in group.values()}) == 1
+        size = 1 + sum(len(tokens.completion_ids) for tokens in group.values())
+        assert size <= budget or len(group) == 1
+
+
+def test_conversations_with_one_prompt_go_together_as_far_as_the_budget_allows() -> None:
+    conversations = {name: Tokens([1, 2], [3] * 4, [1] * 4) for name in "abc"} | {"d": Tokens([9], [3], [1])}
+    assert [list(group) for group in group_by_prompt(conversations, 10)] == [["a", "b"], ["c"], ["d"]]
+    assert [list(group) for group in group_by_prompt(conversations, 14)] == [["a", "b", "c"], ["d"]]
+
+
+def test_a_value_depends_on_what_is_computed_with_it() -> None:
+    one, two, other = (Tokens([1], [token], [1]) for token in (2, 3, 4))
+    together, alone = group_keys([{"a": one, "b": two}]), group_keys([{"a": one}, {"b": two}])
+    assert alone == {"a": tuple(one), "b": tuple(two)}
+    assert together["a"] != alone["a"]
+    assert together["a"] != group_keys([{"a": one, "c": other}])["a"]
+    assert together == group_keys([{"a": one, "b": two}])
