@@ -67,6 +67,7 @@ class Training(_WithPreset):
             "max_steps": None,
             "batch_size": 8,
             "length_grouping": False,
+            "batch_by": "pair",
             "lora_rank": 16,
             "lora_alpha": 32,
             # The released code asks for 0.05, but its trainer sets every dropout to 0 before the first step.
@@ -100,6 +101,11 @@ class Training(_WithPreset):
     batch_size: int = Field(8, ge=1, description="Pairs an optimiser step, over all cards and micro-batches.")
     length_grouping: bool = Field(
         True, description="Pairs of about the same length go into one batch, so that little is padding."
+    )
+    batch_by: Literal["pair", "case"] = Field(
+        "pair",
+        description="`case`: a step's pairs are of one case, or of few, and have conversations in common, which "
+        "trainer.shared_text computes once; which pairs meet in a step is then another choice than by chance.",
     )
     lora_rank: int = Field(16, ge=1, description="Rank of the adapter's matrices.")
     lora_alpha: int = Field(32, ge=1, description="The adapter's scale is this by the rank (rsLoRA: by its root).")
@@ -148,6 +154,11 @@ class Trainer(_WithPreset):
     attention: Literal["auto", "flash_attention_2", "sdpa", "eager"] = Field(
         "auto", description="auto: FlashAttention 2 where it is installed and a card is there, else PyTorch's own."
     )
+    shared_text: bool = Field(
+        False,
+        description="Compute what the conversations of a batch begin with alike once, and without padding: the same "
+        "loss and gradients up to rounding. Brings its own attention.",
+    )
     liger: bool = Field(False, description="Liger's fused layers (RoPE, norms, SwiGLU); GPU.")
     checkpoint_every: int | None = Field(
         100, ge=1, description="Optimiser steps between checkpoints that a killed training goes on from; null: none."
@@ -163,4 +174,10 @@ class Trainer(_WithPreset):
     def _processes_have_a_mode(self) -> Trainer:
         if self.mode != "accelerate" and (self.processes > 1 or self.sharding == "fsdp"):
             raise ValueError("several processes, or fsdp, need mode: accelerate")
+        return self
+
+    @model_validator(mode="after")
+    def _one_attention(self) -> Trainer:
+        if self.shared_text and self.attention != "auto":
+            raise ValueError(f"shared_text brings its own attention: leave out attention: {self.attention}")
         return self

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts.manifest import content_sha256, file_sha256, tree_entries
 from dagster_project.training.estimate import Plan, flops_per_token, plan_batches
+from dagster_project.training.grouping import group_by_prompt, group_keys
 from dagster_project.training.job import TrainingJob, read_job
 from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
 from dagster_project.training.preflight import Prepared, prepare
@@ -91,7 +92,8 @@ class TrainingResult(BaseModel):
         seconds: What the training took, without loading and reference.
         reference_seconds: What the reference took.
         resumed_at: The step that was gone on from; 0 for a fresh start.
-        tokens_per_second: Tokens a second, padding left out.
+        tokens_per_second: Tokens trained on a second, padding left out.
+        computed_tokens: Tokens that the policy computed for it since `resumed_at`: fewer where text was shared.
         mfu: Share of the card's peak that was of use: recomputing is not counted. None without a known card.
         hfu: The same with what was recomputed. Equal without gradient checkpointing.
         peak_memory: Most bytes on the (first) card; None without one.
@@ -113,6 +115,7 @@ class TrainingResult(BaseModel):
     reference_seconds: float
     resumed_at: int
     tokens_per_second: float
+    computed_tokens: int
     mfu: float | None
     hfu: float | None
     peak_memory: int | None
@@ -219,7 +222,8 @@ class _Attempt:
         if trainer.accelerator.is_main_process:
             _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job.label, job.out)
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
-        mfu, hfu = (self._utilisation(speed, mean, checkpointing) for checkpointing in (False, True))
+        computed = trainer.computed_tokens * job.trainer.processes or steps[-1].tokens - before
+        mfu, hfu = (self._utilisation(computed / seconds, mean, again) for again in (False, True))
         return TrainingResult(
             steps=steps,
             pairs=len(prepared.pairs),
@@ -231,6 +235,7 @@ class _Attempt:
             reference_seconds=reference_seconds,
             resumed_at=resumed_at,
             tokens_per_second=speed,
+            computed_tokens=int(computed),
             mfu=mfu,
             hfu=hfu if prepared.plan.checkpointing else mfu,
             peak_memory=torch.cuda.max_memory_allocated() if prepared.card else None,
@@ -254,6 +259,7 @@ class _Attempt:
         from trl import DPOConfig
         from trl.trainer.utils import disable_dropout_in_model
 
+        from dagster_project.training.shared_text import share_text
         from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset
 
         job, prepared, training, plan = self.job, self.prepared, self.job.training, self.prepared.plan
@@ -326,6 +332,10 @@ class _Attempt:
             callbacks=[Watch()],
         )
         trainer.length_grouping = training.length_grouping
+        trainer.batch_by_case = training.batch_by == "case"
+        if job.trainer.shared_text:
+            share_text(trainer.model.get_base_model())
+            trainer.shared_text = True
         trainer.remove_callback(PrinterCallback)
         return trainer
 
@@ -368,11 +378,16 @@ class _Attempt:
             return 0
         conversations = self.prepared.conversations
         store = ReferenceStore(self.job.references, self._reference_settings(trainer)) if self.job.references else None
-        known = store.get(conversations) if store else {}
-        missing = {name: tokens for name, tokens in conversations.items() if name not in known}
+        plan, longest = self.prepared.plan, max(pair.length for pair in self.prepared.pairs)
+        # What a step has room for with its activations, a reference pass has room for without.
+        budget = 2 * plan.micro_batch * longest if self.job.trainer.shared_text else 0
+        groups = group_by_prompt(conversations, budget)
+        keys = group_keys(groups)
+        known = store.get(keys) if store else {}
+        missing = [group for group in groups if not group.keys() <= known.keys()]
         computed = trainer.reference(missing) if missing else {}
         if store and trainer.accelerator.is_main_process:
-            store.put(conversations, computed)
+            store.put(keys, computed)
         trainer.use_reference({**known, **computed})
         return len(known)
 

@@ -1,22 +1,21 @@
 """Reference log-probabilities kept on disk, shared by trainings that differ in beta, pairs or seed.
 
-A conversation's depends on the base, on its tokens, on which of them count, and on how it was computed; all of that is
-in its key, so a stored value is the one that would be computed again, and a training comes out the same with an empty
-store. Each training adds a file of what it had to compute, whole or not at all; several may do so at once.
+A conversation's depends on the base, on its tokens, on which of them count, and on how and with which others it was
+computed; all of that is in its key, so a stored value is the one that would be computed again, and a training comes out
+the same with an empty store. Each training adds a file of what it had to compute, whole or not at all; several may do
+so at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from dagster_project.training.conversations import Tokens
 
 
 class ReferenceStore:
@@ -30,16 +29,16 @@ class ReferenceStore:
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
         self._folder = folder / _sha256(orjson.dumps(dict(settings), option=orjson.OPT_SORT_KEYS))
 
-    def get(self, conversations: Mapping[str, Tokens]) -> dict[str, float]:
-        """Returns what is known of `conversations`, by their ids."""
+    def get(self, conversations: Mapping[str, Sequence[object]]) -> dict[str, float]:
+        """Returns what is known of `conversations`, by their ids: tokens, or what `group_keys` says of them."""
         known: dict[str, float] = {}
         for path in sorted(self._folder.glob("*.parquet")):
             table = pq.read_table(path)
             known.update(zip(table["key"].to_pylist(), table["log_probability"].to_pylist(), strict=True))
-        keys = {identity: _key(tokens) for identity, tokens in conversations.items()}
+        keys = {identity: _key(conversation) for identity, conversation in conversations.items()}
         return {identity: known[key] for identity, key in keys.items() if key in known}
 
-    def put(self, conversations: Mapping[str, Tokens], values: Mapping[str, float]) -> None:
+    def put(self, conversations: Mapping[str, Sequence[object]], values: Mapping[str, float]) -> None:
         """Adds the values of some of `conversations`."""
         if not values:
             return
@@ -52,8 +51,8 @@ class ReferenceStore:
         partial.replace(path)
 
 
-def _key(tokens: Tokens) -> str:
-    return _sha256(orjson.dumps(list(tokens)))
+def _key(conversation: Sequence[object]) -> str:
+    return _sha256(orjson.dumps(list(conversation)))
 
 
 def _sha256(content: bytes) -> str:

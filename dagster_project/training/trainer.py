@@ -1,7 +1,7 @@
 """TRL's DPO trainer and collator, taught to take tokens as they are and to mask what the agent did not write.
 
 The log-probabilities of completions come from two methods of `PreparedDPOTrainer` and nowhere else: `score`, the
-policy's of a batch, and `reference`, the base's of single conversations. Another way to compute them replaces these.
+policy's of a batch, and `reference`, the base's of conversations. Both can compute what is shared once.
 
 Imports torch: import this module only where training happens.
 """
@@ -9,6 +9,8 @@ Imports torch: import this module only where training happens.
 from __future__ import annotations
 
 import functools
+import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +21,9 @@ from torch.utils.data import Sampler
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from dagster_project.training import shared_text
 from dagster_project.training.conversations import TokenPair, Tokens
+from dagster_project.training.grouping import Group, PairOf, order_by_case
 from toolemu.errors import FrontierError
 
 MEGA_BATCHES = 50
@@ -47,26 +51,37 @@ class MaskedPreferenceCollator(DataCollatorForPreference):  # type: ignore[misc]
         return batch
 
 
-class LengthGroups(Sampler[int]):
-    """Pairs in an order in which every batch holds pairs of about the same length; another order every epoch.
+class _EpochOrder(Sampler[int], ABC):
+    """Pairs in an order that is another one every epoch.
 
-    It depends on seed, epoch and lengths alone, so that a resumed training goes on in the order it began with.
+    It depends on seed, epoch and pairs alone, so that a resumed training goes on in the order it began with.
 
     Args:
-        lengths: The pairs' lengths.
+        size: How many pairs there are.
         batch_size: Pairs an optimiser step: what a card takes at once changes nothing.
         seed: Of the order.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths, self._batch_size, self._seed, self._epoch = list(lengths), batch_size, seed, 0
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        self._size, self._batch_size, self._seed, self._epoch = size, batch_size, seed, 0
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._size
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of an epoch."""
         self._epoch = epoch
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[int]: ...
+
+
+class LengthGroups(_EpochOrder):
+    """An order in which every batch holds pairs of about the same length."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        super().__init__(len(lengths), batch_size, seed)
+        self._lengths = list(lengths)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed + 1_000_003 * self._epoch)
@@ -79,6 +94,17 @@ class LengthGroups(Sampler[int]):
         return iter([pair for batch in shuffled + short for pair in batch])
 
 
+class CaseGroups(_EpochOrder):
+    """An order in which every batch holds pairs of one case, or of few, with conversations in common."""
+
+    def __init__(self, pairs: Sequence[PairOf], batch_size: int, seed: int) -> None:
+        super().__init__(len(pairs), batch_size, seed)
+        self._pairs = list(pairs)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(order_by_case(self._pairs, self._batch_size, random.Random(f"{self._seed} {self._epoch}")))
+
+
 def _chunks(values: list[int], size: int) -> list[list[int]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
 
@@ -87,6 +113,10 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
     """A DPO trainer whose data set is tokenized already: training and inference then share one rendering."""
 
     length_grouping = False
+    batch_by_case = False
+    shared_text = False
+    computed_tokens = 0
+    """Tokens that this process computed for the policy, shared ones once; counted with `shared_text` only."""
     train_dataset: Dataset
     _pairs_in_step = 0
 
@@ -94,7 +124,7 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return dataset
 
     def score(self, model: Any, **inputs: Any) -> Any:
-        """Returns the policy's log-probabilities of a batch, the place for another way to compute them.
+        """Returns the log-probabilities of a batch.
 
         Args:
             model: The policy, as wrapped for training.
@@ -105,23 +135,27 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             TRL's `FusedCausalLMOutput`: `log_probs` and the quantities it logs, each of shape (2 · pairs, length - 1)
             and 0 where a token does not count. Their sums over a row are the completion's.
         """
-        return model(**inputs)
+        if not self.shared_text:
+            return model(**inputs)
+        tree = shared_text.tree_of(inputs["input_ids"], inputs["attention_mask"])
+        if torch.is_grad_enabled():
+            self.computed_tokens += len(tree.tokens)
+        return shared_text.score(model, tree, **inputs)
 
-    def reference(self, conversations: Mapping[str, Tokens]) -> dict[str, float]:
-        """Returns the base's log-probability of each conversation, summed over the tokens that count; by its key.
+    def reference(self, groups: Sequence[Group]) -> dict[str, float]:
+        """Returns the base's log-probability of each conversation, summed over the tokens that count; by its id.
 
-        One conversation is computed at a time, without padding, so that what it gets does not depend on which others
-        are computed with it: stored ones and new ones mix. Several processes share the work.
+        Groups are computed one at a time, so that what a conversation gets depends on its group alone: stored groups
+        and new ones mix. Several processes share the work.
         """
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        mine = list(conversations)[rank::processes]
         model = self.accelerator.unwrap_model(self.model).eval()
-        found = []
+        found: list[tuple[str, float]] = []
         with torch.no_grad(), self.accelerator.autocast(), model.disable_adapter():
-            for key in mine:
-                inputs = _alone(conversations[key], self.accelerator.device)
-                output = model(**inputs, use_cache=False, fused_lm_head=True)
-                found.append((key, float(output.log_probs.double().sum())))
+            for group in groups[rank::processes]:
+                inputs = _padded(list(group.values()), self.accelerator.device)
+                output = self.score(model, **inputs, use_cache=False, fused_lm_head=True)
+                found += zip(group, output.log_probs.double().sum(1).tolist(), strict=True)
         return dict(gather_object(found) if processes > 1 else found)
 
     def use_reference(self, log_probabilities: Mapping[str, float]) -> None:
@@ -167,21 +201,31 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return loss * (share * self.current_gradient_accumulation_steps)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        if not self.length_grouping:
-            theirs: Sampler[int] = super()._get_train_sampler(train_dataset)
-            return theirs
-        lengths = [
-            len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
-            for pair in self.train_dataset
-        ]
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        return LengthGroups(lengths, step, self.args.seed)
+        if self.batch_by_case:
+            sides = ("prompt_ids", "chosen_ids", "rejected_ids")
+            places = [PairOf(*(tuple(pair[side]) for side in sides)) for pair in self.train_dataset]
+            return CaseGroups(places, step, self.args.seed)
+        if self.length_grouping:
+            lengths = [
+                len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
+                for pair in self.train_dataset
+            ]
+            return LengthGroups(lengths, step, self.args.seed)
+        theirs: Sampler[int] = super()._get_train_sampler(train_dataset)
+        return theirs
 
 
-def _alone(tokens: Tokens, device: torch.device) -> dict[str, torch.Tensor]:
-    """Returns one conversation as a batch of one row."""
-    ids = [*tokens.prompt_ids, *tokens.completion_ids]
-    counted = zip(tokens.completion_ids, tokens.agent_mask, strict=True)
-    labels = [-100] * len(tokens.prompt_ids) + [token if counts else -100 for token, counts in counted]
-    rows = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
-    return {name: torch.tensor([row], device=device) for name, row in rows.items()}
+def _padded(conversations: Sequence[Tokens], device: torch.device) -> dict[str, torch.Tensor]:
+    """Returns conversations as a batch, padded on the right."""
+    longest = max(len(tokens.prompt_ids) + len(tokens.completion_ids) for tokens in conversations)
+    rows: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    for tokens in conversations:
+        ids = [*tokens.prompt_ids, *tokens.completion_ids]
+        counted = zip(tokens.completion_ids, tokens.agent_mask, strict=True)
+        labels = [-100] * len(tokens.prompt_ids) + [token if counts else -100 for token, counts in counted]
+        padding = longest - len(ids)
+        rows["input_ids"].append(ids + [0] * padding)
+        rows["attention_mask"].append([1] * len(ids) + [0] * padding)
+        rows["labels"].append(labels + [-100] * padding)
+    return {name: torch.tensor(values, device=device) for name, values in rows.items()}
