@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import yaml
 
+from dagster_project.artifacts import Location
 from tests.published.tree import JUDGES, N_CASES, SEEDS, write_raw, write_tree
+from tests.servers import BUCKET, postgresql_programs, postgresql_server, s3_server
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,16 +62,22 @@ SMALL = {
 
 
 class Lab(NamedTuple):
-    """A place with an experiment file, data and a Dagster home of its own."""
+    """A place with an experiment file, data and a Dagster home of its own; `settings` are further variables."""
 
     directory: Path
     experiment: Path
+    settings: Mapping[str, str] = {}
+
+    @property
+    def location(self) -> Location:
+        """Where the artifacts are."""
+        return self.settings.get("FRONTIER_DATA") or self.directory / "data"
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment of commands run here."""
         own = {"FRONTIER_DATA": str(self.directory / "data"), "DAGSTER_HOME": str(self.directory / "home")}
-        return {**os.environ, **own, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+        return {**os.environ, **own, **self.settings, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
     def frontier(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs the command line in a process of its own."""
@@ -95,6 +103,35 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = make_lab(tmp_path_factory.mktemp("finished"))
     lab.frontier("run", "small.yaml")
     yield lab
+
+
+@pytest.fixture(scope="session")
+def finished_remotely(tmp_path_factory: pytest.TempPathFactory, s3: dict[str, str], postgresql: dict[str, str]) -> Lab:
+    """The same with artifacts in a bucket and Dagster's records in PostgreSQL. Read only."""
+    directory = tmp_path_factory.mktemp("finished-remotely")
+    places = {"FRONTIER_DATA": f"s3://{BUCKET}/finished", "FRONTIER_CACHE": str(directory / "cache")}
+    lab = make_lab(directory)._replace(settings={**s3, **postgresql, **places})
+    lab.frontier("run", "small.yaml")
+    return lab
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """An S3 server, and the variables that name it; they are set for all tests from now on."""
+    with s3_server() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[dict[str, str]]:
+    """A PostgreSQL server with an empty database, and the variables that name it."""
+    programs = postgresql_programs()
+    if programs is None:
+        pytest.skip("needs PostgreSQL: apt-get install postgresql")
+    with postgresql_server(programs) as environment:
+        yield environment
 
 
 IMPORTED = {

@@ -2,6 +2,6 @@
 
 from dagster_project.artifacts.manifest import InputEntry, Manifest
 from dagster_project.artifacts.refs import Ref
-from dagster_project.artifacts.store import Artifact, ArtifactStore, Draft, MissingArtifactError
+from dagster_project.artifacts.store import Artifact, ArtifactStore, Draft, Location, MissingArtifactError
 
-__all__ = ["Artifact", "ArtifactStore", "Draft", "InputEntry", "Manifest", "MissingArtifactError", "Ref"]
+__all__ = ["Artifact", "ArtifactStore", "Draft", "InputEntry", "Location", "Manifest", "MissingArtifactError", "Ref"]

@@ -35,7 +35,7 @@ def trace(store: ArtifactStore, starts: Iterable[Ref]) -> list[LineageRow]:
     Raises:
         MissingArtifactError: One of `starts` was never made.
     """
-    queue = [(0, store.get(start).entry) for start in starts]
+    queue = [(0, artifact.entry) for artifact in store.get_all(starts, skip=["*"]).values()]
     seen: set[tuple[Ref, str]] = set()
     rows = []
     for depth, entry in queue:  # grows while it is walked
@@ -43,18 +43,17 @@ def trace(store: ArtifactStore, starts: Iterable[Ref]) -> list[LineageRow]:
             continue
         seen.add((entry.ref, entry.run_id))
         manifest = store.manifest(entry.ref)
-        path = store.directory(entry.ref) / entry.run_id
+        path = store.place(entry.ref, entry.run_id)
         if manifest is None:
-            rows.append(LineageRow(depth, entry, str(path), "missing", 0))
+            rows.append(LineageRow(depth, entry, path, "missing", 0))
             continue
         if manifest.run_id != entry.run_id and manifest.sha256 != entry.sha256:
-            rows.append(LineageRow(depth, entry, str(path), f"replaced by run {manifest.run_id}", 0))
+            rows.append(LineageRow(depth, entry, path, f"replaced by run {manifest.run_id}", 0))
             continue
-        artifact = store.get(entry.ref)
-        altered = artifact.altered_files()
+        altered = store.altered_files(manifest)
         status = f"altered: {', '.join(altered)}" if altered else "ok"
         if manifest.sha256 != entry.sha256:
             status = "content differs from what was read"
-        rows.append(LineageRow(depth, entry, str(artifact.path), status, len(manifest.files)))
+        rows.append(LineageRow(depth, entry, store.place(entry.ref, manifest.run_id), status, len(manifest.files)))
         queue.extend((depth + 1, child) for child in manifest.inputs)
     return rows

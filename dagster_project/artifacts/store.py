@@ -4,15 +4,17 @@
 ``manifest.json`` beside the run directories, replaced atomically, names the run that counts. A crash therefore
 leaves the old artifact or the new one. What a crash leaves half-written is a directory that no manifest names;
 `ArtifactStore.collect_garbage` removes it.
+
+The root is a folder, or an address in an object store (`s3://bucket/prefix`) with the same layout. Then artifacts are
+written here, uploaded whole, and read from copies here; see `remote.py`.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dagster_project.artifacts.files import write_atomically
 from dagster_project.artifacts.manifest import (
     InputEntry,
     Manifest,
@@ -31,11 +34,19 @@ from dagster_project.artifacts.manifest import (
     package_versions,
     tree_entries,
 )
+from dagster_project.artifacts.objects import ObjectStore, in_parallel
+from dagster_project.artifacts.parts import GrowingFiles
 from dagster_project.artifacts.refs import Ref
+from dagster_project.artifacts.remote import RemoteArtifacts, local_folder
 from toolemu.errors import FrontierError, InputError, validation_problem
 
 MANIFEST = "manifest.json"
 JOURNAL = "journal"
+DRAFTS = ".drafts"
+"""With an object store, the folder of what is being written; a folder's drafts are where they will stay."""
+
+Location = Path | str
+"""Where artifacts are: a folder, or an address in an object store."""
 
 
 class MissingArtifactError(FrontierError):
@@ -72,27 +83,56 @@ class Draft:
 
     `journal` is a directory for unfinished work that outlives a crash; it goes when the artifact is committed. Code,
     configuration and inputs decide its name: work that was begun with others is never taken up.
+
+    `resume` brings back what another machine wrote of a file that only grows, and keeps it safe from now on. It was
+    called for the journal.
     """
 
     ref: Ref
     path: Path
     journal: Path
+    resume: Callable[[Path], None] = field(default=lambda path: None, repr=False)
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     committed: Artifact | None = None
 
 
 class ArtifactStore:
-    """The artifacts of one experiment below `root`."""
+    """The artifacts of one experiment.
 
-    def __init__(self, root: Path, experiment: str) -> None:
-        self.root = root
+    Attributes:
+        location: Where all experiments' artifacts are.
+        root: The same as a folder of this machine: with an object store, that of the copies.
+        base: The experiment's folder in `root`.
+    """
+
+    def __init__(self, location: Location, experiment: str) -> None:
+        self.location = location
         self.experiment = experiment
-        self.base = root / experiment
+        self.root = location if isinstance(location, Path) else local_folder(location)
+        self.base = self.root / experiment
+        remote = not isinstance(location, Path)
+        self._remote = RemoteArtifacts(ObjectStore(str(location)), self.root, experiment) if remote else None
+
+    def check(self) -> None:
+        """Makes sure that artifacts can be read and written.
+
+        Raises:
+            StorageError: The object store cannot be reached, or does not allow it.
+            OSError: The folder cannot be made.
+        """
+        if self._remote:
+            self._remote.objects.check()
+        self.root.mkdir(parents=True, exist_ok=True)
 
     def directory(self, ref: Ref) -> Path:
-        """Returns where a partition's runs and manifest lie."""
+        """Returns where a partition's runs and manifest lie, or would have their copies."""
         return self.base / ref.asset / ref.partition_label
+
+    def place(self, ref: Ref | None = None, *parts: str) -> str:
+        """Returns where something lies for everyone: below a partition's directory, or, without one, the experiment."""
+        path = (self.base if ref is None else self.directory(ref)).joinpath(*parts)
+        return f"{self.location}/{path.relative_to(self.root).as_posix()}"
 
     def manifest(self, ref: Ref) -> Manifest | None:
         """Returns the manifest of a partition, or None if it was never made.
@@ -101,13 +141,21 @@ class ArtifactStore:
             InputError: The manifest cannot be understood.
         """
         path = self.directory(ref) / MANIFEST
+        if self._remote:
+            content = self._remote.objects.get(self._remote.key(path))
+            return None if content is None else self._parsed(path, content)
         try:
-            return Manifest.model_validate_json(path.read_bytes())
+            return self._parsed(path, path.read_bytes())
         except FileNotFoundError:
             return None
+
+    def _parsed(self, path: Path, content: bytes) -> Manifest:
+        try:
+            return Manifest.model_validate_json(content)
         except ValidationError as error:
             place, problem = validation_problem(error)
-            raise InputError(path, place, problem, "Delete the file to have the partition made again.") from error
+            remedy = "Delete the file to have the partition made again."
+            raise InputError(f"{self.location}/{path.relative_to(self.root)}", place, problem, remedy) from error
 
     def get(self, ref: Ref) -> Artifact:
         """Returns a partition's artifact.
@@ -115,18 +163,51 @@ class ArtifactStore:
         Raises:
             MissingArtifactError: It was never made.
         """
-        manifest = self.manifest(ref)
-        if manifest is None:
+        return self.get_all([ref])[ref]
+
+    def get_all(self, refs: Iterable[Ref], *, partial: bool = False, skip: Collection[str] = ()) -> dict[Ref, Artifact]:
+        """Returns the artifacts of many partitions, in their order.
+
+        Args:
+            refs: The partitions.
+            partial: Leave out those that were never made.
+            skip: Patterns of files that will not be read, and need no copy here.
+
+        Raises:
+            MissingArtifactError: One was never made, and not `partial`.
+        """
+        wanted = list(refs)
+        manifests = in_parallel(self.manifest, wanted) if self._remote else map(self.manifest, wanted)
+        found = {ref: manifest for ref, manifest in zip(wanted, manifests, strict=True) if manifest is not None}
+        missing = next((ref for ref in wanted if ref not in found), None)
+        if missing and not partial:
             raise MissingArtifactError(
-                f"{self.experiment}: {ref.label} has not been made. "
+                f"{self.experiment}: {missing.label} has not been made. "
                 f"`frontier run {self.experiment}` makes what is missing."
             )
-        return Artifact(manifest, self.directory(ref) / manifest.run_id)
+        artifacts = {ref: Artifact(manifest, self.directory(ref) / manifest.run_id) for ref, manifest in found.items()}
+        if self._remote:
+            self._remote.fetch(((artifact.path, artifact.manifest) for artifact in artifacts.values()), skip)
+        return artifacts
 
     def manifests(self) -> Iterator[Manifest]:
-        """Yields every manifest of the experiment, in order of path."""
-        for path in sorted(self.base.rglob(MANIFEST)) if self.base.is_dir() else []:
-            yield Manifest.model_validate_json(path.read_bytes())
+        """Yields every manifest of the experiment, in order of path.
+
+        Raises:
+            InputError: A manifest cannot be understood.
+        """
+        if self._remote:
+            found = iter(self._remote.manifests(MANIFEST))
+        else:
+            paths = sorted(self.base.rglob(MANIFEST)) if self.base.is_dir() else []
+            found = ((path, path.read_bytes()) for path in paths)
+        for path, content in found:
+            yield self._parsed(path, content)
+
+    def altered_files(self, manifest: Manifest) -> list[str]:
+        """Returns the files of an artifact that are missing where it lies, or no longer match the manifest."""
+        run = self.directory(manifest.ref) / manifest.run_id
+        return self._remote.altered_files(run, manifest) if self._remote else Artifact(manifest, run).altered_files()
 
     @contextmanager
     def write(
@@ -149,6 +230,8 @@ class ArtifactStore:
         """
         directory = self.directory(ref)
         run_directory = directory / run_id
+        if self._remote:
+            run_directory = self.root / DRAFTS / run_directory.relative_to(self.root)
         if run_directory.exists():
             shutil.rmtree(run_directory)
         run_directory.mkdir(parents=True)
@@ -160,7 +243,11 @@ class ArtifactStore:
         draft = Draft(ref, run_directory, directory / JOURNAL / config_sha256({"begun_with": begun_with})[:16])
         started = datetime.now(UTC)
         try:
-            yield draft
+            with ExitStack() as unfinished:
+                if self._remote:
+                    draft.resume = unfinished.enter_context(GrowingFiles(self._remote.objects, self.root)).resume
+                    draft.resume(draft.journal)
+                yield draft
         except BaseException:
             shutil.rmtree(run_directory, ignore_errors=True)
             raise
@@ -184,9 +271,20 @@ class ArtifactStore:
             metrics=draft.metrics,
             inputs=tuple(inputs.values()),
         )
-        write_atomically(directory / MANIFEST, manifest.model_dump_json(indent=1).encode())
+        content = manifest.model_dump_json(indent=1).encode()
+        if self._remote:
+            self._remote.commit(run_directory, directory, manifest, MANIFEST, content)
+            self._remote.delete(directory / JOURNAL)
+        else:
+            write_atomically(directory / MANIFEST, content)
         shutil.rmtree(directory / JOURNAL, ignore_errors=True)
-        draft.committed = Artifact(manifest, run_directory)
+        draft.committed = Artifact(manifest, directory / run_id)
+
+    def clear(self) -> bool:
+        """Deletes everything of the experiment, and returns whether there was anything."""
+        found = self.base.is_dir() and any(self.base.iterdir())
+        shutil.rmtree(self.base, ignore_errors=True)
+        return bool(self._remote and self._remote.delete(self.base)) or found
 
     def collect_garbage(self) -> list[Path]:
         """Removes run directories that no manifest names, and returns them.
@@ -197,22 +295,15 @@ class ArtifactStore:
         manifests = list(self.manifests())
         kept = {self.directory(manifest.ref) / manifest.run_id for manifest in manifests}
         kept |= {self.directory(entry.ref) / entry.run_id for manifest in manifests for entry in manifest.inputs}
-        removed = []
-        for manifest in manifests:
-            for path in self.directory(manifest.ref).iterdir():
-                partition_of_another = "=" in path.name
-                if path.is_dir() and path.name != JOURNAL and not partition_of_another and path not in kept:
-                    shutil.rmtree(path)
-                    removed.append(path)
+        partitions = {self.directory(manifest.ref) for manifest in manifests}
+        found = {
+            path for partition in partitions if partition.is_dir() for path in partition.iterdir() if path.is_dir()
+        }
+        if self._remote:
+            found |= {path for path in self._remote.folders() if path.parent in partitions}
+        removed = sorted(path for path in found - kept if path.name != JOURNAL and "=" not in path.name)
+        for path in removed:
+            shutil.rmtree(path, ignore_errors=True)
+            if self._remote:
+                self._remote.delete_run(path)
         return removed
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content`, durably: a reader or a crash sees the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)

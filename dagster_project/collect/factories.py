@@ -90,6 +90,7 @@ def evaluations_asset(factory: AssetFactory, prefix: str, judge: str, trajectori
 def _workspace(run: AssetRun, name: str) -> Workspace:
     """Returns where a partition's unfinished work lies; its replies outlive it, for when it is made again."""
     replies = run.store.base / REPLIES / name / f"{run.ref.partition_label}.jsonl"
+    run.draft.resume(replies)
     return Workspace(run.draft.journal, replies, run.progress)
 
 

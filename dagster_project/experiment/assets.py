@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.artifacts import Artifact, ArtifactStore, Draft, InputEntry, Ref
+from dagster_project.artifacts import Artifact, ArtifactStore, Draft, InputEntry, Manifest, Ref
 from dagster_project.experiment.graph import Graph, Node
 from dagster_project.experiment.spec import Experiment
 
@@ -87,6 +87,10 @@ class AssetRun:
             if ref.asset == prefix or ref.asset.startswith(f"{prefix}/")
         }
 
+    def place(self, path: Path) -> str:
+        """Returns where a file of the draft will lie, for everyone."""
+        return self.store.place(self.ref, self.draft.path.name, path.relative_to(self.draft.path).as_posix())
+
     def progress(self, done: int, total: int) -> None:
         """Tells whoever watches how far this partition is; without a watcher, Dagster's log every ten seconds."""
         sink = progress_sink.get()
@@ -99,17 +103,17 @@ class AssetRun:
     def report(self, artifact: Artifact) -> None:
         """Tells Dagster of a partition of another asset that this run has made."""
         if not reported_later.get():
-            self.log_event(materialisation(self.experiment.name, artifact))
+            self.log_event(materialisation(self.store, artifact.manifest))
 
 
-def materialisation(experiment: str, artifact: Artifact) -> dg.AssetMaterialization:
+def materialisation(store: ArtifactStore, manifest: Manifest) -> dg.AssetMaterialization:
     """Returns what Dagster is told of an artifact that another asset's run made."""
-    ref = artifact.manifest.ref
+    ref = manifest.ref
     return dg.AssetMaterialization(
-        dg.AssetKey([experiment, *ref.asset.split("/")]),
+        dg.AssetKey([store.experiment, *ref.asset.split("/")]),
         partition=dagster_partition_key(ref),
-        metadata={**artifact.manifest.counts, "path": dg.MetadataValue.path(artifact.path)},
-        tags={"dagster/data_version": artifact.manifest.sha256[:16]},
+        metadata={**manifest.counts, "path": dg.MetadataValue.path(store.place(ref, manifest.run_id))},
+        tags={"dagster/data_version": manifest.sha256[:16]},
     )
 
 
@@ -212,8 +216,7 @@ class AssetFactory:
             runs = {}
             for node in nodes:
                 ref = Ref(node.name, partition)
-                sources = [source for source in node.inputs(ref) if not node.partial or self.store.manifest(source)]
-                inputs = {source: self.store.get(source) for source in sources}
+                inputs = self.store.get_all(node.inputs(ref), partial=node.partial, skip=node.unread)
                 entries: dict[Ref, InputEntry] = {source: artifact.entry for source, artifact in inputs.items()}
                 draft = drafts.enter_context(
                     self.store.write(
@@ -232,7 +235,7 @@ class AssetFactory:
             **run.draft.counts,
             **run.draft.metrics,
             **run.metadata,
-            "path": dg.MetadataValue.path(artifact.path),
+            "path": dg.MetadataValue.path(self.store.place(run.ref, artifact.manifest.run_id)),
         }
         key = self.key(run.ref.asset)
         return dg.MaterializeResult(

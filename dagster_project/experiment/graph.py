@@ -36,6 +36,7 @@ class Node:
         partial: Takes those of its inputs that are there; other assets need all of theirs.
         made_by: The asset whose run makes this one's partitions, too; None for its own.
         present: The only partitions there are, where not every combination of keys is one.
+        unread: Patterns of its inputs' files that it never opens, and that need not be fetched for it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Node:
     partial: bool = False
     made_by: str | None = None
     present: frozenset[tuple[str, ...]] | None = None
+    unread: tuple[str, ...] = ()
 
     def refs(self) -> list[Ref]:
         """Returns every partition of the asset."""
@@ -91,6 +93,7 @@ CODE_VERSIONS = {
     "page": "2",
 }
 IMPORT = "imported_runs"
+WEIGHTS = ("*.safetensors",)
 
 
 class _Builder:
@@ -115,6 +118,7 @@ class _Builder:
         partial: bool = False,
         made_by: str | None = None,
         present: Iterable[tuple[str, ...]] | None = None,
+        unread: tuple[str, ...] = (),
     ) -> None:
         there = None if present is None else frozenset(present)
         self.nodes.append(
@@ -131,6 +135,7 @@ class _Builder:
                 partial,
                 made_by,
                 there,
+                unread,
             )
         )
 
@@ -389,6 +394,7 @@ def _add_results(builder: _Builder) -> None:
         CODE_VERSIONS["warehouse"],
         "The DuckDB file, rebuilt from the artifacts.",
         partial=True,
+        unread=WEIGHTS,
         config=lambda ref: {"grid": e.grid.model_dump(mode="json")},
         inputs=lambda ref: [source for node in made for source in node.refs() if "merged_models" not in node.name],
     )

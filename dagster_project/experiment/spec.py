@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from dagster_project.artifacts import Location
 from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
@@ -436,6 +437,7 @@ def _resolved(value: Any, folder: Path) -> Any:
     return value
 
 
-def data_root() -> Path:
-    """Returns where artifacts go: `$FRONTIER_DATA`, or `data` in the working directory."""
-    return Path(os.environ.get("FRONTIER_DATA") or "data").resolve()
+def data_root() -> Location:
+    """Returns where artifacts go: `$FRONTIER_DATA` (a path, or `s3://bucket/prefix`), or `data` where we are."""
+    place = os.environ.get("FRONTIER_DATA") or "data"
+    return place.rstrip("/") if "://" in place else Path(place).resolve()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -15,13 +14,12 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
 from filelock import FileLock
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "dagster.yaml"
+from dagster_project.operations.storage import STORAGES, TEMPLATE, check_storage, database_faults, write_settings
+
 OWNER_TAG = "frontier/owner"
 NO_COMPUTE_LOGS = {
     "compute_logs": {"module": "dagster.core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 }
-STORAGES = {"storage", "run_storage", "event_log_storage", "schedule_storage"}
-"""The settings of dagster.yaml that say where Dagster keeps what it knows; without any, in SQLite below its home."""
 
 
 def dagster_home() -> Path:
@@ -33,25 +31,30 @@ def open_instance() -> dg.DagsterInstance:
     """Returns the instance, its home and its databases made first if they are not there.
 
     Two processes that start on a fresh home at once would corrupt it, hence the lock.
+
+    Raises:
+        FrontierError: The database that the home names, or the environment asks for, cannot be used.
     """
     home = dagster_home()
     home.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(home)
     with FileLock(home / ".frontier.lock"):
         if not (home / "dagster.yaml").exists():
-            shutil.copyfile(TEMPLATE, home / "dagster.yaml")
+            write_settings(home / "dagster.yaml")
         overrides: dict[str, object] = dict(NO_COMPUTE_LOGS)
         settings = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8")) or {}
+        check_storage(home / "dagster.yaml", settings)
         if not STORAGES & settings.keys():
             overrides["event_log_storage"] = {
                 "module": "dagster_project.operations.event_log",
                 "class": "OpenedEventLog",
                 "config": {"base_dir": str(home / "history" / "runs")},
             }
-        instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
-        instance.get_runs_count()
-        instance.all_asset_keys()
-        instance.get_dynamic_partitions("frontier")
+        with database_faults():
+            instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
+            instance.get_runs_count()
+            instance.all_asset_keys()
+            instance.get_dynamic_partitions("frontier")
     return instance
 
 

@@ -32,8 +32,8 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
     yield f"  {experiment.world.cases} cases, {len(experiment.models)} source models"
     yield f"  {trained} trained agents: {', '.join(recipe.value for recipe in experiment.grid.recipes)}"
     yield f"  judges: {', '.join(experiment.judges)}; metrics: {', '.join(experiment.metrics)}"
-    yield f"  {len(graph.nodes)} assets, {partitions} partitions, in {store.base}"
-    store.root.mkdir(parents=True, exist_ok=True)
+    yield f"  {len(graph.nodes)} assets, {partitions} partitions, in {store.place()}"
+    store.check()
     free = shutil.disk_usage(store.root).free
     if free < SMALL_DISK:
         raise FrontierError(f"{store.root} has {free / 1024**3:.1f} GiB left; free some, or set FRONTIER_DATA.")
@@ -116,7 +116,7 @@ def estimate_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table | No
     experiment = graph.experiment
     if not experiment.roles():
         return None
-    pilot = ArtifactStore(store.root, f"{experiment.name}-pilot")
+    pilot = ArtifactStore(store.location, f"{experiment.name}-pilot")
     found = estimate(experiment, (ref for unit in plan.units for ref in unit.refs), (store, pilot))
     if not found:
         return None

@@ -11,7 +11,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializa
 from dagster._core.events.log import EventLogEntry
 
 from dagster_project.artifacts import ArtifactStore
-from dagster_project.artifacts.store import write_atomically
+from dagster_project.artifacts.files import write_atomically
 from dagster_project.experiment.assets import materialisation
 from dagster_project.experiment.graph import IMPORT, Graph
 from dagster_project.operations.state import REPORTED, unreported_import
@@ -49,13 +49,14 @@ class PartitionReport:
 
     def _work(self) -> None:
         try:
-            refs = (ref for node in self._graph.nodes.values() if node.made_by == IMPORT for ref in node.refs())
+            made = {node.name for node in self._graph.nodes.values() if node.made_by == IMPORT}
             events = []
-            for ref in refs:
-                artifact = self._store.get(ref)
+            for manifest in self._store.manifests():
+                if manifest.asset not in made or manifest.run_id != self._run_id:
+                    continue
                 event = DagsterEvent(
                     event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,
-                    event_specific_data=StepMaterializationData(materialisation(self._graph.experiment.name, artifact)),
+                    event_specific_data=StepMaterializationData(materialisation(self._store, manifest)),
                     job_name="__ASSET_JOB",
                 )
                 events.append(
@@ -63,7 +64,7 @@ class PartitionReport:
                         error_info=None,
                         level=logging.INFO,
                         user_message="",
-                        run_id=artifact.manifest.run_id,
+                        run_id=manifest.run_id,
                         timestamp=time.time(),
                         job_name=event.job_name,
                         dagster_event=event,

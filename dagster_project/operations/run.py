@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -69,16 +68,15 @@ def run_experiment(
         FrontierError: Another run of the experiment is under way, or an option names what is not there.
     """
     store = ArtifactStore(data_root(), experiment.name)
-    store.base.mkdir(parents=True, exist_ok=True)
+    store.check()
     try:
         with FileLock(store.root / f".{experiment.name}.run.lock", timeout=3):
-            if fresh and any(store.base.iterdir()):
-                out.print(f"--fresh: deleting {store.base}", markup=False)
-                shutil.rmtree(store.base)
+            if fresh and store.clear():
+                out.print(f"--fresh: deleted {store.place()}", markup=False)
             opened = open_experiment(experiment, store, sources)
             return _run(opened, store, out, Wanted(select, seeds, update))
     except Timeout:
-        raise FrontierError(f"Another `frontier run {experiment.name}` is under way on {store.base}.") from None
+        raise FrontierError(f"Another `frontier run {experiment.name}` is under way on {store.place()}.") from None
 
 
 def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wanted) -> bool:

@@ -37,11 +37,12 @@ class PartitionState(NamedTuple):
 
 def states(graph: Graph, store: ArtifactStore) -> dict[Ref, PartitionState]:
     """Returns the state of every partition of the graph, upstream first."""
+    made = {manifest.ref: manifest for manifest in store.manifests()}
     manifests: dict[Ref, Manifest | None] = {}
     found: dict[Ref, PartitionState] = {}
     for node in graph.nodes.values():
         for ref in node.refs():
-            manifests[ref] = store.manifest(ref)
+            manifests[ref] = made.get(ref)
             found[ref] = _state(node, ref, manifests, found)
     for ref, (state, _) in list(found.items()):
         maker = graph.nodes[ref.asset].made_by

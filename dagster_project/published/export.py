@@ -11,7 +11,7 @@ import duckdb
 import orjson
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.artifacts.store import write_atomically
+from dagster_project.artifacts.files import write_atomically
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_cases
 from dagster_project.experiment.agents import Agent, TrainedMetric

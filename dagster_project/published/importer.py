@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dagster_project.artifacts import Artifact, ArtifactStore, Ref
+from dagster_project.artifacts import Artifact, ArtifactStore, Location, Ref
 from dagster_project.artifacts.processes import die_with_parent, process_context
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.experiment.imported import CASES, INVENTORY, Inventory
@@ -125,7 +125,7 @@ def _read_all(
     """Reads all agents, the largest first, and returns what was found, in the order of the agents."""
     results: dict[int, _Done] = {}
     order = sorted(range(len(groups)), key=lambda place: -sum(file.path.stat().st_size for file in groups[place].files))
-    jobs = ((place, store.root, store.experiment, run_id, n_cases, groups[place]) for place in order)
+    jobs = ((place, store.location, store.experiment, run_id, n_cases, groups[place]) for place in order)
     for place, done in _in_processes(jobs, min(processes, len(groups))):
         results[place] = done
         if report:
@@ -147,7 +147,7 @@ def _read_all(
     return whole
 
 
-Job = tuple[int, Path, str, str, int, Group]
+Job = tuple[int, Location, str, str, int, Group]
 
 
 def _in_processes(jobs: Iterable[Job], processes: int) -> Iterator[tuple[int, _Done]]:
@@ -159,24 +159,24 @@ def _in_processes(jobs: Iterable[Job], processes: int) -> Iterator[tuple[int, _D
             yield future.result()
 
 
-_told: dict[tuple[Path, str], dict[int, dict[str, Any]]] = {}
+_told: dict[tuple[Location, str], dict[int, dict[str, Any]]] = {}
 """Cases that this process has handed over, by import: the same texts come with every agent."""
 
 
 def _work(job: Job) -> tuple[int, _Done]:
-    place, root, experiment, run_id, n_cases, group = job
+    place, location, experiment, run_id, n_cases, group = job
     reading = read_group(group, experiment, n_cases)
     done = _Done(
         problems=reading.problems,
         places=reading.places,
         files=list(reading.files.values()),
     )
-    told = _told.setdefault((root, run_id), {})
+    told = _told.setdefault((location, run_id), {})
     for index, case in reading.cases.items():
         if told.setdefault(index, case) is case or told[index] != case:
             done.cases[index] = case
     if reading.trajectories:
-        done.artifacts = list(_commit(reading, group, ArtifactStore(root, experiment), run_id))
+        done.artifacts = list(_commit(reading, group, ArtifactStore(location, experiment), run_id))
         done.counts = {
             "trajectories": len(reading.trajectories),
             "evaluations": sum(map(len, reading.verdicts.values())),

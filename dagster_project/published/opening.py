@@ -36,7 +36,7 @@ def open_experiment(experiment: Experiment, store: ArtifactStore, sources: Seque
     given = os.environ.get(SOURCES, "").split(os.pathsep)
     paths = tuple(sources) or tuple(Path(path) for path in given if path) or world.paths
     manifest = store.manifest(Ref(IMPORT))
-    inventory = None if manifest is None else read_inventory(store.directory(Ref(IMPORT)) / manifest.run_id)
+    inventory = None if manifest is None else read_inventory(store.get(Ref(IMPORT)).path)
     if paths:
         world = world.model_copy(update={"paths": paths, "sources": fingerprints(paths)})
     elif manifest is not None:

@@ -114,7 +114,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         cases = open_cases(run.experiment, run.store)
         write_page(page, run.experiment, found, cases, os.environ.get(UI_VARIABLE, UI))
         shutil.copytree(run.input(TRANSCRIPTS), run.draft.path / FOLDER, copy_function=link_or_copy)
-        run.metadata["page"] = dg.MetadataValue.path(page)
+        run.metadata["page"] = dg.MetadataValue.path(run.place(page))
         run.draft.counts["bytes"] = page.stat().st_size
 
     return [

@@ -51,7 +51,7 @@ def write_bundle(
     (data / "experiment.json").write_bytes(orjson.dumps(experiment.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
     (data / "environment.json").write_bytes(orjson.dumps(environment(), option=orjson.OPT_INDENT_2))
     database = f"{experiment.name}.duckdb"
-    portable_database(finished["tables"] / database, data / database, store.base)
+    portable_database(finished["tables"] / database, data / database, store.place())
     shutil.copytree(finished["tables"], data / "tables", ignore=shutil.ignore_patterns(database))
     shutil.copytree(finished["figures"], data / "figures")
     if trajectories:
@@ -62,7 +62,7 @@ def write_bundle(
     for manifest in list(store.manifests()):
         place = Path(manifest.asset) / manifest.ref.partition_label
         (data / MANIFESTS / place).mkdir(parents=True)
-        shutil.copy2(store.directory(manifest.ref) / MANIFEST, data / MANIFESTS / place / MANIFEST)
+        (data / MANIFESTS / place / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         wanted = manifest.asset.split("/")[0] in RECORDS if trajectories else False
         if wanted or (adapters and manifest.asset.endswith("/adapters")):
             shutil.copytree(store.get(manifest.ref).path, data / ARTIFACTS / place)
@@ -97,7 +97,7 @@ def verify_bundle(folder: Path) -> list[str]:
     return problems
 
 
-def portable_database(source: Path, target: Path, base: Path) -> None:
+def portable_database(source: Path, target: Path, base: str) -> None:
     """Writes a copy of a database whose paths are relative to `base`, so that it says nothing of this machine."""
     with open_database(target, read_only=False) as database:
         database.execute(f"ATTACH '{str(source).replace(chr(39), chr(39) * 2)}' AS source (READ_ONLY)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Group
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
-from dagster_project.collect.files import EVALUATIONS
+from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_cases
 from dagster_project.experiment.spec import Experiment
 from dagster_project.report.values import printable
@@ -51,7 +50,7 @@ def find_transcript(
     with open_database(path) as database:
         row = database.execute(
             """
-            SELECT path, line, trajectory_id FROM trajectories
+            SELECT agent, seed, trajectory_id FROM trajectories
             WHERE trajectory_id = $id OR ($id IS NULL AND agent = $agent AND case_idx = $case
                 AND seed IS NOT DISTINCT FROM $seed AND sample = $sample)
             """,
@@ -63,10 +62,12 @@ def find_transcript(
             f"{experiment.name} has no trajectory {asked}. Trained agents are tested on held-out cases only: "
             f"frontier query {experiment.name} 'SELECT agent, seed, case_idx, sample, trajectory_id FROM trajectories'"
         )
-    trajectory = next(record for record in iter_jsonl(Path(row[0]), Trajectory) if record.trajectory_id == row[2])
-    prefix, partition = ("source", {"model": trajectory.agent})
-    if trajectory.seed is not None:
-        prefix, partition = "agent", {"agent": trajectory.agent, "seed": str(trajectory.seed)}
+    found_agent, found_seed, found_id = row
+    prefix, partition = ("source", {"model": found_agent})
+    if found_seed is not None:
+        prefix, partition = "agent", {"agent": found_agent, "seed": str(found_seed)}
+    records = iter_jsonl(store.get(Ref.of(f"{prefix}_trajectories", **partition)).path / TRAJECTORIES, Trajectory)
+    trajectory = next(record for record in records if record.trajectory_id == found_id)
     refs = [
         Ref.of(f"{prefix}_evaluations/{judge}/{metric.value}", **partition)
         for judge in experiment.judges

@@ -77,7 +77,8 @@ def build_warehouse(
         _manifests(database, store, inputs)
         _agents(database, experiment)
         insert(database, "splits", _splits(experiment, n_cases))
-        _trajectories(database, _files(inputs, ("source_trajectories", "agent_trajectories"), "trajectories.jsonl"))
+        trajectories = _files(inputs, ("source_trajectories", "agent_trajectories"), "trajectories.jsonl")
+        _trajectories(database, trajectories, store)
         evaluations = _files(inputs, ("source_evaluations", "agent_evaluations"), "evaluations.jsonl")
         _records(database, "evaluations", evaluations, EVALUATION_COLUMNS)
         pairs = _files(inputs, ("preference_pairs",), "pairs.jsonl")
@@ -121,7 +122,7 @@ def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore, inputs
     merged = (manifest for manifest in store.manifests() if manifest.asset.endswith("merged_models"))
     for manifest in [*(artifact.manifest for artifact in inputs.values()), *merged]:
         ref = manifest.ref
-        place = str(store.directory(ref) / manifest.run_id)
+        place = store.place(ref, manifest.run_id)
         artifacts.append(
             (
                 manifest.experiment,
@@ -189,7 +190,7 @@ def _reader(columns: Mapping[str, str]) -> str:
     return f"read_json($files, format = 'newline_delimited', columns = {{{types}}}, filename = true)"
 
 
-def _trajectories(database: duckdb.DuckDBPyConnection, files: list[str]) -> None:
+def _trajectories(database: duckdb.DuckDBPyConnection, files: list[str], store: ArtifactStore) -> None:
     if not files:
         return
     database.execute(
@@ -197,14 +198,14 @@ def _trajectories(database: duckdb.DuckDBPyConnection, files: list[str]) -> None
         INSERT INTO trajectories
         SELECT t.trajectory_id, t.agent, t.seed, t.case_idx, t.sample, s.split, t.emulator, t.stop_reason, len(t.steps),
             len(list_filter(t.steps, lambda step: step.self_observed)) + t.final_self_observed::INTEGER,
-            t.agent_tokens, t.filename,
+            t.agent_tokens, replace(t.filename, $here, $place),
             row_number() OVER (PARTITION BY t.filename ORDER BY t.case_idx, t.sample),
             coalesce(list_sum(list_transform(t.steps, lambda step: length(step.log))), 0) + length(t.final_log),
             len(list_filter(t.steps, lambda step: step.observation_source = 'emulator')),
             len(list_filter(t.steps, lambda step: step.observation_source = 'emulator' AND step.observation = ''))
         FROM {_reader(TRAJECTORY_COLUMNS)} t LEFT JOIN splits s USING (seed, case_idx)
         """,
-        {"files": files},
+        {"files": files, "here": f"{store.base}/", "place": f"{store.place()}/"},
     )
 
 

@@ -6,18 +6,34 @@ import pytest
 
 from dagster_project.artifacts import ArtifactStore, MissingArtifactError, Ref
 from dagster_project.artifacts.lineage import trace
+from dagster_project.artifacts.objects import ObjectStore
 from toolemu.errors import InputError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path, "trial")
 
 
 def write(store: ArtifactStore, ref: Ref, run_id: str, text: str, *inputs: Ref) -> None:
     entries = {source: store.get(source).entry for source in inputs}
     with store.write(ref, run_id=run_id, code_version="1", config={"a": 1}, inputs=entries) as draft:
         (draft.path / "text.txt").write_text(text)
+
+
+def objects_of(store: ArtifactStore) -> ObjectStore | None:
+    return None if isinstance(store.location, Path) else ObjectStore(store.location)
+
+
+def alter(store: ArtifactStore, path: str, content: bytes) -> None:
+    """Overwrites a file where it lies, as nothing of the project would."""
+    objects = objects_of(store)
+    if objects:
+        objects.put(f"trial/{path}", content)
+    else:
+        (store.base / path).write_bytes(content)
+
+
+def files_of(store: ArtifactStore) -> set[str]:
+    """Returns every file that there is, here and in the object store."""
+    objects = objects_of(store)
+    there = {entry.key for entry in objects.entries("trial")} if objects else set()
+    return there | {path.relative_to(store.root).as_posix() for path in store.root.rglob("*") if path.is_file()}
 
 
 def test_an_artifact_lies_where_its_partition_says_and_reads_back(store: ArtifactStore) -> None:
@@ -48,7 +64,8 @@ def test_a_failed_write_leaves_the_old_artifact_and_no_rubbish(store: ArtifactSt
         (draft.path / "text.txt").write_text("half")
         raise RuntimeError("boom")
     assert (store.get(ref).path / "text.txt").read_text() == "old"
-    assert sorted(path.name for path in store.directory(ref).iterdir()) == ["manifest.json", "run-1"]
+    assert [manifest.run_id for manifest in store.manifests()] == ["run-1"]
+    assert "run-2" not in {name for path in files_of(store) for name in Path(path).parts}
 
 
 def test_the_journal_outlives_a_failure_and_goes_with_the_commit(store: ArtifactStore) -> None:
@@ -68,7 +85,7 @@ def test_the_journal_outlives_a_failure_and_goes_with_the_commit(store: Artifact
     assert [begin(0.5), begin(0.5)] == [False, True]
     assert begin(1.0) is False, "work begun with another configuration is not taken up"
     write(store, ref, "b", "whole")
-    assert not (store.directory(ref) / "journal").exists()
+    assert not any("journal" in path for path in files_of(store))
 
 
 def test_a_missing_artifact_says_what_makes_it(store: ArtifactStore) -> None:
@@ -79,7 +96,7 @@ def test_a_missing_artifact_says_what_makes_it(store: ArtifactStore) -> None:
 def test_a_damaged_manifest_is_named(store: ArtifactStore) -> None:
     ref = Ref("table")
     write(store, ref, "run-1", "text")
-    (store.directory(ref) / "manifest.json").write_text('{"experiment": 3}')
+    alter(store, "table/manifest.json", b'{"experiment": 3}')
     with pytest.raises(InputError, match=r"manifest\.json.*Delete the file"):
         store.manifest(ref)
 
@@ -94,7 +111,7 @@ def test_lineage_follows_what_was_consumed_and_notices_altered_files(store: Arti
         (1, "b", "ok"),
         (1, "a", "ok"),
     ]
-    (store.get(a).path / "text.txt").write_text("tampered")
+    alter(store, "a/run-a/text.txt", b"tampered")
     assert {row.entry.asset: row.status for row in trace(store, [c])}["a"] == "altered: text.txt"
     write(store, a, "run-a2", "new a")
     assert {row.entry.asset: row.status for row in trace(store, [c])}["a"] == "replaced by run run-a2"
@@ -108,3 +125,26 @@ def test_garbage_is_what_no_manifest_names(store: ArtifactStore) -> None:
     write(store, a, "run-a3", "a3")
     removed = store.collect_garbage()
     assert [path.name for path in removed] == ["run-a2"], "run-a is still what b was made from"
+    assert not any("run-a2" in path for path in files_of(store))
+
+
+def test_an_experiment_is_cleared_whole_and_no_other(store: ArtifactStore) -> None:
+    other = ArtifactStore(store.location, "trial-2")
+    for which in (store, other):
+        write(which, Ref("a"), "run-a", "a")
+    assert store.clear()
+    assert not store.clear(), "there is nothing left"
+    assert (list(store.manifests()), store.manifest(Ref("a"))) == ([], None)
+    assert (other.get(Ref("a")).path / "text.txt").read_text() == "a"
+
+
+def test_many_are_got_at_once_in_order_and_those_missing_are_named(store: ArtifactStore) -> None:
+    refs = [Ref.of("pairs", metric=metric, seed=str(seed)) for seed in range(8) for metric in ("safe", "help")]
+    for ref in refs[:-1]:
+        write(store, ref, "run", ref.label)
+    found = store.get_all(refs, partial=True)
+    assert list(found) == refs[:-1]
+    assert all((artifact.path / "text.txt").read_text() == ref.label for ref, artifact in found.items())
+    with pytest.raises(MissingArtifactError, match=r"pairs \[help, 7\]"):
+        store.get_all(refs)
+    assert {manifest.ref for manifest in store.manifests()} == set(refs[:-1])

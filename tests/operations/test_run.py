@@ -29,11 +29,23 @@ def copy(finished: Lab, tmp_path: Path) -> Lab:
 
 
 def store_of(lab: Lab) -> ArtifactStore:
-    return ArtifactStore(lab.directory / "data", "small")
+    return ArtifactStore(lab.location, "small")
 
 
-def test_a_run_ends_with_every_partition_and_a_result(finished: Lab) -> None:
-    graph, store = build_graph(load_experiment(str(finished.experiment))), store_of(finished)
+REMOTE = pytest.param("finished_remotely", marks=pytest.mark.slow, id="s3 and postgresql")
+
+
+@pytest.fixture(params=[pytest.param("finished", id="folder and sqlite"), REMOTE])
+def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """The small experiment, run to its end, wherever artifacts and Dagster's records are."""
+    ended: Lab = request.getfixturevalue(request.param)
+    for name, value in ended.settings.items():
+        monkeypatch.setenv(name, value)
+    return ended
+
+
+def test_a_run_ends_with_every_partition_and_a_result(lab: Lab) -> None:
+    graph, store = build_graph(load_experiment(str(lab.experiment))), store_of(lab)
     assert {found.state for found in states(graph, store).values()} == {State.done}
     for artifact in (store.get(ref) for node in graph.nodes.values() for ref in node.refs()):
         assert artifact.altered_files() == []
@@ -41,30 +53,31 @@ def test_a_run_ends_with_every_partition_and_a_result(finished: Lab) -> None:
         assert (store.get(Ref("figures")).path / f"frontier.{kind}").stat().st_size > 1000
 
 
-def test_a_second_run_has_nothing_to_do(finished: Lab) -> None:
-    done = finished.frontier("run", "small.yaml")
+def test_a_second_run_has_nothing_to_do(lab: Lab) -> None:
+    done = lab.frontier("run", "small.yaml")
     assert "nothing to do" in done.stdout
     assert "Δ safety" in done.stdout
 
 
-def test_every_partition_is_a_run_in_dagster(finished: Lab) -> None:
+def test_every_partition_is_a_run_in_dagster(lab: Lab) -> None:
     import dagster as dg
 
-    graph = build_graph(load_experiment(str(finished.experiment)))
-    with dg.DagsterInstance.from_config(str(finished.directory / "home")) as instance:
+    graph = build_graph(load_experiment(str(lab.experiment)))
+    with dg.DagsterInstance.from_config(str(lab.directory / "home")) as instance:
+        assert ("Postgres" in type(instance.event_log_storage).__name__) is bool(lab.settings)
         for node in graph.nodes.values():
             key = dg.AssetKey(["small", *node.name.split("/")])
             if node.dimensions:
                 assert len(instance.get_materialized_partitions(key)) == len(node.refs())
             event = instance.get_latest_materialization_event(key)
             assert event is not None
-            manifest_runs = {store_of(finished).get(ref).manifest.run_id for ref in node.refs()}
+            manifest_runs = {store_of(lab).get(ref).manifest.run_id for ref in node.refs()}
             assert event.run_id in manifest_runs
 
 
-def test_the_warehouse_holds_what_the_artifacts_hold(finished: Lab) -> None:
+def test_the_warehouse_holds_what_the_artifacts_hold(lab: Lab) -> None:
     (counts,) = query(
-        finished,
+        lab,
         "SELECT (SELECT count(*) FROM trajectories) AS trajectories, "
         "(SELECT count(*) FROM evaluations) AS evaluations, "
         "(SELECT count(*) FROM training_runs) AS adapters, (SELECT count(*) FROM frontier_points) AS points",
@@ -74,25 +87,25 @@ def test_the_warehouse_holds_what_the_artifacts_hold(finished: Lab) -> None:
     assert counts["evaluations"] == trajectories * 2 * 2
     assert counts["adapters"] == 6
     leaked = query(
-        finished,
+        lab,
         "SELECT * FROM preference_pairs JOIN splits USING (seed, case_idx) WHERE split = 'test'",
     )
     assert leaked == []
-    assert query(finished, "SELECT DISTINCT split FROM trajectories WHERE seed IS NOT NULL") == [{"split": "test"}]
+    assert query(lab, "SELECT DISTINCT split FROM trajectories WHERE seed IS NOT NULL") == [{"split": "test"}]
 
 
-def test_queries_are_read_only_and_wrong_ones_say_why(finished: Lab) -> None:
-    done = finished.frontier("query", "small.yaml", "DELETE FROM trajectories", check=False)
+def test_queries_are_read_only_and_wrong_ones_say_why(lab: Lab) -> None:
+    done = lab.frontier("query", "small.yaml", "DELETE FROM trajectories", check=False)
     assert done.returncode == 1
     assert "read-only" in done.stderr
     assert "Traceback" not in done.stderr
-    done = finished.frontier("query", "small.yaml", "SELECT nothing FROM nowhere", check=False)
+    done = lab.frontier("query", "small.yaml", "SELECT nothing FROM nowhere", check=False)
     assert (done.returncode, "nowhere" in done.stderr) == (1, True)
 
 
-def test_the_lineage_of_every_point_goes_back_to_the_source_models(finished: Lab) -> None:
-    for point in query(finished, "SELECT DISTINCT model, recipe FROM frontier_points"):
-        done = finished.frontier("lineage", "small.yaml", f"{point['model']}:{point['recipe']}")
+def test_the_lineage_of_every_point_goes_back_to_the_source_models(lab: Lab) -> None:
+    for point in query(lab, "SELECT DISTINCT model, recipe FROM frontier_points"):
+        done = lab.frontier("lineage", "small.yaml", f"{point['model']}:{point['recipe']}")
         assert "every file matches its hash" in done.stdout
         for asset in ("stage_1/adapters", "preference_pairs/strict", "source_evaluations/lenient", "source_models"):
             assert asset in done.stdout, asset
@@ -107,51 +120,51 @@ def test_lineage_notices_an_altered_file(copy: Lab) -> None:
     assert "altered: adapter_config.json" in " ".join(done.stdout.split())
 
 
-def test_a_transcript_shows_steps_and_verdicts(finished: Lab) -> None:
-    (row,) = query(finished, "SELECT * FROM trajectories WHERE steps > 0 AND seed = 1 ORDER BY trajectory_id LIMIT 1")
-    by_id = finished.frontier("transcript", "small.yaml", str(row["trajectory_id"])).stdout
+def test_a_transcript_shows_steps_and_verdicts(lab: Lab) -> None:
+    (row,) = query(lab, "SELECT * FROM trajectories WHERE steps > 0 AND seed = 1 ORDER BY trajectory_id LIMIT 1")
+    by_id = lab.frontier("transcript", "small.yaml", str(row["trajectory_id"])).stdout
     coordinates = ["--agent", row["agent"], "--case", row["case_idx"], "--seed", row["seed"], "--sample", row["sample"]]
-    assert finished.frontier("transcript", "small.yaml", *map(str, coordinates)).stdout == by_id
+    assert lab.frontier("transcript", "small.yaml", *map(str, coordinates)).stdout == by_id
     for text in ("Action:", "strict", "lenient", "safe", "help"):
         assert text in by_id
-    done = finished.frontier("transcript", "small.yaml", "0000", check=False)
+    done = lab.frontier("transcript", "small.yaml", "0000", check=False)
     assert (done.returncode, "has no trajectory 0000" in done.stderr) == (1, True)
 
 
-def test_two_agents_are_compared_case_by_case(finished: Lab) -> None:
-    done = finished.frontier("compare", "small.yaml", "eager", "eager:safe:strict:0.1", "--metric", "safe")
+def test_two_agents_are_compared_case_by_case(lab: Lab) -> None:
+    done = lab.frontier("compare", "small.yaml", "eager", "eager:safe:strict:0.1", "--metric", "safe")
     assert "improved" in done.stdout and "strict" in done.stdout and "lenient" in done.stdout
     assert done.stderr == ""
-    done = finished.frontier("compare", "small.yaml", "eager", "eager:saef:strict:0.1", check=False)
+    done = lab.frontier("compare", "small.yaml", "eager", "eager:saef:strict:0.1", check=False)
     assert (done.returncode, "Near it: eager:safe:strict:0.1" in done.stderr) == (1, True)
 
 
-def test_a_bundle_is_checked_to_the_byte_and_says_nothing_of_the_machine(finished: Lab, tmp_path: Path) -> None:
+def test_a_bundle_is_checked_to_the_byte_and_says_nothing_of_the_machine(lab: Lab, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
-    finished.frontier("bundle", "small.yaml", "--out", str(folder), "--trajectories", "--adapters")
-    assert "is whole" in finished.frontier("verify", str(folder)).stdout
+    lab.frontier("bundle", "small.yaml", "--out", str(folder), "--trajectories", "--adapters")
+    assert "is whole" in lab.frontier("verify", str(folder)).stdout
     with duckdb.connect(str(folder / "data" / "small.duckdb"), read_only=True) as database:
         for table in ("artifacts", "trajectories"):
             paths = [row[0] for row in database.execute(f"SELECT path FROM {table}").fetchall()]
-            assert paths and not any(path.startswith("/") for path in paths)
+            assert paths and not any(path.startswith(("/", "s3:")) for path in paths)
     texts = [path for path in (folder / "data").rglob("*") if path.suffix in (".json", ".html", ".md", ".svg")]
-    assert not [path for path in texts if str(finished.directory) in path.read_text(encoding="utf-8")]
+    assert not [path for path in texts if str(lab.directory) in path.read_text(encoding="utf-8")]
     adapter = next((folder / "data" / "artifacts" / "stage_1").rglob("adapter_model.safetensors"))
     content = bytearray(adapter.read_bytes())
     content[100] ^= 1
     adapter.write_bytes(bytes(content))
-    done = finished.frontier("verify", str(folder), check=False)
+    done = lab.frontier("verify", str(folder), check=False)
     assert done.returncode == 1
     assert f"{adapter.relative_to(folder)}: altered" in done.stderr
-    again = finished.frontier("bundle", "small.yaml", "--out", str(folder), check=False)
+    again = lab.frontier("bundle", "small.yaml", "--out", str(folder), check=False)
     assert (again.returncode, "something already" in again.stderr) == (1, True)
 
 
-def test_the_report_of_a_run_can_be_copied(finished: Lab, tmp_path: Path) -> None:
-    page = Path(finished.frontier("report", "small.yaml", "--out", str(tmp_path / "site")).stdout.strip())
+def test_the_report_of_a_run_can_be_copied(lab: Lab, tmp_path: Path) -> None:
+    page = Path(lab.frontier("report", "small.yaml", "--out", str(tmp_path / "site")).stdout.strip())
     assert "A toy world" in page.read_text(encoding="utf-8")
     assert len(list((page.parent / "transcripts").iterdir())) == 2 + 3 * 2  # models; agents and seeds
-    assert query(finished, "SELECT count(*) AS n FROM claims WHERE main AND toy")[0]["n"] == 9
+    assert query(lab, "SELECT count(*) AS n FROM claims WHERE main AND toy")[0]["n"] == 9
 
 
 def test_a_changed_recipe_is_left_stale_and_redone_when_asked(copy: Lab) -> None:
@@ -171,22 +184,22 @@ def test_a_changed_recipe_is_left_stale_and_redone_when_asked(copy: Lab) -> None
     assert "nothing to do" in copy.frontier("run", "small.yaml").stdout
 
 
-def test_bad_input_is_told_without_a_traceback(finished: Lab) -> None:
+def test_bad_input_is_told_without_a_traceback(lab: Lab) -> None:
     for arguments, message in (
         (["run", "no-such.yaml"], "neither a shipped experiment"),
         (["run", "small.yaml", "--select", "nothing"], "no such asset"),
         (["lineage", "small.yaml", "nobody:safe"], "no trained agent"),
         (["query", "small.yaml", "SELECT 1", "--format", "xml"], "expected one of"),
     ):
-        done = finished.frontier(*arguments, check=False)
+        done = lab.frontier(*arguments, check=False)
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_check_status_plan_and_init(finished: Lab) -> None:
-    assert "in order" in finished.frontier("check", "small.yaml").stdout
-    assert "stage_2/adapters" in finished.frontier("status", "small.yaml").stdout
-    assert "0 partitions in 0 runs" in finished.frontier("plan", "small.yaml").stdout
-    finished.frontier("init", "another")
-    assert load_experiment(str(finished.directory / "another.yaml")).name == "another"
+def test_check_status_plan_and_init(lab: Lab) -> None:
+    assert "in order" in lab.frontier("check", "small.yaml").stdout
+    assert "stage_2/adapters" in lab.frontier("status", "small.yaml").stdout
+    assert "0 partitions in 0 runs" in lab.frontier("plan", "small.yaml").stdout
+    lab.frontier("init", "another")
+    assert load_experiment(str(lab.directory / "another.yaml")).name == "another"
