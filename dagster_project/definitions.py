@@ -12,6 +12,8 @@ from dagster_project.experiment.assets import AssetFactory
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, data_root, load_experiment
 from dagster_project.measure import assets as measure_room
+from dagster_project.operations import schedules
+from dagster_project.operations.runner import PRELOAD
 from dagster_project.preferences import assets as preferences_room
 from dagster_project.published import assets as published_room
 from dagster_project.published.opening import open_experiment
@@ -21,14 +23,25 @@ from dagster_project.training import assets as training_room
 
 MADE = (collect_room, preferences_room, training_room, measure_room, results_room, report_room)
 UNTRAINED = (collect_room, preferences_room, results_room, report_room)
+EXECUTOR = dg.multiprocess_executor.configured(
+    {"start_method": {"forkserver": {"preload_modules": list(PRELOAD)}}}, name="forked"
+)
+"""Of runs by the daemon: steps are forks of one process that has imported what they need."""
 IMPORTED = (published_room, preferences_room, results_room, report_room)
 
 
 def build_definitions(experiment: Experiment) -> dg.Definitions:
     """Returns the Dagster definitions of one experiment."""
-    factory = AssetFactory(build_graph(experiment), ArtifactStore(data_root(), experiment.name))
+    graph, store = build_graph(experiment), ArtifactStore(data_root(), experiment.name)
+    factory = AssetFactory(graph, store)
     rooms = IMPORTED if experiment.imports else MADE if experiment.agents() else UNTRAINED
-    return dg.Definitions(assets=[asset for room in rooms for asset in room.build(factory)])
+    seeds = schedules.build(graph, store) if experiment.grid.seeds and not experiment.imports else None
+    return dg.Definitions(
+        assets=[asset for room in rooms for asset in room.build(factory)],
+        jobs=[seeds.job] if seeds else [],
+        schedules=[seeds.schedule] if seeds else [],
+        executor=EXECUTOR,
+    )
 
 
 def __getattr__(name: str) -> dg.Definitions:

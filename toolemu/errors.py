@@ -14,6 +14,10 @@ class FrontierError(Exception):
     """Anything wrong that the user can mend; shown without a traceback by the command line."""
 
 
+class PassingError(FrontierError):
+    """Something outside that may mend itself, such as a server that is down: trying again later makes sense."""
+
+
 class InputError(FrontierError):
     """A file the user gave is wrong.
 

@@ -280,6 +280,23 @@ class ArtifactStore:
         shutil.rmtree(directory / JOURNAL, ignore_errors=True)
         draft.committed = Artifact(manifest, directory / run_id)
 
+    def keep(self, name: str, content: bytes) -> None:
+        """Writes a small file that belongs to the experiment and to no partition; `name` is its path in there."""
+        path = self.base / name
+        if self._remote:
+            self._remote.objects.put(self._remote.key(path), content)
+        else:
+            write_atomically(path, content)
+
+    def kept(self, folder: str) -> list[bytes]:
+        """Returns the contents of the files that were kept in a folder, in order of name."""
+        place = self.base / folder
+        if self._remote:
+            keys = sorted(entry.key for entry in self._remote.objects.entries(self._remote.key(place)))
+            return [content for content in in_parallel(self._remote.objects.get, keys) if content is not None]
+        names = sorted(place.iterdir()) if place.is_dir() else []
+        return [path.read_bytes() for path in names if not path.name.startswith(".")]
+
     def clear(self) -> bool:
         """Deletes everything of the experiment, and returns whether there was anything."""
         found = self.base.is_dir() and any(self.base.iterdir())

@@ -6,24 +6,32 @@ A room's `assets.py` gives the computation; this module gives everything that is
 # No `from __future__ import annotations` here: Dagster looks at the type of `context` itself.
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Draft, InputEntry, Manifest, Ref
+from dagster_project.artifacts.failures import Failure, note_failure
+from dagster_project.experiment.causes import PASSING, Cause, cause_of
 from dagster_project.experiment.graph import Graph, Node
+from dagster_project.experiment.pools import pool_of
 from dagster_project.experiment.spec import Experiment
 
 Progress = Callable[[int, int], None]
 reported_later: ContextVar[bool] = ContextVar("reported_later", default=False)
 """Set where somebody else tells Dagster of partitions that a run makes beside its own."""
 progress_sink: ContextVar[Callable[[str, int, int], None] | None] = ContextVar("progress_sink", default=None)
+attended: ContextVar[bool] = ContextVar("attended", default=False)
+"""Set where a person waits for the run: what may pass is told at once and not waited for."""
 LOG_EVERY_S = 10.0
+PRIORITY_TAG = "dagster/priority"
 
 
 class CheckFailed(dg.Failure):
@@ -177,18 +185,27 @@ class AssetFactory:
             for key, node in by_key.items()
         ]
 
+        pool = pool_of(self.experiment, nodes[0].name)
+        # A place that becomes free goes to what is furthest along, so that agents are finished one after another.
+        order = {PRIORITY_TAG: str(list(self.graph.nodes).index(nodes[0].name))} if pool else {}
+
         @dg.multi_asset(
             name="__".join([self.experiment.name, *nodes[0].name.split("/")]).replace("-", "_").replace(".", "_"),
             specs=specs,
             can_subset=len(specs) > 1,
             check_specs=check_specs or None,
             partitions_def=partitions_definition(nodes[0]),
+            pool=pool,
+            op_tags=order,
         )
         def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
             selected = [node for key, node in by_key.items() if key in context.selected_asset_keys]
             partition = partition_of(nodes[0], context.partition_key if context.has_partition_key else None)
             run_id = context.run.run_id
-            with self._open(selected, partition, run_id, context) as runs:
+            with (
+                self._noting_failures([Ref(node.name, partition) for node in selected], run_id),
+                self._open(selected, partition, run_id, context) as runs,
+            ):
                 compute(runs)
                 for run in runs.values():
                     failed = [check for check in run.checks if check.blocking and not check.passed]
@@ -200,6 +217,33 @@ class AssetFactory:
                 yield self._result(runs[node.name])
 
         return made
+
+    @contextmanager
+    def _noting_failures(self, refs: Sequence[Ref], run_id: str) -> Iterator[None]:
+        """Keeps a record of what fails, and asks Dagster to try again later what may pass."""
+        started = datetime.now(UTC)
+        try:
+            yield
+        except Exception as error:
+            cause = Cause.check if isinstance(error, CheckFailed) else cause_of(error)
+            message = getattr(error, "description", None) or str(error) or type(error).__name__
+            for ref in refs:
+                note_failure(
+                    self.store,
+                    Failure(
+                        asset=ref.asset,
+                        partition=dict(ref.partition),
+                        run_id=run_id,
+                        cause=cause,
+                        message=message,
+                        started_at=started,
+                        failed_at=datetime.now(UTC),
+                    ),
+                )
+            if cause in PASSING and not attended.get():
+                settings = self.experiment.operations
+                raise dg.RetryRequested(settings.retries, settings.retry_after_s) from error
+            raise
 
     @contextmanager
     def _open(
@@ -300,9 +344,11 @@ def partition_mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:
         for source in node.inputs(Ref.of(node.name, **{ours: key, "seed": seed})):
             if source.asset == upstream.name:
                 edges.setdefault(source.key(theirs), []).append(key)
-    return dg.MultiPartitionMapping(
-        {
-            theirs: dg.DimensionPartitionMapping(ours, dg.StaticPartitionMapping(edges)),
-            "seed": dg.DimensionPartitionMapping("seed", dg.IdentityPartitionMapping()),
-        }
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the version of Dagster is pinned; every process would say it
+        return dg.MultiPartitionMapping(
+            {
+                theirs: dg.DimensionPartitionMapping(ours, dg.StaticPartitionMapping(edges)),
+                "seed": dg.DimensionPartitionMapping("seed", dg.IdentityPartitionMapping()),
+            }
+        )

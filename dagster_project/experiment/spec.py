@@ -169,6 +169,39 @@ class Limits(_Section):
     requests: int = Field(500, ge=1, le=500, description="Most requests at once over all endpoints, in all processes.")
 
 
+class Operations(_Section):
+    """How Dagster's daemon runs it for weeks: when, on what, and whom it tells."""
+
+    cron: str = Field(
+        "0 * * * *",
+        pattern=r"^(\S+\s+){4}\S+$",
+        description="When the schedule looks for the next seed to make; it is off until somebody turns it on.",
+    )
+    timezone: str = Field("UTC", description="Of the schedule, as in the tz database.")
+    retries: int = Field(2, ge=0, description="How often a step is tried again after what may pass: a silent server.")
+    retry_after_s: float = Field(300, ge=0, description="How long to wait before that, in seconds.")
+    gpu: bool | None = Field(
+        None, description="Training and models in this process take a place in the pool `gpu`; null: unless miniature."
+    )
+    gpu_type: str | None = Field(
+        None, min_length=1, description="What the GPU's name (nvidia-smi) must contain; null: whatever is there."
+    )
+    webhook: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Variable (environment or .env) that holds the URL to which failures are posted; null: log only.",
+    )
+    settle_s: float = Field(
+        120, ge=0, description="Results are made anew when nothing has been made upstream for so long, in seconds."
+    )
+    results_within_h: float = Field(
+        6, gt=0, description="While something is made all the time, results are made anew so often, in hours."
+    )
+    fresh_within_h: float | None = Field(
+        None, gt=0, description="An older report shows as overdue in the UI, in hours; null: never."
+    )
+
+
 OPENAI = EndpointSettings(url="https://api.openai.com/v1", key="OPENAI_API_KEY")
 
 
@@ -198,6 +231,7 @@ class Experiment(_Section):
     overrides: tuple[Override, ...] = ()
     statistics: Statistics = Statistics()
     limits: Limits = Limits()
+    operations: Operations = Operations()
     inventory: Inventory | None = Field(None, exclude=True, description="What was imported; never in the file.")
 
     @field_validator("overrides")

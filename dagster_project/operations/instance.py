@@ -75,7 +75,7 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
     count = 0
     for run in instance.get_runs(unfinished):
         host, _, rest = run.tags.get(OWNER_TAG, "").partition("|")
-        if host != socket.gethostname() or _alive(rest):
+        if host != socket.gethostname() or is_alive(rest):
             continue
         instance.report_run_failed(run, message="The process of this run is gone.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
@@ -83,7 +83,8 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
     return count
 
 
-def _alive(identity: str) -> bool:
+def is_alive(identity: str) -> bool:
+    """Says whether a process is there, by its number and when it started, as `owner` writes them after the host."""
     pid, _, created = identity.partition("|")
     try:
         return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) < 1)

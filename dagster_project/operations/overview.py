@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -11,20 +10,18 @@ from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.lineage import LineageRow
-from dagster_project.collect.endpoints import RoleReport
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.spec import Experiment
+from dagster_project.operations.preflight import preflight
 from dagster_project.operations.state import Plan, State, expected_seconds, states
 from toolemu.errors import FrontierError
-
-SMALL_DISK = 2 * 1024**3
 
 
 def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iterator[str]:
     """Yields what an experiment consists of; whatever is wrong with it is an error on the way.
 
     Raises:
-        FrontierError: The world cannot be opened, the disk is nearly full, or a model cannot be asked.
+        FrontierError: What it needs is not there: see `preflight`.
     """
     trained = len(experiment.agents()) * len(experiment.grid.seeds)
     partitions = sum(len(node.refs()) for node in graph.nodes.values())
@@ -33,24 +30,8 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
     yield f"  {trained} trained agents: {', '.join(recipe.value for recipe in experiment.grid.recipes)}"
     yield f"  judges: {', '.join(experiment.judges)}; metrics: {', '.join(experiment.metrics)}"
     yield f"  {len(graph.nodes)} assets, {partitions} partitions, in {store.place()}"
-    store.check()
-    free = shutil.disk_usage(store.root).free
-    if free < SMALL_DISK:
-        raise FrontierError(f"{store.root} has {free / 1024**3:.1f} GiB left; free some, or set FRONTIER_DATA.")
-    if experiment.roles():
-        from dagster_project.collect.endpoints import check_roles
-
-        yield f"  asking {', '.join(experiment.roles())} …"
-        yield from (f"    {line}" for line in map(role_line, check_roles(experiment)))
+    yield from (f"  {line}" for line in preflight(experiment, store))
     yield "  in order"
-
-
-def role_line(report: RoleReport) -> str:
-    """Returns what a model said of itself when it was asked something simple."""
-    settings, reply = report.settings, report.reply
-    served = f", served as {reply.model}" if reply.model not in ("", settings.model) else ""
-    ignored = f"; its server does not take: {', '.join(reply.ignored)}" if reply.ignored else ""
-    return f"{report.place}: {settings.model} at {settings.endpoint} answers{served}{ignored}"
 
 
 def status_table(graph: Graph, store: ArtifactStore) -> Table:

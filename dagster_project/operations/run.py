@@ -16,10 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.collect.endpoints import check_roles, roles_of
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
 from dagster_project.experiment.spec import Experiment, ImportedWorld, data_root
-from dagster_project.operations.overview import role_line
+from dagster_project.operations.preflight import preflight
 from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
 from dagster_project.operations.state import (
     PartitionState,
@@ -92,7 +91,8 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         if unreported_import(store):
             _report_left(graph, store, out)
         return _finish(graph, store, out, plan, current, Outcome())
-    _ask_models(experiment, plan, out)
+    for line in preflight(experiment, store, (ref for unit in plan.units for ref in unit.refs)):
+        out.print(line, markup=False, highlight=False)
     count = prepare_workers(experiment, len(plan.units) + importing)
     from dagster_project.operations.instance import fail_orphaned_runs, open_instance
     from dagster_project.operations.reporting import PartitionReport
@@ -128,20 +128,6 @@ def _report_left(graph: Graph, store: ArtifactStore, out: Console) -> None:
     report = PartitionReport.start(graph, store, open_instance())
     if report:
         report.wait()
-
-
-def _ask_models(experiment: Experiment, plan: Plan, out: Console) -> None:
-    """Asks the models that the plan needs something simple, before anything else starts.
-
-    Raises:
-        FrontierError: A key is missing, or a model cannot be asked.
-    """
-    places = list(
-        dict.fromkeys(place for unit in plan.units for ref in unit.refs for place in roles_of(experiment, ref))
-    )
-    if places:
-        for report in check_roles(experiment, places):
-            out.print(role_line(report), markup=False, highlight=False)
 
 
 class Wanted(NamedTuple):

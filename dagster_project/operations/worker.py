@@ -51,7 +51,13 @@ def work(commands: Connection) -> None:
     os.environ.update({"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"})
 
     from dagster_project.definitions import build_definitions
-    from dagster_project.experiment.assets import AssetFactory, dagster_partition_key, progress_sink, reported_later
+    from dagster_project.experiment.assets import (
+        AssetFactory,
+        attended,
+        dagster_partition_key,
+        progress_sink,
+        reported_later,
+    )
     from dagster_project.operations.instance import OWNER_TAG, open_instance, owner
     from toolemu.errors import FrontierError
 
@@ -70,6 +76,7 @@ def work(commands: Connection) -> None:
 
     progress_sink.set(report)
     reported_later.set(True)
+    attended.set(True)
     commands.send(Started())
     while True:
         try:

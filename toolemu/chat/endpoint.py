@@ -27,7 +27,7 @@ from toolemu.chat.keys import read_key
 from toolemu.chat.limits import REFUSED, SLOW, AdaptiveLimit
 from toolemu.chat.protocol import ModelError
 from toolemu.chat.settings import EndpointSettings
-from toolemu.errors import FrontierError, shorten
+from toolemu.errors import FrontierError, PassingError, shorten
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
@@ -43,6 +43,10 @@ _logger = logging.getLogger(__name__)
 
 class EndpointError(FrontierError):
     """An endpoint that cannot be used, or no longer; nothing to do with any one request."""
+
+
+class SilentEndpointError(EndpointError, PassingError):
+    """An endpoint that has answered nothing for long: its server is down, and may be up again later."""
 
 
 class RequestRefusedError(Exception):
@@ -110,7 +114,8 @@ class Endpoint:
         Raises:
             RequestRefusedError: The server refuses this request as it stands.
             ModelError: This request failed `max_attempts` times while others were answered.
-            EndpointError: The server wants another key, has no such model, or has been silent for `give_up_after_s`.
+            EndpointError: The server wants another key, or has no such model.
+            SilentEndpointError: It has been silent for `give_up_after_s`.
         """
         began = time.monotonic()
         for attempt in range(1, 1_000_000):
@@ -125,7 +130,7 @@ class Endpoint:
                 self._failing_since = max(asked, self._answered_at)
             silent = time.monotonic() - self._failing_since
             if silent >= self.settings.give_up_after_s:
-                raise EndpointError(
+                raise SilentEndpointError(
                     f"Endpoint {self.name} ({self.settings.url}) has answered nothing usable for {silent:.0f} s; "
                     f"the last attempt: {fault.text}. What was finished is kept: start the server or mend the URL, "
                     "and run again."

@@ -28,10 +28,19 @@ def read_key(endpoint: str, variable: str | None, directory: Path | None = None)
     """
     if variable is None:
         return SecretStr(NO_KEY)
+    return read_secret(f"Endpoint {endpoint} needs a key", variable, directory)
+
+
+def read_secret(purpose: str, variable: str, directory: Path | None = None) -> SecretStr:
+    """Returns a secret from the environment or a `.env` file; `purpose` says in the error what it is for.
+
+    Raises:
+        FrontierError: The variable is nowhere, or empty.
+    """
     found = os.environ.get(variable) or dotenv_values((directory or Path.cwd()) / ".env").get(variable)
     if not found or not found.strip():
         raise FrontierError(
-            f"Endpoint {endpoint} needs a key, and {variable} is not set. "
+            f"{purpose}, and {variable} is not set. "
             f"Set it in the environment, or write {variable}=… into a file .env in the working directory."
         )
     return SecretStr(found.strip())

@@ -1,0 +1,85 @@
+"""Before anything is launched: are the disk, the GPU, the secrets and the models there that an experiment names?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.manifest import gpu_name
+from dagster_project.collect.endpoints import RoleReport, check_roles, roles_of
+from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.spec import Experiment
+from toolemu.chat.keys import read_secret
+from toolemu.errors import FrontierError
+
+SMALL_DISK = 2 * 1024**3
+
+
+def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] | None = None) -> Iterator[str]:
+    """Checks what making `refs`, or everything, needs, the quickest first, and yields what models say of themselves.
+
+    Raises:
+        FrontierError: Something is not there; names its place in the experiment file, and says what to do.
+    """
+    wanted = None if refs is None else list(refs)
+    check_disk(store)
+    check_webhook(experiment)
+    if wanted is None or any(pool_of(experiment, ref.asset) == GPU for ref in wanted):
+        check_gpu(experiment)
+    places = list(
+        experiment.roles()
+        if wanted is None
+        else dict.fromkeys(place for ref in wanted for place in roles_of(experiment, ref))
+    )
+    if places:
+        yield f"asking {', '.join(places)} …"
+        yield from (f"  {role_line(report)}" for report in check_roles(experiment, places))
+
+
+def check_disk(store: ArtifactStore) -> None:
+    """Raises `FrontierError` if artifacts cannot be written, or the disk is nearly full."""
+    store.check()
+    free = shutil.disk_usage(store.root).free
+    if free < SMALL_DISK:
+        raise FrontierError(f"{store.root} has {free / 1024**3:.1f} GiB left; free some, or set FRONTIER_DATA.")
+
+
+def check_webhook(experiment: Experiment) -> None:
+    """Raises `FrontierError` if failures are to be posted to a URL that is nowhere to be found."""
+    if experiment.operations.webhook:
+        webhook_url(experiment)
+
+
+def webhook_url(experiment: Experiment) -> str:
+    """Returns the URL to which failures are posted; empty if to none.
+
+    Raises:
+        FrontierError: The variable that the experiment file names is not set, or holds no URL.
+    """
+    variable = experiment.operations.webhook
+    if not variable:
+        return ""
+    url = read_secret("operations.webhook: failures are to be posted", variable).get_secret_value()
+    if not url.startswith(("http://", "https://")):
+        raise FrontierError(f"operations.webhook: {variable} holds no URL (it should begin with https://).")
+    return url
+
+
+def check_gpu(experiment: Experiment) -> None:
+    """Raises `FrontierError` if the experiment file names a type of GPU and this machine has none of it."""
+    wanted, found = experiment.operations.gpu_type, gpu_name()
+    if wanted and wanted.casefold() not in found.casefold():
+        there = f"this machine's is {found!r}" if found else "this machine has none that nvidia-smi sees"
+        raise FrontierError(
+            f"operations.gpu_type: {experiment.name} needs a GPU {wanted!r}, but {there}. Run it elsewhere, or change "
+            "the field: null takes whatever is there."
+        )
+
+
+def role_line(report: RoleReport) -> str:
+    """Returns what a model said of itself when it was asked something simple."""
+    settings, reply = report.settings, report.reply
+    served = f", served as {reply.model}" if reply.model not in ("", settings.model) else ""
+    ignored = f"; its server does not take: {', '.join(reply.ignored)}" if reply.ignored else ""
+    return f"{report.place}: {settings.model} at {settings.endpoint} answers{served}{ignored}"
