@@ -9,6 +9,7 @@ import orjson
 
 from dagster_project.artifacts import Ref
 from dagster_project.collect.files import TRAJECTORIES
+from dagster_project.collect.weights import model_folder
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Agent
 from dagster_project.experiment.assets import AssetFactory, AssetRun
@@ -76,7 +77,7 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
     assert epochs is not None, "only imported agents' epochs are unknown"
     prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir, layout=experiment.agent.prompt_layout)
     result = train_adapter(
-        run.inputs[base].path,
+        model_folder(experiment.models[agent.model], run.inputs[base].path),
         base.label,
         lambda tokenizer: tokenize_pairs(
             tokenizer,
@@ -104,6 +105,7 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
 
 def _merge(run: AssetRun) -> None:
     base = _base(run)
+    model = run.experiment.models[agents_by_key(run.experiment)[run.ref.key("agent")].model]
     (adapter,) = (artifact.path for ref, artifact in run.inputs.items() if ref.asset.endswith("/adapters"))
-    difference = merge_adapter(run.inputs[base].path, adapter, run.draft.path, range(3, 35))
+    difference = merge_adapter(model_folder(model, run.inputs[base].path), adapter, run.draft.path, range(3, 35))
     run.draft.metrics["max_logit_difference"] = difference
