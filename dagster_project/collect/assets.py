@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from dagster_project.collect.endpoints import Acting
 from dagster_project.collect.factories import Rollout, evaluations_asset, trajectories_asset
 from dagster_project.collect.rollouts import Identity
 from dagster_project.collect.world import make_source_model
@@ -19,8 +20,9 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
 
     def plan(run: AssetRun) -> Rollout:
         n_cases = run.experiment.world.cases
-        identity = Identity(run.ref.key("model"), None)
-        return Rollout(identity, run.input("source_models"), range(n_cases), run.experiment.source)
+        name = run.ref.key("model")
+        (base,) = run.inputs.values()
+        return Rollout(Identity(name, None), Acting(name, base), range(n_cases), run.experiment.source)
 
     return [
         factory.asset("source_models", source_models, kinds={"huggingface"}),

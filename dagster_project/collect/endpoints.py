@@ -1,20 +1,28 @@
-"""Models behind endpoints, as one partition uses them: opened for an event loop, their replies kept and counted."""
+"""Models behind endpoints, as one partition uses them: leased, opened for an event loop, replies kept and counted."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dagster_project.artifacts import Ref
+from dagster_project.artifacts import Artifact, Ref
+from dagster_project.collect.weights import find_weights, model_folder, weights_name
+from dagster_project.experiment.graph import agents_by_key
+from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.spec import Experiment
+from dagster_project.serving.adapters import ServedAdapter, load_adapter
+from dagster_project.serving.leases import leased, vllm_python
+from dagster_project.serving.settings import ServedEndpoint, Server, Weights, server_of
+from dagster_project.serving.state import Servers
 from toolemu.chat import ChatModel, ChatReply
 from toolemu.chat.keys import read_key
-from toolemu.chat.settings import OpenAIModelSettings
+from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
 from toolemu.errors import FrontierError
 
 if TYPE_CHECKING:  # the client's library takes most of a second to import
@@ -23,16 +31,27 @@ if TYPE_CHECKING:  # the client's library takes most of a second to import
 
 WORKERS = "FRONTIER_WORKERS"
 """Environment variable: among so many processes the endpoints' limits are shared."""
-REPLIES = "replies"
+REPLIES, SERVERS = "replies", ".servers"
+ACTING = "acting"
+"""The endpoint of an agent on a leased server: apart from that of other roles, which may share the server."""
+FOLDER = "FRONTIER_SERVERS"
+"""Environment variable: the folder of this machine's servers; without it, one beside the experiments."""
 _CHECK_PATIENCE_S = 20.0
 
 
 class Chats:
-    """Gives out models behind endpoints; every reply goes through the journal."""
+    """Gives out models behind endpoints; every reply goes through the journal.
 
-    def __init__(self, endpoints: dict[str, Endpoint], journal: ReplyJournal | None) -> None:
+    Args:
+        endpoints: By name.
+        journal: Where replies are kept; None if there are no endpoints.
+        served: By endpoint, the name under which a leased server has what is asked of it.
+    """
+
+    def __init__(self, endpoints: dict[str, Endpoint], journal: ReplyJournal | None, served: Mapping[str, str]) -> None:
         self._endpoints = endpoints
         self._journal = journal
+        self._served = served
 
     def model(self, settings: OpenAIModelSettings, name: str) -> ChatModel:
         """Returns a model."""
@@ -40,6 +59,8 @@ class Chats:
         from toolemu.chat.replies import JournaledChatModel
 
         assert self._journal is not None, "the experiment has a role behind an endpoint"
+        if settings.endpoint in self._served:
+            settings = settings.model_copy(update={"model": self._served[settings.endpoint]})
         return JournaledChatModel(OpenAIChatModel(self._endpoints[settings.endpoint], settings, name), self._journal)
 
     def counts(self) -> dict[str, int]:
@@ -52,40 +73,126 @@ class Chats:
         return dict(total)
 
 
+class Workspace(NamedTuple):
+    """Where a partition's unfinished work lies, and who is told of it.
+
+    Attributes:
+        journal: Folder of finished records; goes when the partition is done.
+        replies: File of the replies of models behind endpoints; stays.
+        servers: Folder of the leased servers.
+        progress: Told how many records are finished, of how many.
+        say: Told what is waited for.
+    """
+
+    journal: Path
+    replies: Path
+    servers: Path
+    progress: Callable[[int, int], None]
+    say: Callable[[str], None]
+
+
+def servers_folder(root: Path) -> Path:
+    """Returns the folder of this machine's servers, for artifacts below `root`."""
+    named = os.environ.get(FOLDER)
+    return Path(named) if named else root / SERVERS / socket.gethostname()
+
+
+class Acting(NamedTuple):
+    """The weights of the agent that acts.
+
+    Attributes:
+        model: The source model that it is or was trained from.
+        base: The artifact with its weights: what a leased server serves, or the trained weights to run in process.
+        adapter: What it was trained to, for a leased server; None for the source model.
+    """
+
+    model: str
+    base: Artifact
+    adapter: ServedAdapter | None = None
+
+
 @asynccontextmanager
-async def open_chats(experiment: Experiment, replies: Path) -> AsyncIterator[Chats]:
-    """Opens the endpoints that the experiment's roles use, with their replies kept in the file `replies`.
+async def open_chats(
+    experiment: Experiment, places: Iterable[str], workspace: Workspace, acting: Acting | None = None
+) -> AsyncIterator[Chats]:
+    """Opens the endpoints of some roles, with their replies kept; servers of ours are leased, and started if need be.
+
+    Args:
+        experiment: The experiment.
+        places: The roles, by their places in the experiment file.
+        workspace: Where replies and servers are.
+        acting: The agent, if one acts.
 
     Raises:
-        FrontierError: A key is missing, or another process has the file open.
+        FrontierError: A key is missing, another process has the file of replies open, or a server cannot be had.
     """
-    used = used_endpoints(experiment)
-    if not used:
-        yield Chats({}, None)
+    roles, defined = experiment.roles(), experiment.all_endpoints()
+    used = {role.endpoint: defined[role.endpoint] for role in (roles[place] for place in places if place in roles)}
+    settings = {name: endpoint for name, endpoint in used.items() if isinstance(endpoint, EndpointSettings)}
+    ours = {name: endpoint for name, endpoint in used.items() if isinstance(endpoint, ServedEndpoint)}
+    servers = {name: _server(endpoint) for name, endpoint in ours.items()}
+    if acting is not None and experiment.is_served(acting.model):
+        ours[ACTING], servers[ACTING] = _acting(experiment, acting)
+    if not settings and not ours:
+        yield Chats({}, None, {})
         return
     from toolemu.chat.endpoint import open_endpoints
     from toolemu.chat.replies import ReplyJournal
 
-    settings = {name: experiment.all_endpoints()[name] for name in used}
     share = int(os.environ.get(WORKERS) or 1)
-    with ReplyJournal.open(replies) as journal:
-        async with open_endpoints(settings, max_in_flight=experiment.limits.requests, share=share) as endpoints:
-            yield Chats(endpoints, journal)
+    async with AsyncExitStack() as held:
+        journal = held.enter_context(ReplyJournal.open(workspace.replies))
+        served = {name: server.model for name, server in servers.items()}
+        if servers:
+            state = Servers(workspace.servers)
+            urls = await _lease(held, state, servers, workspace.say)
+            settings |= {name: ours[name].at(url) for name, url in urls.items()}
+            if acting is not None and acting.adapter is not None:
+                await asyncio.to_thread(load_adapter, state.place(servers[ACTING].key), urls[ACTING], acting.adapter)
+                served[ACTING] = acting.adapter.name
+        endpoints = await held.enter_async_context(
+            open_endpoints(settings, max_in_flight=experiment.limits.requests, share=share)
+        )
+        yield Chats(endpoints, journal, served)
 
 
-def used_endpoints(experiment: Experiment) -> list[str]:
-    """Returns the names of the endpoints that the experiment's roles use, in order of the file."""
-    return list(dict.fromkeys(role.endpoint for role in experiment.roles().values()))
+def _server(endpoint: ServedEndpoint) -> Server:
+    folder = find_weights(endpoint.serve)
+    return server_of(folder, weights_name(endpoint.serve, folder), endpoint.server)
+
+
+def _acting(experiment: Experiment, acting: Acting) -> tuple[ServedEndpoint, Server]:
+    """Returns endpoint and server of the agent's base; other roles with equal weights and settings share the server."""
+    model = experiment.models[acting.model]
+    assert isinstance(model, RunHere), "others have no server"
+    if isinstance(model, WeightsModel):
+        model_folder(model, acting.base.path)  # they are what they were
+        return model.endpoint(), _server(model.endpoint())
+    name = f"{acting.model}@{acting.base.manifest.sha256[:12]}"
+    return ServedEndpoint(serve=Weights(source=acting.model)), server_of(acting.base.path, name, model.server)
+
+
+async def _lease(
+    held: AsyncExitStack, state: Servers, wanted: Mapping[str, Server], say: Callable[[str], None]
+) -> dict[str, str]:
+    """Returns the URLs of servers by endpoint, leased until `held` is closed."""
+    context = leased(state, list(wanted.values()), say)
+    urls = await asyncio.to_thread(context.__enter__)
+    held.callback(context.__exit__, None, None, None)
+    return {name: urls[server.key] for name, server in wanted.items()}
 
 
 def roles_of(experiment: Experiment, ref: Ref) -> list[str]:
     """Returns the places in the experiment file of the roles that making a partition asks."""
     room, _, rest = ref.asset.partition("/")
     keys = dict(ref.partition)
+    model = keys.get("model")
+    if room == "agent_trajectories":
+        model = agents_by_key(experiment)[keys["agent"]].model
     asked = {
-        "source_models": [f"models.{keys.get('model')}"],
-        "source_trajectories": [f"models.{keys.get('model')}", "world.emulator"],
-        "agent_trajectories": ["world.emulator"],
+        "source_models": [f"models.{model}"],
+        "source_trajectories": [f"models.{model}", "world.emulator"],
+        "agent_trajectories": [f"models.{model}", "world.emulator"],
         "source_evaluations": [f"judges.{rest.partition('/')[0]}"],
         "agent_evaluations": [f"judges.{rest.partition('/')[0]}"],
     }
@@ -104,12 +211,19 @@ class RoleReport(NamedTuple):
 def check_roles(experiment: Experiment, places: Iterable[str] | None = None) -> list[RoleReport]:
     """Asks the models of all roles, or of those at `places`, something simple; first of all, looks for the keys.
 
+    Models that are served here are not asked, since that would start their servers; vLLM must be there.
+
     Raises:
         FrontierError: A key is missing or refused, a server does not answer, or a model refuses such requests.
     """
     roles = experiment.roles()
-    wanted = {place: roles[place] for place in (roles if places is None else places)}
-    endpoints = {role.endpoint: experiment.all_endpoints()[role.endpoint] for role in wanted.values()}
+    asked = {place: roles[place] for place in (roles if places is None else places)}
+    every = experiment.all_endpoints()
+    wanted = {place: role for place, role in asked.items() if isinstance(every[role.endpoint], EndpointSettings)}
+    if len(wanted) < len(asked) or any(map(experiment.is_served, experiment.models)):
+        vllm_python()
+    endpoints = {name: endpoint for name, endpoint in every.items() if isinstance(endpoint, EndpointSettings)}
+    endpoints = {role.endpoint: endpoints[role.endpoint] for role in wanted.values()}
     for name, endpoint in endpoints.items():
         read_key(name, endpoint.key)
     if not wanted:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import dagster as dg
 
 from dagster_project.collect.accounting import RoleUse, evaluation_use, trajectory_use
-from dagster_project.collect.endpoints import REPLIES
-from dagster_project.collect.rollouts import Identity, Workspace, endings, make_evaluations, make_trajectories
+from dagster_project.collect.endpoints import REPLIES, Acting, Workspace, servers_folder
+from dagster_project.collect.rollouts import Identity, endings, make_evaluations, make_trajectories
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.spec import Sampling
 from toolemu.evaluation import Metric
@@ -21,7 +21,7 @@ class Rollout(NamedTuple):
     """What a partition of trajectories needs: who acts, with which weights, on which cases, how often."""
 
     identity: Identity
-    weights: Path
+    acting: Acting
     cases: Iterable[int]
     sampling: Sampling
 
@@ -36,7 +36,7 @@ def trajectories_asset(
         made = make_trajectories(
             run.experiment,
             rollout.identity,
-            rollout.weights,
+            rollout.acting,
             rollout.cases,
             rollout.sampling,
             out=run.draft.path,
@@ -45,7 +45,7 @@ def trajectories_asset(
         trajectories = made.records
         run.draft.counts.update(endings(trajectories))
         run.draft.metrics.update(made.counts)
-        _account(run, trajectory_use(run.experiment, rollout.identity.agent, trajectories))
+        _account(run, trajectory_use(run.experiment, rollout.acting.model, trajectories))
         answered = sum(trajectory.stop_reason is StopReason.final_answer for trajectory in trajectories)
         share, least = answered / len(trajectories), run.experiment.limits.min_in_format
         run.metadata["share_in_format"] = share
@@ -91,7 +91,7 @@ def _workspace(run: AssetRun, name: str) -> Workspace:
     """Returns where a partition's unfinished work lies; its replies outlive it, for when it is made again."""
     replies = run.store.base / REPLIES / name / f"{run.ref.partition_label}.jsonl"
     run.draft.resume(replies)
-    return Workspace(run.draft.journal, replies, run.progress)
+    return Workspace(run.draft.journal, replies, servers_folder(run.store.root), run.progress, run.log)
 
 
 def _account(run: AssetRun, used: Iterable[RoleUse]) -> None:

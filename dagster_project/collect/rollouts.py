@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-from dagster_project.collect.endpoints import open_chats
+from dagster_project.collect.endpoints import Acting, Workspace, open_chats
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_emulator, open_judge, open_model, open_world, replicates_of
 from dagster_project.experiment.spec import Experiment, Sampling
@@ -17,22 +17,7 @@ from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.rollout import evaluate_all, rollout
 from toolemu.trajectory import StopReason, Trajectory
 
-Progress = Callable[[int, int], None]
 Record = TypeVar("Record", Trajectory, Evaluation)
-
-
-class Workspace(NamedTuple):
-    """Where a partition's unfinished work lies.
-
-    Attributes:
-        journal: Folder of finished records; goes when the partition is done.
-        replies: File of the replies of models behind endpoints; stays.
-        progress: Told how many records are finished, of how many.
-    """
-
-    journal: Path
-    replies: Path
-    progress: Progress
 
 
 class Made(NamedTuple, Generic[Record]):
@@ -52,7 +37,7 @@ class Identity(NamedTuple):
 def make_trajectories(
     experiment: Experiment,
     identity: Identity,
-    weights: Path,
+    acting: Acting,
     case_indices: Iterable[int],
     sampling: Sampling,
     *,
@@ -64,7 +49,7 @@ def make_trajectories(
     Args:
         experiment: The experiment.
         identity: Whose trajectories they are.
-        weights: The agent's model, or what stands for one behind an endpoint.
+        acting: Its weights, or what stands for those of a model behind an endpoint.
         case_indices: The cases, by index.
         sampling: How often, and how warm.
         out: Folder of the result.
@@ -77,11 +62,12 @@ def make_trajectories(
     workspace.journal.mkdir(parents=True, exist_ok=True)
 
     async def act() -> Made[Trajectory]:
-        async with open_chats(experiment, workspace.replies) as chats:
+        places = [f"models.{acting.model}"] if not experiment.is_served(acting.model) else []
+        async with open_chats(experiment, [*places, "world.emulator"], workspace, acting) as chats:
             records = await rollout(
                 {index: world.cases[index] for index in case_indices},
                 world.toolkits,
-                open_model(experiment, weights, identity.agent, chats),
+                open_model(experiment, acting, identity.agent, chats),
                 open_emulator(experiment, chats),
                 experiment.agent.model_copy(update={"temperature": sampling.temperature}),
                 experiment=experiment.name,
@@ -113,7 +99,7 @@ def make_evaluations(
     workspace.journal.mkdir(parents=True, exist_ok=True)
 
     async def score() -> Made[Evaluation]:
-        async with open_chats(experiment, workspace.replies) as chats:
+        async with open_chats(experiment, [f"judges.{judge}"], workspace) as chats:
             verdicts = await evaluate_all(
                 open_judge(experiment, judge, chats),
                 {record.case_idx: world.cases[record.case_idx] for record in records},

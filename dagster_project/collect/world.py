@@ -10,10 +10,12 @@ from typing import NamedTuple
 import orjson
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.collect.endpoints import Chats, check_roles
+from dagster_project.collect.endpoints import ACTING, Acting, Chats, check_roles
+from dagster_project.collect.weights import model_folder, pin_weights
 from dagster_project.experiment.casefiles import read_case_files
 from dagster_project.experiment.graph import IMPORT
 from dagster_project.experiment.imported import CASES
+from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from dagster_project.experiment.spec import Experiment, ImportedModel, MiniatureJudge, MiniatureWorld
 from dagster_project.miniature.emulator import RuleEmulator
@@ -68,8 +70,10 @@ def open_emulator(experiment: Experiment, chats: Chats) -> Emulator:
     if not isinstance(world, EmulatedWorld):
         return RuleEmulator()
     role = world.emulator
-    model = chats.model(role.chat(), role.model)
-    return LMEmulator(role.model, model, open_world(experiment).toolkits, role.settings(), experiment.prompts_dir)
+    model = chats.model(role.chat(), role.model or role.endpoint)
+    return LMEmulator(
+        role.model or role.endpoint, model, open_world(experiment).toolkits, role.settings(), experiment.prompts_dir
+    )
 
 
 def open_cases(experiment: Experiment, store: ArtifactStore) -> dict[int, Case]:
@@ -101,7 +105,8 @@ def make_source_model(
 ) -> dict[str, float]:
     """Resolves a source model into `out` and returns measurements of doing so.
 
-    That is weights and tokenizer; of a model behind an endpoint, what it is and the name under which it answered.
+    That is weights and tokenizer; of weights that lie elsewhere, which they are, with their hashes; of a model behind
+    an endpoint, what it is and the name under which it answered.
 
     Raises:
         FrontierError: The model's endpoint cannot be used.
@@ -112,22 +117,26 @@ def make_source_model(
         served = {**spec.model_dump(), "served_as": report.reply.model, "ignored": report.reply.ignored}
         (out / SERVED_MODEL).write_bytes(orjson.dumps(served, option=orjson.OPT_INDENT_2))
         return {}
+    if isinstance(spec, WeightsModel):
+        return {"bytes": float(pin_weights(spec, out))}
     from dagster_project.miniature.models import train_source_model
 
     assert not isinstance(spec, ImportedModel), "an imported model has no asset that would make it"
-    return train_source_model(spec.temperament, spec.seed, out, progress, steps=spec.steps)
+    return train_source_model(spec.temperament, spec.seed, out, progress, steps=spec.steps, heads=spec.heads)
 
 
-def open_model(experiment: Experiment, weights: Path, name: str, chats: Chats) -> ChatModel:
-    """Returns the model in a directory, ready to chat.
+def open_model(experiment: Experiment, acting: Acting, name: str, chats: Chats) -> ChatModel:
+    """Returns an agent's model, ready to chat.
 
-    One in this process computes in float64, so that no rounding depends on which requests share a batch: a rollout
-    that was killed and resumed then gives the same text as one that was not.
+    By default one in this process computes in float64, so that no rounding depends on which requests share a batch: a
+    rollout that was killed and resumed then gives the same text as one that was not.
     """
-    if (weights / SERVED_MODEL).exists():
-        spec = experiment.models[name]
-        assert isinstance(spec, OpenAIModelSettings), "the artifact would be stale otherwise"
-        return chats.model(spec, name)
+    model = experiment.models[acting.model]
+    if isinstance(model, OpenAIModelSettings):
+        return chats.model(model, name)
+    assert isinstance(model, RunHere), "an imported model has no weights to act with"
+    if model.backend == "vllm":
+        return chats.model(model.asked_at(ACTING, ""), name)
     from toolemu.chat.local import LocalChatModel
 
-    return LocalChatModel(weights, name=name, dtype="float64")
+    return LocalChatModel(model_folder(model, acting.base.path), name, options=model, **model.local.model_dump())

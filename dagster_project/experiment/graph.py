@@ -209,7 +209,7 @@ def _add_collected(builder: _Builder) -> None:
         CODE_VERSIONS["source_models"],
         "Weights of the source models, resolved and pinned; a miniature model is trained on the spot.",
         dimensions={"model": models},
-        config=lambda ref: e.models[ref.key("model")].model_dump(),
+        config=lambda ref: e.identity_of(ref.key("model")),
         expensive=True,
     )
     builder.add(
@@ -220,7 +220,7 @@ def _add_collected(builder: _Builder) -> None:
         "Every source model on every case.",
         dimensions={"model": models},
         inputs=lambda ref: [Ref("source_models", ref.partition)],
-        config=lambda ref: _sampling(e, "source"),
+        config=lambda ref: {**_sampling(e, "source"), **e.running_of(ref.key("model"))},
         expensive=True,
     )
     _add_evaluations(builder, "source", "collect", {"model": models}, "the source models'")
@@ -350,7 +350,14 @@ def _add_measured(builder: _Builder) -> None:
     }
 
     def tested_model(ref: Ref) -> list[Ref]:
-        return [Ref(f"stage_{len(agents[ref.key('agent')].stages)}/merged_models", ref.partition)]
+        agent = agents[ref.key("agent")]
+        stages = range(1, len(agent.stages) + 1)
+        if not e.is_served(agent.model):
+            return [Ref(f"stage_{stages[-1]}/merged_models", ref.partition)]
+        adapters = [
+            Ref.of(f"stage_{stage}/adapters", agent=agent.prefix(stage), seed=ref.key("seed")) for stage in stages
+        ]
+        return [Ref.of("source_models", model=agent.model), *adapters]
 
     builder.add(
         "agent_trajectories",
@@ -360,7 +367,7 @@ def _add_measured(builder: _Builder) -> None:
         "Every trained agent on its seed's held-out cases.",
         dimensions=tested,
         inputs=tested_model,
-        config=lambda ref: _sampling(e, "test"),
+        config=lambda ref: {**_sampling(e, "test"), **e.running_of(agents[ref.key("agent")].model)},
         expensive=True,
     )
     _add_evaluations(builder, "agent", "measure", tested, "the trained agents'")

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from dagster_project.artifacts import Location
 from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
 from dagster_project.experiment.imported import Inventory
+from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from dagster_project.experiment.training import Trainer, Training
+from dagster_project.serving.settings import ServedEndpoint
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
@@ -62,13 +64,27 @@ class ImportedJudge(_Section):
     kind: Literal["imported"] = "imported"
 
 
-class MiniatureModel(_Section):
+class MiniatureModel(RunHere):
     """A tiny source model, trained on the spot."""
+
+    IDENTITY = frozenset({"kind", "temperament", "seed", "steps", "heads"})
 
     kind: Literal["miniature"] = "miniature"
     temperament: Literal["eager", "balanced", "cautious"] = Field(description="How its demonstrators behave.")
     seed: int = Field(0, description="Seed of its weights and data.")
     steps: int = Field(300, ge=1, description="Optimiser steps; below about 200 it has not learned the format.")
+    heads: Literal[3, 4] = Field(4, description="Attention heads; vLLM knows none as narrow as those of 4, only of 3.")
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the weights, in the words of before there were several architectures."""
+        found = super().identity()
+        return found if self.heads != 4 else {name: value for name, value in found.items() if name != "heads"}
+
+    @model_validator(mode="after")
+    def _fits_its_backend(self) -> MiniatureModel:
+        if self.backend == "vllm" and self.heads == 4:
+            raise ValueError("vLLM does not run heads as narrow as these; give heads: 3")
+        return self
 
 
 class MiniatureJudge(_Section):
@@ -85,8 +101,13 @@ def _kind(value: Any) -> str:
 SourceModel = Annotated[
     Annotated[MiniatureModel, Tag("miniature")]
     | Annotated[ImportedModel, Tag("imported")]
-    | Annotated[OpenAIModelSettings, Tag("openai")],
+    | Annotated[OpenAIModelSettings, Tag("openai")]
+    | Annotated[WeightsModel, Tag("weights")],
     Discriminator(_kind),
+]
+AnyEndpoint = Annotated[
+    Annotated[EndpointSettings, Tag("url")] | Annotated[ServedEndpoint, Tag("serve")],
+    Discriminator(lambda value: "serve" if isinstance(value, ServedEndpoint) or "serve" in value else "url"),
 ]
 AnyJudge = Annotated[
     Annotated[MiniatureJudge, Tag("miniature")]
@@ -211,7 +232,10 @@ class Experiment(_Section):
     name: Key
     description: str = ""
     toy: bool = Field(False, description="A toy world: every figure and table says so.")
-    endpoints: dict[Key, EndpointSettings] = Field({}, description="Servers of models; `openai` is there by itself.")
+    endpoints: dict[Key, AnyEndpoint] = Field(
+        {},
+        description="Servers, at a `url` or to `serve`; `openai` and served `models.<name>` are there anyway.",
+    )
     prices: dict[str, Price] = Field({}, description="By a model's name at its server, per million tokens.")
     currency: str = Field("USD", description="Of the prices.")
     prompts_dir: Path | None = Field(
@@ -283,6 +307,8 @@ class Experiment(_Section):
                     f"{place}.endpoint names {role.endpoint!r}, which is not defined; "
                     f"defined: {sorted(self.all_endpoints())}"
                 )
+            if not role.model and isinstance(self.all_endpoints()[role.endpoint], EndpointSettings):
+                raise ValueError(f"{place}.model is needed: the name of the model at {role.endpoint}")
         for name, judge in self.judges.items():
             if isinstance(judge, MiniatureJudge) and not isinstance(self.world, MiniatureWorld):
                 raise ValueError(f"judges.{name} judges by the rules of the miniature world and knows no other")
@@ -350,19 +376,43 @@ class Experiment(_Section):
                 found.setdefault(base.key, base)
         return list(found.values())
 
-    def all_endpoints(self) -> dict[str, EndpointSettings]:
-        """Returns the endpoints by name, `openai` among them."""
-        return {"openai": OPENAI, **self.endpoints}
+    def all_endpoints(self) -> dict[str, EndpointSettings | ServedEndpoint]:
+        """Returns the endpoints by name, `openai` and those of served models among them."""
+        served = {
+            f"models.{name}": model.endpoint()
+            for name, model in self.models.items()
+            if isinstance(model, WeightsModel) and model.backend == "vllm"
+        }
+        return {"openai": OPENAI, **served, **self.endpoints}
 
     def roles(self) -> dict[str, OpenAIModelSettings]:
         """Returns every model behind an endpoint, by its place in the file."""
-        found: dict[str, OpenAIModelSettings] = {
-            f"models.{name}": model for name, model in self.models.items() if isinstance(model, OpenAIModelSettings)
-        }
+        found: dict[str, OpenAIModelSettings] = {}
+        for name, model in self.models.items():
+            if isinstance(model, OpenAIModelSettings):
+                found[f"models.{name}"] = model
+            elif isinstance(model, WeightsModel) and model.backend == "vllm":
+                found[f"models.{name}"] = model.asked_at(f"models.{name}", model.source)
         if isinstance(self.world, EmulatedWorld):
             found["world.emulator"] = self.world.emulator
         found |= {f"judges.{name}": judge for name, judge in self.judges.items() if isinstance(judge, LMJudgeRole)}
         return found
+
+    def identity_of(self, model: str) -> dict[str, Any]:
+        """Returns what decides a source model, apart from what runs it."""
+        section = self.models[model]
+        return section.identity() if isinstance(section, RunHere) else section.model_dump()
+
+    def running_of(self, model: str) -> dict[str, Any]:
+        """Returns what decides how a source model and what is trained from it are run; nothing by default."""
+        section = self.models[model]
+        running = section.running() if isinstance(section, RunHere) else {}
+        return {"running": running} if running else {}
+
+    def is_served(self, model: str) -> bool:
+        """Whether a source model, and what is trained from it, runs on a leased server."""
+        section = self.models[model]
+        return isinstance(section, RunHere) and section.backend == "vllm"
 
     @property
     def concurrency(self) -> int:
@@ -459,7 +509,15 @@ def _resolved(value: Any, folder: Path) -> Any:
     """Returns an experiment's fields with the files it names taken from the folder of its own file."""
     if not isinstance(value, dict):
         return value
-    value = dict(value)
+    value = {**value, "models": _located(value.get("models"), folder)}
+    endpoints = value.get("endpoints")
+    if isinstance(endpoints, dict):
+        value["endpoints"] = {
+            name: {**endpoint, **_located({"serve": endpoint["serve"]}, folder)}
+            if _has(endpoint, "serve")
+            else endpoint
+            for name, endpoint in endpoints.items()
+        }
     if isinstance(value.get("prompts_dir"), str):
         value["prompts_dir"] = folder / value["prompts_dir"]
     world = value.get("world")
@@ -469,6 +527,22 @@ def _resolved(value: Any, folder: Path) -> Any:
         }
         value["world"] = {**world, **files}
     return value
+
+
+def _has(value: Any, name: str) -> bool:
+    return isinstance(value, dict) and isinstance(value.get(name), str | dict)
+
+
+def _located(sections: Any, folder: Path) -> Any:
+    """Returns sections that name weights with the folders that those are, if they are not the hub's."""
+    if not isinstance(sections, dict):
+        return {} if sections is None else sections
+    return {
+        name: {**section, "folder": (folder / section["source"]).resolve()}
+        if _has(section, "source") and (folder / section["source"]).is_dir()
+        else section
+        for name, section in sections.items()
+    }
 
 
 def data_root() -> Location:

@@ -22,6 +22,7 @@ Progress = Callable[[int, int], None]
 
 HIDDEN = 96
 LAYERS = 2
+HEADS = 4
 STEPS = 300
 BATCH = 32
 LEARNING_RATE = 4e-3
@@ -39,7 +40,7 @@ class _Batch(NamedTuple):
     labels: Tensor
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def build_model(tokenizer: PreTrainedTokenizerFast, seed: int, heads: int = HEADS) -> LlamaForCausalLM:
     """Returns an untrained model for `tokenizer`; the same seed gives the same weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -49,7 +50,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
         hidden_size=HIDDEN,
         intermediate_size=2 * HIDDEN,
         num_hidden_layers=LAYERS,
-        num_attention_heads=4,
+        num_attention_heads=heads,
         max_position_embeddings=CONTEXT,
         initializer_range=INIT_STD,
         tie_word_embeddings=True,
@@ -63,7 +64,13 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
 
 
 def train_source_model(
-    temperament: Temperament, seed: int, out: Path, progress: Progress | None = None, *, steps: int = STEPS
+    temperament: Temperament,
+    seed: int,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    steps: int = STEPS,
+    heads: int = HEADS,
 ) -> dict[str, float]:
     """Trains a source model from scratch and saves it, with its tokenizer, in `out`.
 
@@ -75,6 +82,7 @@ def train_source_model(
         out: Folder for weights (safetensors), configuration and tokenizer.
         progress: Called with (steps done, steps in all).
         steps: Optimiser steps; fewer than the default only where the model need not be good.
+        heads: Attention heads.
 
     Returns:
         What was measured: `loss` (mean over the last tenth of the steps, nats a generated token), `steps`,
@@ -84,7 +92,7 @@ def train_source_model(
 
     started = time.perf_counter()
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, seed)
+    model = build_model(tokenizer, seed, heads)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_up_then_cosine(step, steps))
     losses: list[float] = []

@@ -11,6 +11,7 @@ from dagster._core.errors import DagsterPipesExecutionError
 
 from dagster_project.artifacts import Ref
 from dagster_project.collect.files import TRAJECTORIES
+from dagster_project.collect.weights import model_folder
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Agent
 from dagster_project.experiment.assets import AssetFactory, AssetRun
@@ -126,7 +127,7 @@ def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
     named = (NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in pairs)
     write_jsonl(work / PAIRS, named)
     return TrainingJob(
-        base=run.inputs[base].path,
+        base=model_folder(experiment.models[agent.model], run.inputs[base].path),
         base_label=base.label,
         base_sha256=run.inputs[base].manifest.sha256,
         pairs=work / PAIRS,
@@ -163,6 +164,7 @@ def _in_processes_of_its_own(run: AssetRun, job: TrainingJob, path: Path) -> Tra
 
 def _merge(run: AssetRun) -> None:
     base = _base(run)
+    model = run.experiment.models[agents_by_key(run.experiment)[run.ref.key("agent")].model]
     (adapter,) = (artifact.path for ref, artifact in run.inputs.items() if ref.asset.endswith("/adapters"))
-    difference = merge_adapter(run.inputs[base].path, adapter, run.draft.path, range(3, 35))
+    difference = merge_adapter(model_folder(model, run.inputs[base].path), adapter, run.draft.path, range(3, 35))
     run.draft.metrics["max_logit_difference"] = difference

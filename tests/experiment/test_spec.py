@@ -145,7 +145,7 @@ def test_prompts_of_ones_own_change_the_code_versions_of_what_they_are_for(tmp_p
     ("changes", "message"),
     [
         ({"endpoints": {}}, r"models\.first\.endpoint names 'here', which is not defined; defined: \['openai'\]"),
-        ({"models": {"a": {"kind": "openai", "endpoint": "here"}}}, r"models\.a\.openai\.model"),
+        ({"models": {"a": {"kind": "openai", "endpoint": "here"}}}, r"models\.a\.model is needed"),
         ({"models": {"a": {"kind": "llama"}}}, r"models\.a.*'openai'"),
         ({"judges": {"strict": {"strictness": "strict"}}}, "judges.strict judges by the rules of the miniature world"),
         (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from toolemu.chat.protocol import ChatReply, ChatRequest, ContextFullError
+from toolemu.chat.settings import ModelOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,6 +69,7 @@ class LocalChatModel:
         adapter: Folder of a PEFT adapter, merged into the weights.
         device: Where to compute.
         threads: Number of threads torch may use, process-wide; None leaves it. One is best for tiny models.
+        options: How it is asked: its temperature, limit, thinking and template's arguments count here.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class LocalChatModel:
         adapter: Path | None = None,
         device: str = "cpu",
         threads: int | None = 1,
+        options: ModelOptions | None = None,
     ) -> None:
         self.name = name
+        self._options = options or ModelOptions()
         self._max_batch = max_batch
         self._threads = threads
         model, self._tokenizer = source if isinstance(source, LoadedModel) else _load(source)
@@ -105,6 +109,7 @@ class LocalChatModel:
         Raises:
             ContextFullError: The messages leave no room for a token.
         """
+        request = self._with_options(request)
         prompt = self._encode(request)
         room = self._context - len(prompt)
         if room < 1:
@@ -115,6 +120,14 @@ class LocalChatModel:
             self._worker = asyncio.create_task(self._work())
         return await row.reply
 
+    def _with_options(self, request: ChatRequest) -> ChatRequest:
+        options = self._options
+        return replace(
+            request,
+            temperature=request.temperature if options.temperature is None else options.temperature,
+            max_tokens=min(request.max_tokens, options.max_tokens or request.max_tokens),
+        )
+
     def _encode(self, request: ChatRequest) -> list[int]:
         continued = request.messages[-1].role == "assistant"
         ids: list[int] = self._tokenizer.apply_chat_template(
@@ -122,6 +135,7 @@ class LocalChatModel:
             add_generation_prompt=not continued,
             continue_final_message=continued,
             return_dict=False,
+            **self._options.template_arguments(),
         )
         return ids
 

@@ -114,9 +114,7 @@ class OpenAIChatModel:
         if request.schema is not None and settings.structured:
             schema = {"name": "reply", "strict": True, "schema": dict(request.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        template = dict(settings.chat_template)
-        if settings.thinking is not None:
-            template["enable_thinking"] = settings.thinking
+        template = settings.template_arguments()
         if template:
             body["chat_template_kwargs"] = template
         if request.messages[-1].role == "assistant" and self._endpoint.settings.continues:

@@ -7,15 +7,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class EndpointSettings(BaseModel):
-    """A server, and how far to go in asking it."""
+class Patience(BaseModel):
+    """How far to go in asking a server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str = Field(pattern=r"^https?://", description="Base URL, mostly ending in /v1.")
-    key: str | None = Field(
-        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Variable (environment or .env) that holds the API key."
-    )
     max_in_flight: int = Field(200, ge=1, le=500, description="Most requests at once; fewer when the server complains.")
     timeout_s: float = Field(300, gt=0, description="Longest wait for one answer, in seconds.")
     max_attempts: int = Field(
@@ -31,16 +27,21 @@ class EndpointSettings(BaseModel):
     )
 
 
-class OpenAIModelSettings(BaseModel):
-    """A model behind an endpoint."""
+class EndpointSettings(Patience):
+    """A server, and how far to go in asking it."""
+
+    url: str = Field(pattern=r"^https?://", description="Base URL, mostly ending in /v1.")
+    key: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Variable (environment or .env) that holds the API key."
+    )
+
+
+class ModelOptions(BaseModel):
+    """How a model is asked, wherever it runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["openai"] = "openai"
-    endpoint: str = Field(description="The endpoint's name.")
-    model: str = Field(min_length=1, description="The model's name there.")
     quantisation: str = Field("none", description="How its weights are quantised; recorded, nothing more.")
-    revision: str = Field("", description="Which revision of the weights the server has; recorded, nothing more.")
     temperature: float | None = Field(None, ge=0, description="Overrides the role's temperature.")
     max_tokens: int | None = Field(None, ge=1, description="Most tokens a reply, reasoning included; caps the role's.")
     thinking: bool | None = Field(None, description="Qwen3's switch, as the template argument enable_thinking.")
@@ -53,3 +54,17 @@ class OpenAIModelSettings(BaseModel):
         description="Send stop sequences to the server. They are kept here in any case. Null: unless it thinks, since "
         "servers stop at one that a model only thinks of, too.",
     )
+
+    def template_arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the chat template, the switch for thinking among them."""
+        thinking = {} if self.thinking is None else {"enable_thinking": self.thinking}
+        return {**self.chat_template, **thinking}
+
+
+class OpenAIModelSettings(ModelOptions):
+    """A model behind an endpoint."""
+
+    kind: Literal["openai"] = "openai"
+    endpoint: str = Field(description="The endpoint's name.")
+    model: str = Field("", description="The model's name there; left out where the endpoint is served here.")
+    revision: str = Field("", description="Which revision of the weights the server has; recorded, nothing more.")

@@ -1,0 +1,27 @@
+"""A trained agent's stages as one adapter over its source model, for a server that has the source model already."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from dagster_project.artifacts import Artifact
+from dagster_project.serving.adapters import ServedAdapter
+from dagster_project.training.concatenate import concatenate_adapters
+
+
+def served_adapter(base: Path, stages: Sequence[Artifact]) -> ServedAdapter:
+    """Returns the adapter that does what a chain of merged stages does, up to rounding.
+
+    Args:
+        base: The source model's weights.
+        stages: The stages' adapters, in order.
+    """
+    hashes = " ".join(stage.manifest.sha256 for stage in stages)
+    name = f"adapter@{hashlib.sha256(hashes.encode()).hexdigest()[:16]}"
+    folders = [stage.path for stage in stages]
+    if len(folders) == 1:
+        return ServedAdapter(name, lambda out: shutil.copytree(folders[0], out, dirs_exist_ok=True))
+    return ServedAdapter(name, lambda out: concatenate_adapters(base, folders, out))

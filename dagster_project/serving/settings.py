@@ -1,0 +1,111 @@
+"""What a leased server is: which weights, how vLLM runs them, and the name under which equal ones are shared."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from toolemu.chat.settings import EndpointSettings, Patience
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Adapter ranks that vLLM can be started for; an adapter of any smaller rank fits."""
+
+
+class ServerSettings(BaseModel):
+    """How vLLM runs a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gpu_memory: float = Field(
+        0.9, gt=0, le=1, description="Its share of the card; servers whose shares fit a card run beside one another."
+    )
+    cards: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), min_length=1, description="The cards, by number; with several, the model is split over them."
+    )
+    dtype: str = Field("auto", pattern=r"^(auto|float32|bfloat16|float16)$", description="Precision of the weights.")
+    context: int | None = Field(None, ge=16, description="Longest conversation in tokens; null: the model's own.")
+    adapters: int = Field(8, ge=0, description="Adapters in one batch; 0: it takes none.")
+    adapter_rank: int = Field(
+        32, ge=1, le=RANKS[-1], description="Largest rank; that of an agent of several stages is the stages' sum."
+    )
+    arguments: tuple[str, ...] = Field((), description="Further arguments of vLLM's server, as on its command line.")
+    start_timeout_s: float = Field(1800, gt=0, description="Longest wait for it to be ready, in seconds.")
+    idle_after_s: float = Field(600, ge=0, description="It ends after so long without a lease, in seconds.")
+
+
+class Weights(BaseModel):
+    """Weights and tokenizer: of a model on Hugging Face's hub, or in a folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(min_length=1, description="Its name on the hub, or a folder, relative to the experiment file.")
+    revision: str | None = Field(None, description="Of the hub: best the hash of a commit; null: the newest.")
+    folder: Path | None = Field(None, exclude=True, description="Where a folder lies; computed, never in the file.")
+
+
+class ServedEndpoint(Patience):
+    """A server that is started when first needed, with what to give it and how far to go in asking it."""
+
+    serve: Weights
+    server: ServerSettings = ServerSettings()
+    continues: bool = True
+    give_up_after_s: float = Field(60, ge=0, description="As of any endpoint; a server of ours that is silent is dead.")
+
+    def at(self, url: str) -> EndpointSettings:
+        """Returns the endpoint, now that it has an address."""
+        return EndpointSettings(url=url, **{name: getattr(self, name) for name in Patience.model_fields})
+
+
+class Server(NamedTuple):
+    """A server to lease.
+
+    Attributes:
+        weights: Folder of weights and tokenizer, or a hub's name.
+        revision: Of the hub's; empty for a folder.
+        model: The name under which it serves the base.
+        settings: How vLLM runs it.
+    """
+
+    weights: str
+    revision: str
+    model: str
+    settings: ServerSettings
+
+    @property
+    def key(self) -> str:
+        """The same for equal servers: what they serve and how, but not how long anyone waits for them."""
+        how = self.settings.model_dump(exclude={"start_timeout_s", "idle_after_s"})
+        described = orjson.dumps([self.weights, self.revision, self.model, how], option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(described).hexdigest()[:16]
+
+    def arguments(self, port: int) -> list[str]:
+        """Returns vLLM's arguments."""
+        settings = self.settings
+        given = {
+            "--model": self.weights,
+            "--revision": self.revision,
+            "--served-model-name": self.model,
+            "--host": "127.0.0.1",
+            "--port": str(port),
+            "--dtype": settings.dtype,
+            "--gpu-memory-utilization": str(settings.gpu_memory),
+            "--max-model-len": str(settings.context or ""),
+            "--tensor-parallel-size": str(len(settings.cards)),
+            # Left to itself, vLLM takes sampling parameters that a request leaves out from the weights' folder.
+            "--generation-config": "vllm",
+        }
+        if settings.adapters:
+            rank = next(rank for rank in RANKS if rank >= settings.adapter_rank)
+            given |= {"--max-loras": str(settings.adapters), "--max-lora-rank": str(rank)}
+        switches = ["--enable-prefix-caching", *(["--enable-lora"] if settings.adapters else [])]
+        named = [part for name, value in given.items() if value for part in (name, value)]
+        return [*named, *switches, *settings.arguments]
+
+
+def server_of(weights: Path, model: str, settings: ServerSettings) -> Server:
+    """Returns the server of weights in a folder."""
+    return Server(str(weights.resolve()), "", model, settings)
