@@ -24,7 +24,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from dagster_project.artifacts.store import write_atomically
+from dagster_project.artifacts.files import write_atomically
 from dagster_project.serving.settings import Server
 from dagster_project.serving.state import ADAPTERS, END, ENDING, KEEPER, LOG, READY, Servers
 

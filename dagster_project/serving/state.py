@@ -17,7 +17,7 @@ from typing import NamedTuple
 import orjson
 from filelock import FileLock, Timeout
 
-from dagster_project.artifacts.store import write_atomically
+from dagster_project.artifacts.files import write_atomically
 from dagster_project.serving.settings import Server, ServerSettings
 
 SPEC, KEEPER, READY, ENDING, END, LOG, ADAPTERS, LEASES, CLAIMS = (
