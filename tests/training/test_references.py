@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from dagster_project.training.conversations import TokenPair, Tokens
 from dagster_project.training.dpo import TrainingResult, train_adapter
+from dagster_project.training.grouping import Group, group_by_prompt
 from dagster_project.training.references import ReferenceStore
 from dagster_project.training.trainer import PreparedDPOTrainer
 
@@ -30,7 +32,7 @@ def test_a_reference_computed_beforehand_gives_the_loss_of_one_computed_with_the
     trainer = make_trainer(pairs, tmp_path)
     batch = trainer.data_collator([trainer.train_dataset[number] for number in range(len(pairs))])
     on_the_fly = trainer.compute_loss(trainer.model, batch).item()
-    trainer.use_reference(trainer.reference(sides(pairs)))
+    trainer.use_reference(trainer.reference(group_by_prompt(sides(pairs), 0)))
     batch = trainer.data_collator([trainer.train_dataset[number] for number in range(len(pairs))])
     beforehand = trainer.compute_loss(trainer.model, batch).item()
     assert beforehand == pytest.approx(on_the_fly, abs=1e-5)  # the column is float32
@@ -42,9 +44,10 @@ def test_a_reference_computed_beforehand_gives_the_loss_of_one_computed_with_the
 def test_a_conversations_reference_does_not_depend_on_the_others(corpus: Corpus, tmp_path: Path) -> None:
     conversations = sides(corpus.tokens())
     trainer = make_trainer(corpus.tokens()[:1], tmp_path)
-    together = trainer.reference(conversations)
-    some = list(conversations)[3:5]
-    assert trainer.reference({name: conversations[name] for name in some}) == {name: together[name] for name in some}
+    groups = group_by_prompt(conversations, 0)
+    together = trainer.reference(groups)
+    assert together.keys() == conversations.keys()
+    assert trainer.reference(groups[3:5]) == {name: together[name] for group in groups[3:5] for name in group}
 
 
 def test_trainings_share_references_and_come_out_the_same_without(
@@ -53,9 +56,9 @@ def test_trainings_share_references_and_come_out_the_same_without(
     computed: list[int] = []
     compute = PreparedDPOTrainer.reference
 
-    def count(self: Any, conversations: dict[str, Tokens]) -> dict[str, float]:
-        computed.append(len(conversations))
-        return compute(self, conversations)
+    def count(self: Any, groups: Sequence[Group]) -> dict[str, float]:
+        computed.append(sum(map(len, groups)))
+        return compute(self, groups)
 
     monkeypatch.setattr(PreparedDPOTrainer, "reference", count)
 

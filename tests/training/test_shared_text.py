@@ -4,6 +4,7 @@ import copy
 import functools
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from trl import DPOConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from dagster_project.miniature.tokenizer import build_tokenizer
-from dagster_project.training.conversations import TokenPair
+from dagster_project.training.conversations import TokenPair, Tokens
+from dagster_project.training.grouping import group_by_prompt
 from dagster_project.training.shared_text import score, share_text, tree_attention, tree_mask, tree_of
 from dagster_project.training.token_tree import build_tree
 from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset
@@ -45,14 +47,19 @@ def base_model(architecture: str, **shape: Any) -> Any:
 
 
 def adapt(model: Any) -> Any:
-    """Returns a model with an adapter that does something."""
+    """Returns a model with an adapter."""
     add_fused_lm_head(model)
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    let_it_act(adapted)
+    return adapted
+
+
+def let_it_act(model: Any) -> None:
+    """Gives an adapter weights: a fresh one does nothing."""
     generator = torch.Generator().manual_seed(1)
-    for name, weight in adapted.named_parameters():
+    for name, weight in model.named_parameters():
         if "lora_B" in name:
             weight.data.copy_(0.05 * torch.randn(weight.shape, generator=generator))
-    return adapted
 
 
 def shared(model: Any) -> Any:
@@ -153,14 +160,10 @@ def published_pairs(rng: random.Random, count: int) -> list[TokenPair]:
     return pairs[:count]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("seed", range(3))
-def test_published_lengths_give_the_loss_and_the_gradients_of_the_plain_trainer(
-    architecture: str, seed: int, tmp_path: Any
-) -> None:
-    pairs = published_pairs(random.Random(seed), 5)
+def trainer_of(architecture: str, pairs: list[TokenPair], out: Path) -> Any:
+    """Returns a trainer with an adapter that does something."""
     config = DPOConfig(
-        output_dir=str(tmp_path), beta=0.3, max_length=None, bf16=False, gradient_checkpointing=False,
+        output_dir=str(out), beta=0.3, max_length=None, bf16=False, gradient_checkpointing=False,
         remove_unused_columns=False, report_to="none", use_cpu=True, dataloader_pin_memory=False,
     )  # fmt: skip
     trainer = PreparedDPOTrainer(
@@ -171,18 +174,55 @@ def test_published_lengths_give_the_loss_and_the_gradients_of_the_plain_trainer(
         data_collator=MaskedPreferenceCollator(pad_token_id=0),
         peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
-    for name, weight in trainer.model.named_parameters():
-        if "lora_B" in name:
-            weight.data.copy_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    let_it_act(trainer.model)
+    return trainer
+
+
+def shares(trainer: Any) -> Any:
+    share_text(trainer.model.get_base_model())
+    trainer.shared_text = True
+    return trainer
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("seed", range(3))
+def test_published_lengths_give_the_loss_and_the_gradients_of_the_plain_trainer(
+    architecture: str, seed: int, tmp_path: Path
+) -> None:
+    pairs = published_pairs(random.Random(seed), 5)
+    trainer = trainer_of(architecture, pairs, tmp_path)
     batch = trainer.data_collator([pair._asdict() for pair in pairs])
     theirs = trainer.compute_loss(trainer.model, batch)
     expected = gradients(trainer.model, theirs)
-    shared(trainer.model)
-    ours = trainer._compute_loss(functools.partial(score, trainer.model), batch, False)
-    assert abs(theirs.item() - 0.6931) > 1e-3
+    ours = shares(trainer).compute_loss(trainer.model, batch)
+    assert abs(theirs.item() - 0.6931) > 1e-3  # not the loss of an adapter that does nothing
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert_equal(gradients(trainer.model, ours), expected)
     assert all("lora_" in name for name in expected)
+    assert 0 < trainer.computed_tokens < int(batch["attention_mask"].sum())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("budget", [300, 10**6])
+def test_the_reference_of_a_prompt_together_is_that_of_each_conversation(
+    architecture: str, budget: int, tmp_path: Path
+) -> None:
+    pairs = published_pairs(random.Random(7), 6)
+    conversations = {
+        f"{place} {side}": Tokens(pair.prompt_ids, *ids)
+        for place, pair in enumerate(pairs)
+        for side, ids in (
+            ("chosen", (pair.chosen_ids, pair.chosen_mask)),
+            ("rejected", (pair.rejected_ids, pair.rejected_mask)),
+        )
+    }
+    trainer = trainer_of(architecture, pairs, tmp_path)
+    alone = trainer.reference(group_by_prompt(conversations, 0))
+    groups = group_by_prompt(conversations, budget)
+    assert len(groups) < len(conversations)
+    together = shares(trainer).reference(groups)
+    assert together == pytest.approx(alone, rel=1e-5)
+    assert trainer.computed_tokens == 0  # the policy's only
 
 
 def test_the_model_computes_shared_text_once(corpus: Corpus) -> None:
