@@ -12,6 +12,7 @@ from dagster_project.experiment.assets import AssetFactory
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, data_root, load_experiment
 from dagster_project.measure import assets as measure_room
+from dagster_project.operations.kubernetes import step_executor
 from dagster_project.preferences import assets as preferences_room
 from dagster_project.published import assets as published_room
 from dagster_project.published.opening import open_experiment
@@ -28,7 +29,10 @@ def build_definitions(experiment: Experiment) -> dg.Definitions:
     """Returns the Dagster definitions of one experiment."""
     factory = AssetFactory(build_graph(experiment), ArtifactStore(data_root(), experiment.name))
     rooms = IMPORTED if experiment.imports else MADE if experiment.agents() else UNTRAINED
-    return dg.Definitions(assets=[asset for room in rooms for asset in room.build(factory)])
+    return dg.Definitions(
+        assets=[asset for room in rooms for asset in room.build(factory)],
+        executor=step_executor(),
+    )
 
 
 def __getattr__(name: str) -> dg.Definitions:

@@ -17,6 +17,7 @@ import dagster as dg
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Draft, InputEntry, Manifest, Ref
 from dagster_project.experiment.graph import Graph, Node
+from dagster_project.experiment.pods import TAG, pod_config
 from dagster_project.experiment.spec import Experiment
 
 Progress = Callable[[int, int], None]
@@ -181,6 +182,7 @@ class AssetFactory:
             can_subset=len(specs) > 1,
             check_specs=check_specs or None,
             partitions_def=partitions_definition(nodes[0]),
+            op_tags=self._pod_tags(nodes[0]),
         )
         def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
             selected = [node for key, node in by_key.items() if key in context.selected_asset_keys]
@@ -249,6 +251,11 @@ class AssetFactory:
                 for check in run.checks
             ],
         )
+
+    def _pod_tags(self, node: Node) -> dict[str, Any]:
+        """Returns the tag with a step's pod: of an asset's op, since Dagster ignores a job's in backfills."""
+        config = pod_config(self.experiment.kubernetes, node.name)
+        return {TAG: config} if config else {}
 
     def _dependency(self, node: Node, upstream: str) -> dg.AssetDep:
         return dg.AssetDep(self.key(upstream), partition_mapping=partition_mapping(node, self.graph.nodes[upstream]))

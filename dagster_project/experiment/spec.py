@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from dagster_project.artifacts import Location
 from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
 from dagster_project.experiment.imported import Inventory
+from dagster_project.experiment.pods import PodRule
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
@@ -212,6 +213,7 @@ class Experiment(_Section):
     overrides: tuple[Override, ...] = ()
     statistics: Statistics = Statistics()
     limits: Limits = Limits()
+    kubernetes: tuple[PodRule, ...] = Field((), description="Pods of assets, where steps run in pods; docs/deploy.md.")
     inventory: Inventory | None = Field(None, exclude=True, description="What was imported; never in the file.")
 
     @field_validator("overrides")
