@@ -14,6 +14,7 @@ from dagster_project.experiment.spec import Experiment, data_root, load_experime
 from dagster_project.measure import assets as measure_room
 from dagster_project.operations import schedules
 from dagster_project.operations.runner import PRELOAD
+from dagster_project.operations.kubernetes import step_executor
 from dagster_project.preferences import assets as preferences_room
 from dagster_project.published import assets as published_room
 from dagster_project.published.opening import open_experiment
@@ -40,7 +41,7 @@ def build_definitions(experiment: Experiment) -> dg.Definitions:
         assets=[asset for room in rooms for asset in room.build(factory)],
         jobs=[seeds.job] if seeds else [],
         schedules=[seeds.schedule] if seeds else [],
-        executor=EXECUTOR,
+        executor=step_executor() or EXECUTOR,
     )
 
 

@@ -22,6 +22,7 @@ from dagster_project.artifacts.failures import Failure, note_failure
 from dagster_project.experiment.causes import PASSING, Cause, cause_of
 from dagster_project.experiment.graph import Graph, Node
 from dagster_project.experiment.pools import pool_of
+from dagster_project.experiment.pods import TAG, pod_config
 from dagster_project.experiment.spec import Experiment
 
 Progress = Callable[[int, int], None]
@@ -196,7 +197,7 @@ class AssetFactory:
             check_specs=check_specs or None,
             partitions_def=partitions_definition(nodes[0]),
             pool=pool,
-            op_tags=order,
+            op_tags={**order, **self._pod_tags(nodes[0])},
         )
         def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
             selected = [node for key, node in by_key.items() if key in context.selected_asset_keys]
@@ -298,6 +299,11 @@ class AssetFactory:
                 for check in run.checks
             ],
         )
+
+    def _pod_tags(self, node: Node) -> dict[str, Any]:
+        """Returns the tag with a step's pod: of an asset's op, since Dagster ignores a job's in backfills."""
+        config = pod_config(self.experiment.kubernetes, node.name)
+        return {TAG: config} if config else {}
 
     def _dependency(self, node: Node, upstream: str) -> dg.AssetDep:
         return dg.AssetDep(self.key(upstream), partition_mapping=partition_mapping(node, self.graph.nodes[upstream]))

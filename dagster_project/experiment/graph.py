@@ -14,6 +14,7 @@ from typing import Any
 from dagster_project.artifacts import Ref
 from dagster_project.experiment.agents import Agent, TrainedMetric
 from dagster_project.experiment.code import evaluation_code, trajectory_code
+from dagster_project.experiment.pods import check_rules
 from dagster_project.experiment.spec import Experiment, ImportedWorld
 
 Dimensions = Mapping[str, tuple[str, ...]]
@@ -145,7 +146,11 @@ class _Builder:
 
 
 def build_graph(experiment: Experiment) -> Graph:
-    """Returns the graph of an experiment; of an imported one that was not imported yet, without its partitions."""
+    """Returns the graph of an experiment; of an imported one that was not imported yet, without its partitions.
+
+    Raises:
+        FrontierError: The experiment says something of an asset that there is not.
+    """
     builder = _Builder(experiment)
     if experiment.imports:
         _add_imported(builder)
@@ -155,6 +160,8 @@ def build_graph(experiment: Experiment) -> Graph:
             _add_trained(builder)
             _add_measured(builder)
     _add_results(builder)
+    if not experiment.imports:
+        check_rules(experiment.kubernetes, [node.name for node in builder.nodes])
     return Graph(experiment, {node.name: node for node in builder.nodes})
 
 

@@ -14,6 +14,7 @@ from dagster_project.artifacts import Location
 from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import RunHere, WeightsModel
+from dagster_project.experiment.pods import PodRule
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from dagster_project.experiment.training import Trainer, Training
 from dagster_project.serving.settings import ServedEndpoint
@@ -256,6 +257,7 @@ class Experiment(_Section):
     statistics: Statistics = Statistics()
     limits: Limits = Limits()
     operations: Operations = Operations()
+    kubernetes: tuple[PodRule, ...] = Field((), description="Pods of assets, where steps run in pods; docs/deploy.md.")
     inventory: Inventory | None = Field(None, exclude=True, description="What was imported; never in the file.")
 
     @field_validator("overrides")

@@ -1,0 +1,125 @@
+"""What the pods that make an experiment's assets ask of Kubernetes; where there is none, it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from toolemu.errors import FrontierError
+
+TAG = "dagster-k8s/config"
+"""The tag of an asset's op that Dagster's Kubernetes executor takes a step's pod from."""
+ASSET_LABEL = "safety-frontier/asset"
+"""The pods' label with the beginning of the asset's name; network policies select by it (deploy/kubernetes)."""
+SHARED_MEMORY = "/dev/shm"
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?|Ki)?$", description="As in 500m, 16Gi.")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+MountPath = Annotated[str, Field(pattern=r"^/[^:]+$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Toleration(_Section):
+    """A taint of nodes that the pod puts up with."""
+
+    key: str
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class PodRule(_Section):
+    """What the pods of some assets get. Of several rules for one asset, a later one replaces the fields it gives."""
+
+    assets: tuple[str, ...] = Field((), description="Names, or their beginnings up to a slash; left out: all assets.")
+    image: str | None = Field(None, min_length=1, description="Null: the code location's own.")
+    gpus: int = Field(0, ge=0)
+    gpu_resource: str = Field("nvidia.com/gpu", min_length=1, description="As the nodes' device plugin names it.")
+    cpu: Quantity | None = Field(None, description="Requested.")
+    memory: Quantity | None = Field(None, description="Requested, and the limit.")
+    scratch: Quantity | None = Field(None, description="Disk requested for copies of artifacts and unfinished work.")
+    shared_memory: Quantity | None = Field(None, description="Size of /dev/shm; part of the memory.")
+    node_selector: dict[str, str] = Field({}, description="Labels of the nodes, the GPU's type for instance.")
+    tolerations: tuple[Toleration, ...] = ()
+    env: dict[Variable, str] = {}
+    secrets: tuple[Name, ...] = Field((), description="Secrets whose entries become variables.")
+    claims: dict[MountPath, Name] = Field({}, description="Persistent volume claims by the path they are mounted at.")
+    service_account: Name | None = Field(None, description="Null: that of all runs.")
+
+
+def check_rules(rules: Iterable[PodRule], assets: Iterable[str]) -> None:
+    """Makes sure that every rule names assets that there are.
+
+    Raises:
+        FrontierError: One does not.
+    """
+    known = list(assets)
+    for place, rule in enumerate(rules):
+        for name in rule.assets:
+            if not any(_is_meant(asset, name) for asset in known):
+                raise FrontierError(
+                    f"kubernetes.{place}.assets names {name!r}, and there is no such asset. Assets: {', '.join(known)}."
+                )
+
+
+def pod_config(rules: Iterable[PodRule], asset: str) -> dict[str, Any]:
+    """Returns what the rules say of an asset's pods in the form of `TAG`; nothing if there are no rules."""
+    given: dict[str, Any] = {}
+    there = False
+    for rule in rules:
+        there = True
+        if not rule.assets or any(_is_meant(asset, name) for name in rule.assets):
+            given |= {field: getattr(rule, field) for field in rule.model_fields_set}
+    if not there:
+        return {}
+    pod = PodRule(**given)
+    labels = {ASSET_LABEL: asset.partition("/")[0]}
+    return {
+        "container_config": _without_empty(_container(pod)),
+        "pod_spec_config": _without_empty(_spec(pod)),
+        "pod_template_spec_metadata": {"labels": labels},
+    }
+
+
+def _is_meant(asset: str, name: str) -> bool:
+    return asset == name or asset.startswith(f"{name}/")
+
+
+def _container(pod: PodRule) -> dict[str, Any]:
+    requests = {"cpu": pod.cpu, "memory": pod.memory, "ephemeral-storage": pod.scratch}
+    limits = {"memory": pod.memory, pod.gpu_resource: str(pod.gpus) if pod.gpus else None}
+    mounts = [{"name": f"claim-{place}", "mount_path": path} for place, path in enumerate(pod.claims)]
+    if pod.shared_memory:
+        mounts.append({"name": "shared-memory", "mount_path": SHARED_MEMORY})
+    return {
+        "image": pod.image,
+        "resources": _without_empty({"requests": _without_empty(requests), "limits": _without_empty(limits)}),
+        "env": [{"name": name, "value": value} for name, value in pod.env.items()],
+        "env_from": [{"secret_ref": {"name": name}} for name in pod.secrets],
+        "volume_mounts": mounts,
+    }
+
+
+def _spec(pod: PodRule) -> dict[str, Any]:
+    volumes: list[dict[str, Any]] = [
+        {"name": f"claim-{place}", "persistent_volume_claim": {"claim_name": name}}
+        for place, name in enumerate(pod.claims.values())
+    ]
+    if pod.shared_memory:
+        volumes.append({"name": "shared-memory", "empty_dir": {"medium": "Memory", "size_limit": pod.shared_memory}})
+    return {
+        "node_selector": pod.node_selector,
+        "tolerations": [toleration.model_dump(exclude_none=True) for toleration in pod.tolerations],
+        "service_account_name": pod.service_account,
+        "volumes": volumes,
+    }
+
+
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}
