@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_project.artifacts import Ref
+from dagster_project.experiment.graph import CALIBRATION
 from dagster_project.experiment.spec import Experiment
 from toolemu.chat import ChatModel, ChatReply
 from toolemu.chat.keys import read_key
@@ -88,6 +89,7 @@ def roles_of(experiment: Experiment, ref: Ref) -> list[str]:
         "agent_trajectories": ["world.emulator"],
         "source_evaluations": [f"judges.{rest.partition('/')[0]}"],
         "agent_evaluations": [f"judges.{rest.partition('/')[0]}"],
+        CALIBRATION: [f"judges.{rest}"],
     }
     roles = experiment.roles()
     return [place for place in asked.get(room, []) if place in roles]

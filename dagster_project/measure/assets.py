@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dagster as dg
 
-from dagster_project.collect.factories import Rollout, evaluations_asset, trajectories_asset
+from dagster_project.collect.factories import Rollout, calibration_asset, evaluations_asset, trajectories_asset
 from dagster_project.collect.rollouts import Identity
 from dagster_project.experiment.assets import AssetFactory, AssetRun
+from dagster_project.experiment.graph import calibrated
 from dagster_project.experiment.splits import split_cases
 
 
@@ -27,4 +28,5 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
             evaluations_asset(factory, "agent_evaluations", judge, "agent_trajectories")
             for judge in factory.experiment.judges
         ),
+        *(calibration_asset(factory, judge) for judge in calibrated(factory.experiment)),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import dagster as dg
 import orjson
@@ -11,12 +12,12 @@ from dagster_project.artifacts import Ref
 from dagster_project.collect.files import TRAJECTORIES
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Agent
-from dagster_project.experiment.assets import AssetFactory, AssetRun
+from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.graph import agents_by_key
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
 from dagster_project.training.conversations import tokenize_pairs
-from dagster_project.training.dpo import DPOParameters, train_adapter
+from dagster_project.training.dpo import DPOParameters, TrainingStep, train_adapter
 from dagster_project.training.merge import merge_adapter
 from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.prompts.render import AgentPrompt
@@ -24,6 +25,7 @@ from toolemu.trajectory import Trajectory
 
 SPEC = "spec.json"
 STEPS = "steps.jsonl"
+CHECKS = {"learned": "Rewards tell chosen from rejected."}
 
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
@@ -33,7 +35,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     for stage in range(1, factory.experiment.n_stages + 1):
         train = functools.partial(_adapter, agents=agents, stage=stage)
         assets += [
-            factory.asset(f"stage_{stage}/adapters", train, kinds={"peft"}),
+            factory.asset(f"stage_{stage}/adapters", train, checks=CHECKS, kinds={"peft"}),
             factory.asset(f"stage_{stage}/merged_models", _merge, kinds={"huggingface"}),
         ]
     return assets
@@ -100,6 +102,19 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
         loss=last.loss,
         reward_accuracy=last.reward_accuracy,
     )
+    run.checks.append(_learned(result.steps, experiment.limits.min_reward_accuracy))
+
+
+def _learned(steps: Sequence[TrainingStep], least: float) -> Check:
+    """Returns the check that training did something, before the adapter is merged, trained on and tested."""
+    last = steps[len(steps) // 2 :]
+    accuracy = sum(step.reward_accuracy for step in last) / len(last)
+    description = (
+        f"In the last {len(last)} steps {accuracy:.0%} of the pairs had the right way round; at least {least:.0%} must "
+        "(50% is chance). Train longer or at a higher learning rate, or look at the pairs: do they differ in what they "
+        "are to teach? Or lower limits.min_reward_accuracy."
+    )
+    return Check("learned", accuracy >= least, description, blocking=True, metadata={"reward_accuracy": accuracy})
 
 
 def _merge(run: AssetRun) -> None:
