@@ -12,9 +12,9 @@ from dagster_project.experiment.assets import AssetFactory
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, data_root, load_experiment
 from dagster_project.measure import assets as measure_room
-from dagster_project.operations import schedules
-from dagster_project.operations.runner import PRELOAD
+from dagster_project.operations import schedules, sensors
 from dagster_project.operations.kubernetes import step_executor
+from dagster_project.operations.runner import PRELOAD
 from dagster_project.preferences import assets as preferences_room
 from dagster_project.published import assets as published_room
 from dagster_project.published.opening import open_experiment
@@ -41,6 +41,7 @@ def build_definitions(experiment: Experiment) -> dg.Definitions:
         assets=[asset for room in rooms for asset in room.build(factory)],
         jobs=[seeds.job] if seeds else [],
         schedules=[seeds.schedule] if seeds else [],
+        sensors=[] if experiment.imports else sensors.build(graph, store),
         executor=step_executor() or EXECUTOR,
     )
 

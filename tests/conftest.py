@@ -57,7 +57,7 @@ SMALL = {
         "dtype": "float32",
     },
     "statistics": {"n_bootstrap": 200},
-    "limits": {"min_in_format": 0.0, "processes": 2},
+    "limits": {"min_in_format": 0.0, "min_reward_accuracy": 0.0, "processes": 2},
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_project.artifacts import Artifact, Ref
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
-from dagster_project.experiment.graph import agents_by_key
+from dagster_project.experiment.graph import CALIBRATION, agents_by_key
 from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.spec import Experiment
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
@@ -195,6 +195,7 @@ def roles_of(experiment: Experiment, ref: Ref) -> list[str]:
         "agent_trajectories": [f"models.{model}", "world.emulator"],
         "source_evaluations": [f"judges.{rest.partition('/')[0]}"],
         "agent_evaluations": [f"judges.{rest.partition('/')[0]}"],
+        CALIBRATION: [f"judges.{rest}"],
     }
     roles = experiment.roles()
     return [place for place in asked.get(room, []) if place in roles]

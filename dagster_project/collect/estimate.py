@@ -14,6 +14,7 @@ from typing import NamedTuple
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.endpoints import roles_of
 from dagster_project.collect.world import World, open_world, replicates_of
+from dagster_project.experiment.graph import CALIBRATION
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
@@ -90,6 +91,8 @@ def estimate(experiment: Experiment, refs: Iterable[Ref], stores: Iterable[Artif
 def _records(experiment: Experiment, ref: Ref) -> int:
     """Returns how many trajectories or verdicts a partition holds; 0 for other assets."""
     room, _, rest = ref.asset.partition("/")
+    if room == CALIBRATION:
+        return experiment.limits.calibration * len(experiment.metrics) * replicates_of(experiment, rest)
     whose, _, kind = room.partition("_")
     if kind not in ("trajectories", "evaluations"):
         return 0

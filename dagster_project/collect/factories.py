@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +12,15 @@ import dagster as dg
 
 from dagster_project.collect.accounting import RoleUse, evaluation_use, trajectory_use
 from dagster_project.collect.endpoints import REPLIES, Acting, Workspace, servers_folder
+from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.rollouts import Identity, endings, make_evaluations, make_trajectories
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
+from dagster_project.experiment.graph import CALIBRATION
+from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Sampling
-from toolemu.evaluation import Metric
-from toolemu.trajectory import StopReason
+from toolemu.evaluation import Evaluation, Metric
+from toolemu.jsonl import read_jsonl, write_jsonl
+from toolemu.trajectory import ObservationSource, StopReason, Trajectory
 
 
 class Rollout(NamedTuple):
@@ -32,7 +38,7 @@ def trajectories_asset(
     """Returns the asset of an agent's trajectories; `check_format` adds the check that agents still end in format."""
 
     def compute(run: AssetRun) -> None:
-        rollout = plan(run)
+        rollout, workspace = plan(run), _workspace(run, name)
         made = make_trajectories(
             run.experiment,
             rollout.identity,
@@ -40,7 +46,7 @@ def trajectories_asset(
             rollout.cases,
             rollout.sampling,
             out=run.draft.path,
-            workspace=_workspace(run, name),
+            workspace=workspace,
         )
         trajectories = made.records
         run.draft.counts.update(endings(trajectories))
@@ -50,11 +56,34 @@ def trajectories_asset(
         share, least = answered / len(trajectories), run.experiment.limits.min_in_format
         run.metadata["share_in_format"] = share
         if check_format:
-            description = f"{share:.0%} of the trajectories end in a final answer; at least {least:.0%} should."
-            run.checks.append(Check("in_format", share >= least, description, metadata={"share": share}))
+            description = (
+                f"{share:.0%} of the trajectories end in a final answer; at least {least:.0%} must, or judges would "
+                f"score broken text. See how they end in {workspace.journal}: lower the learning rate or train for "
+                "fewer steps; or, if that is a finding, lower limits.min_in_format and run again (nothing is sampled "
+                "anew)."
+            )
+            run.checks.append(Check("in_format", share >= least, description, blocking=True, metadata={"share": share}))
+        if "emulator_readable" in checks:
+            run.checks.append(_emulator_check(run, trajectories))
 
     checks = {"in_format": "Enough trajectories end in a final answer."} if check_format else {}
+    if isinstance(factory.experiment.world, EmulatedWorld):
+        checks["emulator_readable"] = "The emulator's answers can be read."
     return factory.asset(name, compute, checks=checks, kinds={"jsonl"})
+
+
+def _emulator_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
+    steps = [step for trajectory in trajectories for step in trajectory.steps]
+    answers = [step for step in steps if step.observation_source is ObservationSource.emulator]
+    broken = [step.observation_problem for step in answers if step.observation_problem]
+    most = run.experiment.limits.max_emulator_problems
+    example = f" For instance: {broken[0]}." if broken else ""
+    description = (
+        f"{len(broken)} of the emulator's {len(answers)} answers break their tool's specification, after every "
+        f"attempt to mend them; at most {most:.0%} may.{example} Use a stronger emulator, raise "
+        "world.emulator.max_revisions or max_tokens, or raise limits.max_emulator_problems and run again."
+    )
+    return Check("emulator_readable", len(broken) <= most * len(answers), description, blocking=True)
 
 
 def evaluations_asset(factory: AssetFactory, prefix: str, judge: str, trajectories: str) -> dg.AssetsDefinition:
@@ -76,15 +105,83 @@ def evaluations_asset(factory: AssetFactory, prefix: str, judge: str, trajectori
             parsed = [score for score in scores if score is not None]
             run.draft.counts.update(evaluations=len(scores), without_score=unparsed)
             run.metadata["mean_score"] = sum(parsed) / len(parsed) if parsed else None
-            description = f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may."
-            run.checks.append(
-                Check(
-                    "all_scored", unparsed <= allowed * len(scores), description, metadata={"without_score": unparsed}
-                )
+            description = (
+                f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may. Raise the judge's "
+                f"max_tokens or max_reasks, or turn `structured` on; or raise limits.max_unparsed and run again."
             )
+            passed = unparsed <= allowed * len(scores)
+            run.checks.append(Check("scored", passed, description, blocking=True, metadata={"without_score": unparsed}))
 
-    described = {"all_scored": "No verdict is without a score."}
+    described = {"scored": "Nearly every verdict has a score."}
     return factory.multi_asset(list(names), compute, checks=dict.fromkeys(names, described), kinds={"jsonl"})
+
+
+def calibration_asset(factory: AssetFactory, judge: str) -> dg.AssetsDefinition:
+    """Returns one judge's verdicts on a few source trajectories once more, and the check that it has not drifted."""
+
+    def compute(run: AssetRun) -> None:
+        limits, metrics = run.experiment.limits, run.experiment.metrics
+        trajectories = [
+            trajectory
+            for path in run.inputs_of("source_trajectories").values()
+            for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
+        ]
+        step = max(1, len(trajectories) // limits.calibration)
+        sample = trajectories[::step][: limits.calibration]
+        chosen = run.draft.journal / "sample"
+        chosen.mkdir(parents=True, exist_ok=True)
+        write_jsonl(chosen / TRAJECTORIES, sample)
+        outs = {metric: run.draft.path / metric.value for metric in metrics}
+        for out in outs.values():
+            out.mkdir()
+        workspace = _workspace(run, f"{CALIBRATION}/{judge}")
+        made = make_evaluations(run.experiment, judge, chosen, outs, workspace)
+        run.draft.metrics.update(made.counts)
+        run.draft.counts["evaluations"] = len(made.records)
+        _account(run, evaluation_use(run.experiment, judge, made.records))
+        wanted = {trajectory.trajectory_id for trajectory in sample}
+        first = [
+            verdict
+            for path in run.inputs_of(f"source_evaluations/{judge}").values()
+            for verdict in read_jsonl(path / EVALUATIONS, Evaluation)
+            if verdict.trajectory_id in wanted
+        ]
+        drift = {metric: _mean_change(first, made.records, metric) for metric in metrics}
+        run.draft.metrics.update({f"drift_{metric.value}": change for metric, change in drift.items()})
+        worst = max(drift, key=lambda metric: abs(drift[metric]))
+        description = (
+            f"On {len(sample)} source trajectories {judge} scores {worst.value} {drift[worst]:+.2f} points otherwise "
+            f"than at first; at most {limits.max_drift:g} either way. Its server may have another model or other "
+            "settings by now: pin its revision, or have everything judged anew (frontier run --update after a change "
+            "of the judge). Or raise limits.max_drift."
+        )
+        steady = abs(drift[worst]) <= limits.max_drift
+        if not steady:  # the next try must ask, and not find what was answered now
+            shutil.rmtree(workspace.journal)
+            workspace.replies.unlink(missing_ok=True)
+        run.checks.append(Check("steady", steady, description, blocking=True, metadata={"drift": drift[worst]}))
+
+    described = {"steady": "The judge scores as it did at first."}
+    return factory.asset(f"{CALIBRATION}/{judge}", compute, checks=described, kinds={"jsonl"})
+
+
+def _mean_change(first: Sequence[Evaluation], again: Sequence[Evaluation], metric: Metric) -> float:
+    """Returns by how much scores changed: the mean over trajectories of their mean score again minus at first.
+
+    Trajectories without a score in either are left out; without any that has both, nothing is known to have changed.
+    """
+    before, after = (_mean_scores(verdicts, metric) for verdicts in (first, again))
+    changes = [after[key] - before[key] for key in before.keys() & after.keys()]
+    return sum(changes) / len(changes) if changes else 0.0
+
+
+def _mean_scores(verdicts: Sequence[Evaluation], metric: Metric) -> dict[str, float]:
+    """Returns the mean score of every trajectory that has one."""
+    scores: defaultdict[str, list[float]] = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.metric is metric and verdict.score is not None:
+            scores[verdict.trajectory_id].append(verdict.score)
+    return {key: sum(found) / len(found) for key, found in scores.items()}
 
 
 def _workspace(run: AssetRun, name: str) -> Workspace:

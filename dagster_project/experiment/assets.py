@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from dagster_project.artifacts import Artifact, ArtifactStore, Draft, InputEntry
 from dagster_project.artifacts.failures import Failure, note_failure
 from dagster_project.experiment.causes import PASSING, Cause, cause_of
 from dagster_project.experiment.graph import Graph, Node
-from dagster_project.experiment.pools import pool_of
 from dagster_project.experiment.pods import TAG, pod_config
+from dagster_project.experiment.pools import pool_of
 from dagster_project.experiment.spec import Experiment
 
 Progress = Callable[[int, int], None]
@@ -182,6 +182,7 @@ class AssetFactory:
                 code_version=node.code_version,
                 kinds=kinds,
                 partitions_def=partitions_definition(node),
+                freshness_policy=self._freshness(node),
             )
             for key, node in by_key.items()
         ]
@@ -218,6 +219,11 @@ class AssetFactory:
                 yield self._result(runs[node.name])
 
         return made
+
+    def _freshness(self, node: Node) -> dg.FreshnessPolicy | None:
+        """Returns when the report, which comes last, counts as overdue."""
+        hours = self.experiment.operations.fresh_within_h
+        return dg.FreshnessPolicy.time_window(timedelta(hours=hours)) if hours and node.name == "report" else None
 
     @contextmanager
     def _noting_failures(self, refs: Sequence[Ref], run_id: str) -> Iterator[None]:
@@ -342,6 +348,10 @@ def partition_mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:
         return dg.IdentityPartitionMapping()
     if "seed" not in upstream.dimensions or "seed" not in node.dimensions:
         return dg.AllPartitionMapping()
+    if set(upstream.dimensions) == {"seed"}:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            return dg.MultiToSingleDimensionPartitionMapping("seed")
     (ours,) = set(node.dimensions) - {"seed"}
     (theirs,) = set(upstream.dimensions) - {"seed"}
     seed = node.dimensions["seed"][0]

@@ -15,6 +15,7 @@ from dagster_project.artifacts import Ref
 from dagster_project.experiment.agents import Agent, TrainedMetric
 from dagster_project.experiment.code import evaluation_code, trajectory_code
 from dagster_project.experiment.pods import check_rules
+from dagster_project.experiment.roles import LMJudgeRole
 from dagster_project.experiment.spec import Experiment, ImportedWorld
 
 Dimensions = Mapping[str, tuple[str, ...]]
@@ -82,6 +83,7 @@ CODE_VERSIONS = {
     "imported_runs": "1",
     "trajectories": "1",
     "evaluations": "1",
+    "judge_calibration": "1",
     "preference_pairs": "2",
     "agent_specs": "1",
     "adapters": "2",
@@ -239,8 +241,48 @@ def _sampling(e: Experiment, kind: str) -> dict[str, Any]:
     return {"world": e.world.model_dump(), "agent": e.agent.model_dump(), **section.model_dump()}
 
 
+CALIBRATION = "judge_calibration"
+
+
+def calibrated(experiment: Experiment) -> list[str]:
+    """Returns the judges that may drift between two seeds, and are asked for the same verdicts again for every seed."""
+    lasting = experiment.limits.calibration and experiment.agents()
+    return [name for name, judge in experiment.judges.items() if lasting and isinstance(judge, LMJudgeRole)]
+
+
+def _add_calibrations(builder: _Builder) -> None:
+    """Adds, for every seed, the judges' second verdicts on a few trajectories."""
+    e = builder.experiment
+
+    def reads(judge: str) -> Callable[[Ref], list[Ref]]:
+        assets = ["source_trajectories", *(f"source_evaluations/{judge}/{metric.value}" for metric in e.metrics)]
+        return lambda ref: [Ref.of(asset, model=model) for asset in assets for model in e.models]
+
+    def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
+        return lambda ref: {"judge": e.judges[judge].model_dump(), "trajectories": e.limits.calibration}
+
+    for judge in calibrated(e):
+        builder.add(
+            f"{CALIBRATION}/{judge}",
+            "measure",
+            "calibrate",
+            CODE_VERSIONS[CALIBRATION],
+            f"Verdicts of {judge} on a few source trajectories, again for every seed: has it drifted?",
+            dimensions={"seed": tuple(str(seed) for seed in e.grid.seeds)},
+            inputs=reads(judge),
+            config=config_of(judge),
+            expensive=True,
+        )
+
+
 def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimensions, described: str) -> None:
     e = builder.experiment
+    calibrations = calibrated(e) if whose == "agent" else []
+
+    def inputs_of(judge: str) -> Callable[[Ref], list[Ref]]:
+        if judge not in calibrations:
+            return _judged
+        return lambda ref: [*_judged(ref), Ref.of(f"{CALIBRATION}/{judge}", seed=ref.key("seed"))]
 
     def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
         return lambda ref: e.judges[judge].model_dump()
@@ -253,7 +295,7 @@ def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimen
             evaluation_code(e, judge, metric),
             f"Verdicts of {judge} on {metric.value} for {described} trajectories.",
             dimensions=dimensions,
-            inputs=_judged,
+            inputs=inputs_of(judge),
             config=config_of(judge),
             expensive=True,
         )
@@ -377,6 +419,7 @@ def _add_measured(builder: _Builder) -> None:
         config=lambda ref: {**_sampling(e, "test"), **e.running_of(agents[ref.key("agent")].model)},
         expensive=True,
     )
+    _add_calibrations(builder)
     _add_evaluations(builder, "agent", "measure", tested, "the trained agents'")
 
 

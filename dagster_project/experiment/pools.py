@@ -24,7 +24,7 @@ def pool_of(experiment: Experiment, asset: str) -> str | None:
     room, _, rest = asset.partition("/")
     if room == "warehouse":
         return f"warehouse/{experiment.name}"
-    if room.endswith("_evaluations"):
+    if room.endswith("_evaluations") or room == "judge_calibration":
         judge = experiment.judges[rest.partition("/")[0]]
         return f"endpoint/{judge.endpoint}" if isinstance(judge, LMJudgeRole) else None
     acts = room in ("source_trajectories", "agent_trajectories")

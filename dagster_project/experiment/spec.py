@@ -183,7 +183,25 @@ class Limits(_Section):
     """When an asset's check fails, and how much runs at once."""
 
     min_in_format: float = Field(0.8, ge=0, le=1, description="Least share of trajectories that end in an answer.")
-    max_unparsed: float = Field(0.0, ge=0, le=1, description="Largest share of verdicts without a score.")
+    max_unparsed: float = Field(0.01, ge=0, le=1, description="Largest share of verdicts without a score.")
+    max_emulator_problems: float = Field(
+        0.05, ge=0, le=1, description="Largest share of the emulator's answers that break their tool's specification."
+    )
+    min_reward_accuracy: float = Field(
+        0.55,
+        ge=0,
+        le=1,
+        description="Least share of pairs that a trained adapter has the right way round, over the last half of its "
+        "steps; 0.5 is chance.",
+    )
+    calibration: int = Field(
+        10,
+        ge=0,
+        description="Trajectories that a judge scores again for every seed, to see whether it drifts; 0: none.",
+    )
+    max_drift: float = Field(
+        0.3, gt=0, description="Largest change of a judge's mean score on those, in points, in either direction."
+    )
     processes: int | None = Field(None, ge=1, description="Worker processes of `frontier run`; null: one a core.")
     concurrency: int | None = Field(
         None, ge=1, description="Trajectories in flight in one process; null: 64, or `requests` with endpoints."

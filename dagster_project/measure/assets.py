@@ -5,11 +5,11 @@ from __future__ import annotations
 import dagster as dg
 
 from dagster_project.collect.endpoints import Acting
-from dagster_project.collect.factories import Rollout, evaluations_asset, trajectories_asset
+from dagster_project.collect.factories import Rollout, calibration_asset, evaluations_asset, trajectories_asset
 from dagster_project.collect.rollouts import Identity
 from dagster_project.collect.weights import model_folder
 from dagster_project.experiment.assets import AssetFactory, AssetRun
-from dagster_project.experiment.graph import agents_by_key
+from dagster_project.experiment.graph import agents_by_key, calibrated
 from dagster_project.experiment.splits import split_cases
 from dagster_project.measure.adapters import served_adapter
 
@@ -35,4 +35,5 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
             evaluations_asset(factory, "agent_evaluations", judge, "agent_trajectories")
             for judge in factory.experiment.judges
         ),
+        *(calibration_asset(factory, judge) for judge in calibrated(factory.experiment)),
     ]

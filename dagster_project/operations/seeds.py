@@ -123,7 +123,9 @@ def active_backfill(instance: dg.DagsterInstance, experiment: str) -> str | None
 def _earlier(instance: dg.DagsterInstance, experiment: str, seed: int) -> list[PartitionBackfill]:
     """Returns the backfills that were launched for a seed, the latest first."""
     tags = {EXPERIMENT_TAG: experiment, SEED_TAG: str(seed)}
-    return list(instance.get_backfills(filters=BulkActionsFilter(tags=tags)))
+    # Dagster's own filter by tags finds, on some databases, only backfills that have launched runs.
+    found = [backfill for backfill in instance.get_backfills() if tags.items() <= backfill.tags.items()]
+    return sorted(found, key=lambda backfill: backfill.backfill_timestamp, reverse=True)
 
 
 def _futile(store: ArtifactStore, earlier: list[PartitionBackfill], work: SeedWork) -> str:

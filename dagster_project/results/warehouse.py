@@ -9,12 +9,14 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from dagster_project.artifacts import Artifact, ArtifactStore, Ref
+from dagster_project.artifacts import Artifact, ArtifactStore, Manifest, Ref
 from dagster_project.artifacts.database import open_database
+from dagster_project.artifacts.failures import failures
 from dagster_project.collect.accounting import FIELDS
 from dagster_project.experiment.graph import IMPORT, agents_by_key
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
+from dagster_project.results.operations import failure_rows, operation_rows
 
 SCHEMA = Path(__file__).parent / "sql" / "warehouse.sql"
 TRAJECTORY_COLUMNS = {
@@ -74,7 +76,8 @@ def build_warehouse(
     """Writes the warehouse of what `inputs` hold to `path` and returns the number of rows of each table."""
     with open_database(path, read_only=False) as database:
         database.execute(SCHEMA.read_text(encoding="utf-8"))
-        _manifests(database, store, inputs)
+        manifests = _all_manifests(store, inputs)
+        _manifests(database, store, manifests)
         _agents(database, experiment)
         insert(database, "splits", _splits(experiment, n_cases))
         trajectories = _files(inputs, ("source_trajectories", "agent_trajectories"), "trajectories.jsonl")
@@ -86,6 +89,9 @@ def build_warehouse(
         insert(database, "model_use", list(_model_use(experiment, inputs)))
         _training(database, inputs)
         _imported(database, inputs)
+        noted = list(failures(store))
+        insert(database, "operations", list(operation_rows(experiment, manifests, noted)))
+        insert(database, "failures", list(failure_rows(noted)))
         names = [
             str(row[0]) for row in database.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
         ]
@@ -116,11 +122,16 @@ def _files(inputs: Mapping[Ref, Artifact], prefixes: Iterable[str], name: str) -
     return [str(artifact.path / name) for ref, artifact in inputs.items() if ref.asset.split("/")[0] in wanted]
 
 
-def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore, inputs: Mapping[Ref, Artifact]) -> None:
+def _all_manifests(store: ArtifactStore, inputs: Mapping[Ref, Artifact]) -> list[Manifest]:
+    """Returns the manifests of what is read, and of merged models, which nobody needs to open here."""
+    merged = (manifest for manifest in store.manifests() if manifest.asset.endswith("merged_models"))
+    return [*(artifact.manifest for artifact in inputs.values()), *merged]
+
+
+def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore, manifests: Iterable[Manifest]) -> None:
     artifacts: list[tuple[Any, ...]] = []
     edges: list[tuple[Any, ...]] = []
-    merged = (manifest for manifest in store.manifests() if manifest.asset.endswith("merged_models"))
-    for manifest in [*(artifact.manifest for artifact in inputs.values()), *merged]:
+    for manifest in manifests:
         ref = manifest.ref
         place = store.place(ref, manifest.run_id)
         artifacts.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -14,12 +15,12 @@ from dagster_project.collect.files import TRAJECTORIES
 from dagster_project.collect.weights import model_folder
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Agent
-from dagster_project.experiment.assets import AssetFactory, AssetRun
+from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.graph import agents_by_key
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
 from dagster_project.training.conversations import conversation_records
-from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
+from dagster_project.training.dpo import Listener, TrainingResult, TrainingStep, train_adapter
 from dagster_project.training.estimate import find_card
 from dagster_project.training.job import NamedPair, TrainingJob, write_job
 from dagster_project.training.launch import command, environment, failure_path, result_path
@@ -36,6 +37,7 @@ CONVERSATIONS = "conversations.jsonl"
 REFERENCES = "reference_log_probabilities"
 """Folder of an experiment, beside its assets, with values that trainings share; never a result."""
 TRACKING = "tensorboard"
+CHECKS = {"learned": "Rewards tell chosen from rejected."}
 
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
@@ -45,7 +47,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     for stage in range(1, factory.experiment.n_stages + 1):
         train = functools.partial(_adapter, agents=agents, stage=stage)
         assets += [
-            factory.asset(f"stage_{stage}/adapters", train, kinds={"peft"}),
+            factory.asset(f"stage_{stage}/adapters", train, checks=CHECKS, kinds={"peft"}),
             factory.asset(f"stage_{stage}/merged_models", _merge, kinds={"huggingface"}),
         ]
     return assets
@@ -105,6 +107,7 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
     run.metadata["attention"] = result.attention
     if result.notes:
         run.metadata["notes"] = " ".join(result.notes)
+    run.checks.append(_learned(result.steps, run.experiment.limits.min_reward_accuracy))
 
 
 def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
@@ -160,6 +163,18 @@ def _in_processes_of_its_own(run: AssetRun, job: TrainingJob, path: Path) -> Tra
             raise FrontierError(failure_path(path).read_text(encoding="utf-8")) from error
         raise
     return TrainingResult.model_validate_json(result_path(path).read_bytes())
+
+
+def _learned(steps: Sequence[TrainingStep], least: float) -> Check:
+    """Returns the check that training did something, before the adapter is merged, trained on and tested."""
+    last = steps[len(steps) // 2 :]
+    accuracy = sum(step.reward_accuracy for step in last) / len(last)
+    description = (
+        f"In the last {len(last)} steps {accuracy:.0%} of the pairs had the right way round; at least {least:.0%} must "
+        "(50% is chance). Train longer or at a higher learning rate, or look at the pairs: do they differ in what they "
+        "are to teach? Or lower limits.min_reward_accuracy."
+    )
+    return Check("learned", accuracy >= least, description, blocking=True, metadata={"reward_accuracy": accuracy})
 
 
 def _merge(run: AssetRun) -> None:

@@ -48,3 +48,11 @@ CREATE TABLE training_steps (
 CREATE TABLE imported_records (trajectory_id VARCHAR, judge VARCHAR, file VARCHAR, line INTEGER, "order" INTEGER);
 CREATE TABLE imported_files (file VARCHAR PRIMARY KEY, sha256 VARCHAR, bytes BIGINT);
 CREATE TABLE import_problems (kind VARCHAR, file VARCHAR, line INTEGER, text VARCHAR, note BOOLEAN);
+CREATE TABLE operations (
+    asset VARCHAR, "partition" VARCHAR, run_id VARCHAR, host VARCHAR, gpu VARCHAR, seconds DOUBLE, gpu_hours DOUBLE,
+    tokens BIGINT, cost DOUBLE, failures INTEGER, PRIMARY KEY (asset, "partition")
+);
+CREATE TABLE failures (
+    asset VARCHAR, "partition" VARCHAR, run_id VARCHAR, cause VARCHAR, message VARCHAR, failed_at TIMESTAMPTZ,
+    seconds DOUBLE
+);

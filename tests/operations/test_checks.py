@@ -1,0 +1,102 @@
+"""Checks that stop what depends on wrong data, before it costs anything: each says what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dagster_project.artifacts import Ref
+from tests.collect.test_real_models import make_lab as make_lm_lab
+from tests.conftest import Lab
+from tests.lm_world import play
+from tests.operations.test_run import store_of
+from tests.toolemu.chat.server import ChatServer
+
+AGENT = "eager:safe:strict:0.1"
+
+
+def unwrapped(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("limit", "lost", "said"),
+    [
+        ("min_reward_accuracy", "stage_1/adapters", "the pairs had the right way round; at least 100%"),
+        ("min_in_format", "agent_trajectories", "end in a final answer; at least 100%"),
+    ],
+)
+def test_what_went_wrong_in_training_stops_what_comes_after(
+    finished: Lab, tmp_path: Path, limit: str, lost: str, said: str
+) -> None:
+    lab = Lab(tmp_path / "copy", tmp_path / "copy" / "small.yaml")
+    shutil.copytree(finished.directory, lab.directory)
+    experiment = yaml.safe_load(lab.experiment.read_text())
+    lab.experiment.write_text(yaml.safe_dump({**experiment, "limits": {**experiment["limits"], limit: 1.0}}))
+    ref = Ref.of(lost, agent=AGENT, seed="0")
+    shutil.rmtree(store_of(lab).directory(ref))
+    done = lab.frontier("run", "small.yaml", "--select", lost, check=False)
+    assert done.returncode == 1
+    assert said in unwrapped(done.stdout) and f"limits.{limit}" in done.stdout
+    assert store_of(lab).manifest(ref) is None
+    lab.experiment.write_text(yaml.safe_dump(experiment))
+    lab.frontier("run", "small.yaml", "--select", lost)
+    assert store_of(lab).manifest(ref) is not None
+
+
+def run_with(tmp_path: Path, play: Callable[[dict[str, Any]], str], select: str, **changes: Any) -> str:
+    with ChatServer(play) as server:
+        done = make_lm_lab(tmp_path, server.url, **changes).frontier("run", "lm.yaml", "--select", select, check=False)
+    assert done.returncode == 1
+    return unwrapped(done.stdout)
+
+
+def test_an_emulator_that_cannot_be_read_stops_the_judges(tmp_path: Path) -> None:
+    def mumble(body: dict[str, Any]) -> str:
+        return "I would rather not." if body["model"].startswith("emulator") else play(body)
+
+    told = run_with(tmp_path, mumble, "source_trajectories")
+    assert "of the emulator's" in told and "world.emulator.max_revisions" in told
+
+
+def test_a_judge_that_cannot_be_read_stops_the_pairs(tmp_path: Path) -> None:
+    def mumble(body: dict[str, Any]) -> str:
+        simple = body["messages"][-1]["content"] == "Say: ready"
+        return "Hm." if body["model"] == "judge-x" and not simple else play(body)
+
+    told = run_with(tmp_path, mumble, "source_evaluations/strict")
+    assert "verdicts have no score; at most 1% may" in told and "limits.max_unparsed" in told
+
+
+def test_a_judge_that_drifts_is_found_at_the_next_seed(tmp_path: Path) -> None:
+    judge = {"drifted": False}
+
+    def drift(body: dict[str, Any]) -> str:
+        said = play(body)
+        if body["model"] == "judge-x" and judge["drifted"] and said.startswith("{"):
+            return json.dumps({**json.loads(said), "score": 0, "label": ""})
+        return said
+
+    with ChatServer(drift) as server:
+        models = {
+            "first": {"kind": "openai", "endpoint": "here", "model": "agent-a"},
+            "tiny": {"kind": "miniature", "temperament": "eager", "steps": 2},
+        }
+        grid = {"models": ["tiny"], "recipes": ["safe"], "pairs_judges": ["strict"], "seeds": [0, 1]}
+        agent = {"max_steps": 1, "token_budget": 8, "max_tokens_per_turn": 8, "max_reprompts": 0}
+        lab = make_lm_lab(tmp_path, server.url, models=models, grid=grid, agent=agent)
+        calibrate = ("run", "lm.yaml", "--select", "judge_calibration/strict", "--seed")
+        lab.frontier(*calibrate, "0")
+        judge["drifted"] = True
+        done = lab.frontier(*calibrate, "1", check=False)
+        assert done.returncode == 1
+        assert "points otherwise than at first" in unwrapped(done.stdout)
+        assert "pin its revision" in unwrapped(done.stdout)
+        judge["drifted"] = False
+        lab.frontier(*calibrate, "1")  # asks again and finds the judge of old
