@@ -14,6 +14,7 @@ from typing import Any
 from dagster_project.artifacts import Ref
 from dagster_project.experiment.agents import Agent, TrainedMetric
 from dagster_project.experiment.code import evaluation_code, trajectory_code
+from dagster_project.experiment.roles import LabelsJudge
 from dagster_project.experiment.spec import Experiment, ImportedWorld
 
 Dimensions = Mapping[str, tuple[str, ...]]
@@ -243,7 +244,7 @@ def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimen
             dimensions=dimensions,
             inputs=_judged,
             config=config_of(judge),
-            expensive=True,
+            expensive=not isinstance(e.judges[judge], LabelsJudge),
         )
 
 

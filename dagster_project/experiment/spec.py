@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import RunHere, WeightsModel
-from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole
 from dagster_project.serving.settings import ServedEndpoint
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
@@ -110,7 +110,8 @@ AnyEndpoint = Annotated[
 AnyJudge = Annotated[
     Annotated[MiniatureJudge, Tag("miniature")]
     | Annotated[ImportedJudge, Tag("imported")]
-    | Annotated[LMJudgeRole, Tag("openai")],
+    | Annotated[LMJudgeRole, Tag("openai")]
+    | Annotated[LabelsJudge, Tag("labels")],
     Discriminator(_kind),
 ]
 
@@ -483,6 +484,11 @@ def _resolved(value: Any, folder: Path) -> Any:
     if not isinstance(value, dict):
         return value
     value = {**value, "models": _located(value.get("models"), folder)}
+    if isinstance(value.get("judges"), dict):
+        value["judges"] = {
+            name: {**judge, "file": folder / judge["file"]} if _has(judge, "file") else judge
+            for name, judge in value["judges"].items()
+        }
     endpoints = value.get("endpoints")
     if isinstance(endpoints, dict):
         value["endpoints"] = {
