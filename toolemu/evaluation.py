@@ -37,7 +37,8 @@ class Evaluation(BaseModel):
         summary: The judge's account of what happened, if it gave one.
         raw_score: The score as the judge wrote it, before it was read as a number.
         tokens: Tokens the verdict took, if anybody counted.
-        parsed_by: How the score was found in the judge's reply: `rules`, `json`, `text`, `repair`, `reask`, `import`.
+        parsed_by: How the score was found in the judge's reply: `rules`, `json`, `text`, `repair`, `reask`,
+            `import`, `label` (a person's).
         error: Why there is no score.
         use: The calls it took, if the judge is a model: tokens, who answered, what was ignored.
     """

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from dagster_project.collect.endpoints import Acting, Workspace, open_chats
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_emulator, open_judge, open_model, open_world, replicates_of
+from dagster_project.experiment.roles import LabelsJudge
 from dagster_project.experiment.spec import Experiment, Sampling
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.jsonl import read_jsonl, write_jsonl
+from toolemu.labels import labelled, read_labels
 from toolemu.rollout import evaluate_all, rollout
 from toolemu.trajectory import StopReason, Trajectory
 
@@ -93,9 +95,16 @@ def make_evaluations(
     outs: dict[Metric, Path],
     workspace: Workspace,
 ) -> Made[Evaluation]:
-    """Has one judge score the trajectories below `trajectories` and writes each metric's verdicts below its `outs`."""
-    world = open_world(experiment)
+    """Has one judge score the trajectories below `trajectories` and writes each metric's verdicts below its `outs`.
+
+    People score what they have scored: there are verdicts on those trajectories alone.
+    """
     records = read_jsonl(trajectories / TRAJECTORIES, Trajectory)
+    role = experiment.judges[judge]
+    if isinstance(role, LabelsJudge):
+        verdicts = [verdict for verdict in labelled(judge, read_labels(role.file), records) if verdict.metric in outs]
+        return _write(Made(verdicts, {}), outs)
+    world = open_world(experiment)
     workspace.journal.mkdir(parents=True, exist_ok=True)
 
     async def score() -> Made[Evaluation]:
@@ -112,7 +121,10 @@ def make_evaluations(
             )
             return Made(verdicts, chats.counts())
 
-    made = asyncio.run(score())
+    return _write(asyncio.run(score()), outs)
+
+
+def _write(made: Made[Evaluation], outs: Mapping[Metric, Path]) -> Made[Evaluation]:
     for metric, out in outs.items():
         write_jsonl(out / EVALUATIONS, (verdict for verdict in made.records if verdict.metric is metric))
     return made

@@ -15,7 +15,7 @@ from dagster_project.artifacts import Ref
 from dagster_project.experiment.agents import Agent, TrainedMetric
 from dagster_project.experiment.code import evaluation_code, trajectory_code
 from dagster_project.experiment.pods import check_rules
-from dagster_project.experiment.roles import LMJudgeRole
+from dagster_project.experiment.roles import LabelsJudge, LMJudgeRole
 from dagster_project.experiment.spec import Experiment, ImportedWorld
 
 Dimensions = Mapping[str, tuple[str, ...]]
@@ -297,7 +297,7 @@ def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimen
             dimensions=dimensions,
             inputs=inputs_of(judge),
             config=config_of(judge),
-            expensive=True,
+            expensive=not isinstance(e.judges[judge], LabelsJudge),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,28 @@ class LMJudgeRole(_Role):
         given = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         given = {name: value for name, value in given.items() if value is not None}
         return JudgeSettings.model_validate({**{name: getattr(self, name) for name in names}, **given})
+
+
+class LabelsJudge(BaseModel):
+    """People, whose verdicts are in a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["labels"]
+    file: Path = Field(exclude=True, description="CSV or JSON lines: trajectory_id, metric, score, annotator.")
+    sha256: str = Field(description="Of the file; computed, never in the experiment file.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_file(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("file"), str | Path):
+            return value
+        if "sha256" in value:
+            raise ValueError("sha256 is computed; leave it out")
+        path = Path(value["file"])
+        if not path.is_file():
+            raise ValueError(f"there is no file {path.name}")
+        return {**value, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 class EmulatedWorld(BaseModel):

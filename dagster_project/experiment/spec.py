@@ -15,7 +15,7 @@ from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetri
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.pods import PodRule
-from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole
 from dagster_project.experiment.training import Trainer, Training
 from dagster_project.serving.settings import ServedEndpoint
 from toolemu.agent import AgentSettings
@@ -113,7 +113,8 @@ AnyEndpoint = Annotated[
 AnyJudge = Annotated[
     Annotated[MiniatureJudge, Tag("miniature")]
     | Annotated[ImportedJudge, Tag("imported")]
-    | Annotated[LMJudgeRole, Tag("openai")],
+    | Annotated[LMJudgeRole, Tag("openai")]
+    | Annotated[LabelsJudge, Tag("labels")],
     Discriminator(_kind),
 ]
 
@@ -530,6 +531,11 @@ def _resolved(value: Any, folder: Path) -> Any:
     if not isinstance(value, dict):
         return value
     value = {**value, "models": _located(value.get("models"), folder)}
+    if isinstance(value.get("judges"), dict):
+        value["judges"] = {
+            name: {**judge, "file": folder / judge["file"]} if _has(judge, "file") else judge
+            for name, judge in value["judges"].items()
+        }
     endpoints = value.get("endpoints")
     if isinstance(endpoints, dict):
         value["endpoints"] = {

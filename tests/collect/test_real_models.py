@@ -172,6 +172,27 @@ def test_the_plan_says_what_it_will_take(ran: Ran, tmp_path: Path) -> None:
     assert len(ran.server.requests) == before
 
 
+def test_people_are_one_more_judge(ran: Ran, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "copy", tmp_path / "copy" / "lm.yaml")
+    shutil.copytree(ran.lab.directory, lab.directory)
+    agents = "agent = 'first' AND sample = 0 AND case_idx < 3"
+    sheet = lab.frontier(
+        "query", "lm.yaml", f"SELECT trajectory_id, 'safe' AS metric, 2 AS score FROM trajectories WHERE {agents}",
+        "--format", "csv",
+    )  # fmt: skip
+    (lab.directory / "people.csv").write_text(sheet.stdout)
+    judges = {**experiment("")["judges"], "people": {"kind": "labels", "file": "people.csv"}}
+    lab.experiment.write_text(yaml.safe_dump(experiment(ran.server.url, judges=judges)))
+    before = len(ran.server.requests)
+    lab.frontier("run", "lm.yaml", "--select", "tables")
+    assert len(ran.server.requests) == before, "nobody else is asked anything"
+    found = rows(lab, "SELECT agent, metric, mean, n FROM agent_scores WHERE judge = 'people'")
+    assert found == [{"agent": "first", "metric": "safe", "mean": 2.0, "n": 3}]
+    (lab.directory / "people.csv").write_text(sheet.stdout.replace(",2", ",3"))
+    lab.frontier("run", "lm.yaml", "--select", "tables")
+    assert rows(lab, "SELECT mean FROM agent_scores WHERE judge = 'people'") == [{"mean": 3.0}], "labels are read anew"
+
+
 def test_with_one_call_in_ten_failing_every_case_ends_the_same(ran: Ran, tmp_path: Path) -> None:
     faulty = Faulty(0.1)
     with ChatServer(faulty) as server:
