@@ -18,7 +18,7 @@ from dagster_project.experiment.graph import agents_by_key
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
 from dagster_project.training.conversations import conversation_records
-from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
+from dagster_project.training.dpo import PROBES, Listener, TrainingResult, train_adapter
 from dagster_project.training.estimate import find_card
 from dagster_project.training.job import NamedPair, TrainingJob, write_job
 from dagster_project.training.launch import command, environment, failure_path, result_path
@@ -164,5 +164,6 @@ def _in_processes_of_its_own(run: AssetRun, job: TrainingJob, path: Path) -> Tra
 def _merge(run: AssetRun) -> None:
     base = _base(run)
     (adapter,) = (artifact.path for ref, artifact in run.inputs.items() if ref.asset.endswith("/adapters"))
-    difference = merge_adapter(run.inputs[base].path, adapter, run.draft.path, range(3, 35))
-    run.draft.metrics["max_logit_difference"] = difference
+    probes = orjson.loads((adapter / PROBES).read_bytes())
+    report = merge_adapter(run.inputs[base].path, adapter, run.draft.path, probes)
+    run.draft.metrics.update(report._asdict())

@@ -10,11 +10,12 @@ import contextlib
 import gc
 import hashlib
 import importlib.util
+import itertools
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts.manifest import content_sha256, file_sha256, tree_entries
+from dagster_project.training.conversations import Tokens
 from dagster_project.training.estimate import Plan, flops_per_token, plan_batches
 from dagster_project.training.job import TrainingJob, read_job
 from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
@@ -49,6 +51,8 @@ LOGS = {
 }
 COMPLETE = ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")
 """Files of a checkpoint that can be gone on from; a kill while it is written leaves some of them out."""
+PROBES, N_PROBES, PROBE_TOKENS = "probes.json", 4, 1024
+"""File beside the adapter with some of its conversations as token ids, to compare models on; how many, how long."""
 KL_CONVERSATIONS, KL_TOKENS = 16, 512
 """How many conversations, and tokens of each, the divergence from the base is taken on."""
 
@@ -134,7 +138,9 @@ def load_model(path: Path, dtype: str, **options: Any) -> tuple[PreTrainedModel,
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True, **options)
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype if dtype == "auto" else getattr(torch, dtype), local_files_only=True, **options
+    )
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
@@ -218,6 +224,7 @@ class _Attempt:
         kl = divergence(trainer, list(prepared.conversations.values()))
         if trainer.accelerator.is_main_process:
             _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job.label, job.out)
+            _save_probes(prepared.conversations.values(), job.out)
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
         mfu, hfu = (self._utilisation(speed, mean, checkpointing) for checkpointing in (False, True))
         return TrainingResult(
@@ -393,7 +400,7 @@ class _Attempt:
         }
 
 
-def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Any]) -> float:
+def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Tokens]) -> float:
     """Returns KL(agent ‖ base) in nats, mean over tokens of the agent's in the first conversations."""
     import torch
 
@@ -463,6 +470,14 @@ def _save_adapter(model: Any, base_label: str, out: Path) -> None:
     # Left to itself, PEFT asks the hub for a model of that name to find out whether the vocabulary was changed.
     model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def _save_probes(conversations: Iterable[Tokens], out: Path) -> None:
+    some = [
+        [*tokens.prompt_ids, *tokens.completion_ids][-PROBE_TOKENS:]
+        for tokens in itertools.islice(conversations, N_PROBES)
+    ]
+    (out / PROBES).write_bytes(orjson.dumps(some))
 
 
 def main(arguments: Sequence[str]) -> int:
