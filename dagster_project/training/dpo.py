@@ -206,6 +206,11 @@ class _Attempt:
         job, prepared = self.job, self.prepared
         checkpoints = job.workspace / f"checkpoints-{_identity(job)}"
         trainer = self._trainer(checkpoints)
+        found = trainer.accelerator.num_processes
+        if found != job.trainer.processes:
+            raise FrontierError(
+                f"trainer.processes is {job.trainer.processes}, but {found} take part: see trainer.mode."
+            )
         if prepared.card:
             torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
@@ -298,6 +303,7 @@ class _Attempt:
             report_to=list(job.trainer.track) or "none",
             disable_tqdm=True,
             seed=job.training.seed if job.training.seed is not None else job.seed,
+            ddp_find_unused_parameters=False,
             use_cpu=on_cpu,
             dataloader_pin_memory=not on_cpu,
         )
