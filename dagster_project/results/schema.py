@@ -85,7 +85,7 @@ COLUMNS = {
     "claim": "The claim's name.",
     "code_version": "Version of the code that made it.",
     "completion_tokens": "Tokens that the model wrote.",
-    "computed_tokens": "Tokens that were computed for the agent since `resumed_at`; what conversations share counts once if it was computed once.",
+    "computed_tokens": "Tokens computed for it since `resumed_at`; shared ones once, if they were computed once.",
     "context_full": f"{_SHARE} that filled the model's context.",
     "converged": "Whether the fit converged; false also where the scores allow none.",
     "conversations": "Distinct conversations in the pairs; the reference is computed once for each.",
