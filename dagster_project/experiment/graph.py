@@ -82,7 +82,7 @@ CODE_VERSIONS = {
     "preference_pairs": "2",
     "agent_specs": "1",
     "adapters": "2",
-    "merged_models": "1",
+    "merged_models": "2",
     "warehouse": "3",
     "results": "3",
     "claims": "1",

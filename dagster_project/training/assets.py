@@ -18,8 +18,7 @@ from dagster_project.experiment.graph import agents_by_key
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
 from dagster_project.training.conversations import conversation_records
-from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
-from dagster_project.training.estimate import find_card
+from dagster_project.training.dpo import PROBES, Listener, TrainingResult, train_adapter
 from dagster_project.training.job import NamedPair, TrainingJob, write_job
 from dagster_project.training.launch import command, environment, failure_path, result_path
 from dagster_project.training.merge import merge_adapter
@@ -155,7 +154,7 @@ def _in_processes_of_its_own(run: AssetRun, job: TrainingJob, path: Path) -> Tra
     for left in (result_path(path), failure_path(path)):
         left.unlink(missing_ok=True)
     try:
-        run.start(command(job.trainer, job.training, path, gpu=find_card() is not None), environment())
+        run.start(command(job.trainer, job.training, path), environment())
     except DagsterPipesExecutionError as error:
         if failure_path(path).is_file():
             raise FrontierError(failure_path(path).read_text(encoding="utf-8")) from error
@@ -166,5 +165,6 @@ def _in_processes_of_its_own(run: AssetRun, job: TrainingJob, path: Path) -> Tra
 def _merge(run: AssetRun) -> None:
     base = _base(run)
     (adapter,) = (artifact.path for ref, artifact in run.inputs.items() if ref.asset.endswith("/adapters"))
-    difference = merge_adapter(run.inputs[base].path, adapter, run.draft.path, range(3, 35))
-    run.draft.metrics["max_logit_difference"] = difference
+    probes = orjson.loads((adapter / PROBES).read_bytes())
+    report = merge_adapter(run.inputs[base].path, adapter, run.draft.path, probes)
+    run.draft.metrics.update(report._asdict())

@@ -10,11 +10,12 @@ import contextlib
 import gc
 import hashlib
 import importlib.util
+import itertools
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts.manifest import content_sha256, file_sha256, tree_entries
+from dagster_project.training.conversations import Tokens
 from dagster_project.training.estimate import Plan, flops_per_token, plan_batches
 from dagster_project.training.grouping import group_by_prompt, group_keys
 from dagster_project.training.job import TrainingJob, read_job
@@ -50,6 +52,8 @@ LOGS = {
 }
 COMPLETE = ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")
 """Files of a checkpoint that can be gone on from; a kill while it is written leaves some of them out."""
+PROBES, N_PROBES, PROBE_TOKENS = "probes.json", 4, 1024
+"""File beside the adapter with some of its conversations as token ids, to compare models on; how many, how long."""
 KL_CONVERSATIONS, KL_TOKENS = 16, 512
 """How many conversations, and tokens of each, the divergence from the base is taken on."""
 
@@ -137,7 +141,9 @@ def load_model(path: Path, dtype: str, **options: Any) -> tuple[PreTrainedModel,
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True, **options)
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype if dtype == "auto" else getattr(torch, dtype), local_files_only=True, **options
+    )
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
@@ -203,6 +209,11 @@ class _Attempt:
         job, prepared = self.job, self.prepared
         checkpoints = job.workspace / f"checkpoints-{_identity(job)}"
         trainer = self._trainer(checkpoints)
+        found = trainer.accelerator.num_processes
+        if found != job.trainer.processes:
+            raise FrontierError(
+                f"trainer.processes is {job.trainer.processes}, but {found} take part: see trainer.mode."
+            )
         if prepared.card:
             torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
@@ -221,6 +232,7 @@ class _Attempt:
         kl = divergence(trainer, list(prepared.conversations.values()))
         if trainer.accelerator.is_main_process:
             _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job.label, job.out)
+            _save_probes(prepared.conversations.values(), job.out)
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
         computed = trainer.computed_tokens * job.trainer.processes or steps[-1].tokens - before
         mfu, hfu = (self._utilisation(computed / seconds, mean, again) for again in (False, True))
@@ -297,6 +309,7 @@ class _Attempt:
             report_to=list(job.trainer.track) or "none",
             disable_tqdm=True,
             seed=job.training.seed if job.training.seed is not None else job.seed,
+            ddp_find_unused_parameters=False,
             use_cpu=on_cpu,
             dataloader_pin_memory=not on_cpu,
         )
@@ -408,7 +421,7 @@ class _Attempt:
         }
 
 
-def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Any]) -> float:
+def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Tokens]) -> float:
     """Returns KL(agent ‖ base) in nats, mean over tokens of the agent's in the first conversations."""
     import torch
 
@@ -478,6 +491,14 @@ def _save_adapter(model: Any, base_label: str, out: Path) -> None:
     # Left to itself, PEFT asks the hub for a model of that name to find out whether the vocabulary was changed.
     model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def _save_probes(conversations: Iterable[Tokens], out: Path) -> None:
+    some = [
+        [*tokens.prompt_ids, *tokens.completion_ids][-PROBE_TOKENS:]
+        for tokens in itertools.islice(conversations, N_PROBES)
+    ]
+    (out / PROBES).write_bytes(orjson.dumps(some))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -19,19 +19,17 @@ PROGRAM = "dagster_project.training.dpo"
 LOG_EVERY_S = 10.0
 
 
-def command(trainer: Trainer, training: Training, job: Path, *, gpu: bool) -> list[str]:
+def command(trainer: Trainer, training: Training, job: Path) -> list[str]:
     """Returns the command that does the job in a file as the experiment file wants it."""
     if trainer.mode == "subprocess":
         return [sys.executable, "-m", PROGRAM, str(job)]
     options = ["--num_machines", "1", "--num_processes", str(trainer.processes), "--dynamo_backend", "no"]
     options += ["--mixed_precision", "bf16" if training.dtype == "bfloat16" else "no", "--main_process_port", "0"]
-    if not gpu:
-        options += ["--cpu"]
     if trainer.sharding == "fsdp":
         options += ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
         options += ["--fsdp_state_dict_type", "FULL_STATE_DICT", "--fsdp_cpu_ram_efficient_loading", "true"]
-    elif gpu and trainer.processes > 1:
-        options += ["--multi_gpu"]
+    elif trainer.processes > 1:
+        options += ["--multi_gpu"]  # on CPUs, too: `--cpu` would start processes that know nothing of each other
     return [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", PROGRAM, str(job)]
 
 

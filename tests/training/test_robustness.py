@@ -101,7 +101,7 @@ def test_a_card_without_memory_for_a_batch_gets_it_in_parts(
     corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = LONG.model_copy(update={"lora_dropout": 0.0})
-    whole = train(corpus, base, tmp_path / "whole", training)
+    whole = train(corpus, base, tmp_path / "whole", training, epochs=1)
     score = PreparedDPOTrainer.score
 
     def small(self: Any, model: Any, **inputs: Any) -> Any:
@@ -110,7 +110,7 @@ def test_a_card_without_memory_for_a_batch_gets_it_in_parts(
         return score(self, model, **inputs)
 
     monkeypatch.setattr(PreparedDPOTrainer, "score", small)
-    parts = train(corpus, base, tmp_path / "parts", training)
+    parts = train(corpus, base, tmp_path / "parts", training, epochs=1)
     assert parts.micro_batch == 1
     assert [note[:46] for note in parts.notes] == [
         "The card ran out of memory with 4 pairs at onc",
