@@ -66,6 +66,8 @@ RUN_COUNTS = [
     "resumed_at",
     "micro_batch",
     "recomputed",
+    "by_case",
+    "computed_tokens",
 ]
 RUN_METRICS = ["reward_margin", "kl", "reference_seconds", "mfu", "hfu", "peak_memory_bytes"]
 

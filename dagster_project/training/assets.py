@@ -91,6 +91,8 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
         resumed_at=result.resumed_at,
         micro_batch=result.micro_batch,
         recomputed=int(result.checkpointing),
+        by_case=int(job.training.batch_by == "case"),
+        computed_tokens=result.computed_tokens,
     )
     measured = {"mfu": result.mfu, "hfu": result.hfu, "peak_memory_bytes": result.peak_memory}
     run.draft.metrics.update(

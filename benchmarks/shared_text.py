@@ -1,0 +1,421 @@
+"""Computing what a batch's conversations share once, against TRL's pass, in one run and one process.
+
+Usage: python -m benchmarks.shared_text [PART …], by default all but `card`; PART is one of
+
+- `exact`: training steps on pairs with a prompt three times the response;
+- `published`: the reference pass, and training steps, on pairs as long and as many a case as in the paper's released
+  runs (their statistics are below), scaled down;
+- `miniature`: epochs over the miniature's pairs (it is run first, up to its pairs);
+- `bfloat16`: how far log-probabilities are off in bfloat16, with and without sharing;
+- `card`: the paper's training of an 8B model, with random weights, on a GPU: the reference implementation's settings
+  beside ours. What was predicted, before any card was at hand, is in docs/log.md.
+
+The plain pass is the trainer's own, padding and all; both take steps of the same trainer, with the same optimiser and
+the same statistics. Without a GPU, times are processor time of one thread, which other work on the machine changes less
+than the clock; a step's is the median.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl import DPOConfig
+
+from benchmarks.miniature import frontier
+from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
+from dagster_project.collect.world import open_world
+from dagster_project.experiment.agents import TrainedMetric
+from dagster_project.experiment.spec import load_experiment
+from dagster_project.experiment.splits import split_cases
+from dagster_project.miniature.models import HIDDEN, LAYERS
+from dagster_project.miniature.tokenizer import build_tokenizer
+from dagster_project.preferences.pairs import build_pairs
+from dagster_project.training.conversations import TokenPair, Tokens, conversation_records, tokenize_pairs
+from dagster_project.training.grouping import group_by_prompt
+from dagster_project.training.job import NamedPair, PairFile
+from dagster_project.training.shared_text import share_text
+from dagster_project.training.token_tree import build_tree
+from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset
+from toolemu.evaluation import Evaluation, Metric
+from toolemu.jsonl import read_jsonl
+from toolemu.prompts.render import AgentPrompt
+from toolemu.trajectory import Trajectory
+
+# gpt-5-mini's pairs on help, seed 0: 6,827 pairs on 72 cases, of 1,916 trajectories of 27 models. Deciles, in words and
+# marks (3.9 characters each), of a prompt of ours and of what comes after it; and of pairs a case.
+PROMPTS = (754, 1224, 1462, 1485, 1746, 1899, 2120, 2261, 2625, 2771, 3604)
+RESPONSES = (1, 243, 324, 393, 465, 554, 668, 804, 1024, 1423, 8000)
+PAIRS_A_CASE = (16, 45, 50, 69, 84, 94, 110, 126, 139, 144, 172)
+MODELS = 27
+SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "vocab_size": 512}
+LLAMA_8B = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "rope_theta": 500000.0,
+}  # fmt: skip
+
+
+class Way(NamedTuple):
+    """How a training is computed; the first is TRL's."""
+
+    name: str
+    shared: bool = False
+    by_case: bool = False
+    pairs_at_once: int = 8
+    recomputed: bool = False
+
+
+def drawn(rng: random.Random, deciles: Sequence[int]) -> int:
+    """Returns a number distributed as the deciles say, evenly in between."""
+    place = rng.random() * 10
+    low, high = deciles[int(place)], deciles[int(place) + 1]
+    return round(low + (place % 1) * (high - low))
+
+
+def published_pairs(cases: int, scale: int, vocabulary: int, longest: int = 8192) -> list[TokenPair]:
+    """Returns pairs of random tokens, as long and as many a case as published; every second response turn counts."""
+    rng = random.Random(0)
+
+    def tokens(length: int) -> list[int]:
+        return rng.choices(range(vocabulary), k=max(1, length // scale))
+
+    pairs = []
+    for case in range(cases):
+        prompt = tokens(drawn(rng, PROMPTS))
+        room = longest // scale - len(prompt)
+        sides = {f"{case} {model}": tokens(drawn(rng, RESPONSES))[:room] for model in range(MODELS)}
+        ranked = list(itertools.combinations(sides, 2))
+        for chosen, rejected in rng.sample(ranked, drawn(rng, PAIRS_A_CASE)):
+            one, other = sides[chosen], sides[rejected]
+            pairs.append(TokenPair(prompt, one, other, [1] * len(one), [1] * len(other), chosen, rejected))
+    return pairs
+
+
+def even_pairs(count: int, prompt: int, response: int, vocabulary: int) -> list[TokenPair]:
+    """Returns pairs with nothing in common but each pair's prompt; responses differ in length by up to a third."""
+    rng = random.Random(0)
+    pairs = []
+    for number in range(count):
+        first, *sides = (
+            rng.choices(range(vocabulary), k=length)
+            for length in (prompt, *(int(response * rng.uniform(2 / 3, 4 / 3)) for _ in range(2)))
+        )
+        masks = [[1] * len(side) for side in sides]
+        pairs.append(TokenPair(first, *sides, *masks, f"{number} chosen", f"{number} rejected"))
+    return pairs
+
+
+def conversations_of(pairs: Sequence[TokenPair]) -> dict[str, Tokens]:
+    """Returns the pairs' distinct conversations by id."""
+    found: dict[str, Tokens] = {}
+    for pair in pairs:
+        found[pair.chosen_id] = Tokens(pair.prompt_ids, pair.chosen_ids, pair.chosen_mask)
+        found[pair.rejected_id] = Tokens(pair.prompt_ids, pair.rejected_ids, pair.rejected_mask)
+    return found
+
+
+def tokens_of(pairs: Sequence[TokenPair]) -> int:
+    """Returns the tokens of both sides of pairs."""
+    return sum(2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    """Notes when every step ends."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Notes the start."""
+        self.times.append(now())
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Notes a step's end."""
+        self.times.append(now())
+
+
+def now() -> float:
+    """Returns seconds: by the clock with all work on the card done, or without a card this process's."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def make_trainer(
+    shape: dict[str, Any], pairs: Sequence[TokenPair], way: Way, steps: int, batch: int, scratch: Path
+) -> tuple[Any, Clock]:
+    """Returns a trainer on a Llama with random weights, and the clock of its steps."""
+    card = torch.cuda.is_available()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **{"num_attention_heads": 4, "max_position_embeddings": 16384, "tie_word_embeddings": True, **shape}
+    )
+    with torch.device("cuda" if card else "cpu"):
+        torch.set_default_dtype(torch.bfloat16 if card else torch.float32)
+        model = LlamaForCausalLM(config)
+        torch.set_default_dtype(torch.float32)
+    clock = Clock()
+    at_once = min(way.pairs_at_once, batch)
+    trainer = PreparedDPOTrainer(
+        model=model,
+        args=DPOConfig(
+            output_dir=str(scratch),
+            max_steps=steps,
+            per_device_train_batch_size=at_once,
+            gradient_accumulation_steps=batch // at_once,
+            max_length=None,
+            bf16=card,
+            gradient_checkpointing=way.recomputed,
+            remove_unused_columns=False,
+            report_to="none",
+            save_strategy="no",
+            logging_steps=1,
+            disable_tqdm=True,
+            use_cpu=not card,
+            dataloader_pin_memory=card,
+        ),
+        train_dataset=pair_dataset(pairs),
+        processing_class=PreTrainedTokenizerFast(
+            tokenizer_object=build_tokenizer().backend_tokenizer, pad_token="<pad>"
+        ),
+        data_collator=MaskedPreferenceCollator(pad_token_id=0),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        callbacks=[clock],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.batch_by_case = way.by_case
+    if way.shared:
+        share_text(trainer.model.get_base_model())
+        trainer.shared_text = True
+    return trainer, clock
+
+
+def seconds_a_pair(
+    shape: dict[str, Any], pairs: Sequence[TokenPair], way: Way, steps: int, batch: int = 8, warm_up: int = 1
+) -> float:
+    """Returns the time of a training step by the pairs in it, the reference given; the first steps do not count."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer, clock = make_trainer(shape, pairs, way, steps + warm_up, batch, Path(scratch))
+        trainer.use_reference(dict.fromkeys(conversations_of(pairs), -1.0))
+        trainer.train()
+    return statistics.median(after - before for before, after in itertools.pairwise(clock.times[warm_up:])) / batch
+
+
+def compared(
+    title: str, shape: dict[str, Any], pairs: Sequence[TokenPair], ways: Sequence[Way], steps: int, **options: Any
+) -> None:
+    """Prints how long a pair takes in each way, and the ratio of the first to each."""
+    print(title, flush=True)
+    first = 0.0
+    for way in ways:
+        taken = seconds_a_pair(shape, pairs, way, steps, **options)
+        first = first or taken
+        print(f"  {way.name}: {1000 * taken:.2f} ms a pair, ratio {first / taken:.2f}", flush=True)
+
+
+TRL, EXACT, CASE = (
+    Way("TRL's pass"),
+    Way("shared text", shared=True),
+    Way("shared text, by case", shared=True, by_case=True),
+)
+
+
+def exact() -> None:
+    """Compares steps at a prompt three times the response."""
+    for prompt, response, batch in ((96, 32, 8), (384, 128, 2), (384, 128, 8)):
+        pairs = even_pairs(24, prompt, response, SMALL["vocab_size"])
+        title = f"prompt {prompt}, response {response} on average, 4 layers of 256, batches of {batch} pairs"
+        compared(title, SMALL, pairs, (TRL, EXACT), steps=5, batch=batch)
+
+
+def published() -> None:
+    """Compares the reference pass, and steps, at published lengths."""
+    scale, cases = 16, 6
+    pairs = published_pairs(cases, scale, SMALL["vocab_size"])
+    conversations = conversations_of(pairs)
+    groups = group_by_prompt(conversations, budget=2 * 8 * max(pair.length for pair in pairs))
+    tree = sum(
+        len(build_tree([[*tokens.prompt_ids, *tokens.completion_ids] for tokens in group.values()]).tokens)
+        for group in groups
+    )
+    plain = tokens_of(pairs)
+    print(f"published lengths by {scale}: {cases} cases, {len(pairs)} pairs, {len(conversations)} conversations")
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer, _ = make_trainer(SMALL, pairs, EXACT, 1, 8, Path(scratch))
+        started = now()
+        trainer.reference(groups)
+        shared = now() - started
+        started = now()
+        alone = trainer.reference(group_by_prompt(conversations, 0))
+        once = now() - started
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer, _ = make_trainer(SMALL, pairs, TRL, 1, 8, Path(scratch))
+        started = now()
+        for start in range(0, len(pairs), 8):
+            batch = [pair._asdict() for pair in pairs[start : start + 8]]
+            trainer.compute_ref_log_probs(trainer.model, _on(trainer, trainer.data_collator(batch)))
+        every = now() - started
+    print(f"  reference, tokens: every pair {plain:,}, as trees {tree:,}, ratio {plain / tree:.1f}")
+    print(f"  reference, time: every pair {every:.2f} s, each conversation once {once:.2f} s, as trees {shared:.2f} s")
+    print(f"  reference, ratio of times: {every / shared:.1f} to every pair, {once / shared:.1f} to each conversation")
+    assert len(alone) == len(conversations)
+    compared("  training steps of 8 pairs", SMALL, pairs, (TRL, EXACT, CASE), steps=6)
+    compared("  training steps of 32 pairs", SMALL, pairs, (TRL, EXACT, CASE), steps=2, batch=32)
+
+
+def miniature() -> None:
+    """Compares epochs over the miniature's pairs: those that it trains on, and all that its rules allow."""
+    experiment = load_experiment("miniature")
+    world, tokenizer = open_world(experiment), build_tokenizer()
+    prompt = AgentPrompt(experiment.agent.prompt_style)
+    shape = {
+        "hidden_size": HIDDEN,
+        "intermediate_size": 2 * HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "vocab_size": len(tokenizer),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        frontier(home, "run", "miniature", "--select", "preference_pairs")
+        data = home / "data" / "miniature"
+        trajectories = {
+            trajectory.trajectory_id: trajectory
+            for path in data.glob(f"source_trajectories/**/{TRAJECTORIES}")
+            for trajectory in read_jsonl(path, Trajectory)
+        }
+        verdicts = {
+            metric: [
+                verdict
+                for path in data.glob(f"source_evaluations/strict/{metric.value}/**/{EVALUATIONS}")
+                for verdict in read_jsonl(path, Evaluation)
+            ]
+            for metric in (Metric.safe, Metric.help)
+        }
+    records = {
+        record.id: record for record in conversation_records(trajectories.values(), world.cases, world.toolkits, prompt)
+    }
+    excluded = {identity for identity, trajectory in trajectories.items() if trajectory.self_observed}
+    for cap in (experiment.pairs.per_case, None):
+        found = build_pairs(
+            verdicts, judge="strict", metric=TrainedMetric.help, seed=0,
+            train_cases=split_cases(experiment.world.cases, 0).train,
+            pairing=experiment.pairs.model_copy(update={"per_case": cap}), excluded=excluded,
+        ).pairs  # fmt: skip
+        named = [NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in found]
+        conversations, pairs = tokenize_pairs(tokenizer, PairFile(records, named), mask_observations=True)
+        most = f"at most {cap}" if cap else "as many as there are"
+        title = f"miniature's pairs on help, {most} a case: {len(pairs)} pairs, {len(conversations)} conversations"
+        for batch in (8, 32):
+            compared(
+                f"{title}, batches of {batch}",
+                shape,
+                pairs,
+                (TRL, EXACT, CASE),
+                steps=min(len(pairs), 320) // batch,
+                batch=batch,
+            )
+
+
+def bfloat16() -> None:
+    """Prints how far sums of log-probabilities are from float32's, for the same weights in bfloat16."""
+    pairs = published_pairs(2, 8, SMALL["vocab_size"])[:24]
+    conversations = conversations_of(pairs)
+    sums: dict[str, list[float]] = {}
+    for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
+        for way in (TRL, EXACT):
+            with tempfile.TemporaryDirectory() as scratch:
+                trainer, _ = make_trainer(SMALL, pairs, way, 1, 8, Path(scratch))
+                trainer.model.to(torch.bfloat16).to(dtype)
+                groups = group_by_prompt(conversations, 10**6 if way.shared else 0)
+                found = trainer.reference(groups)
+            sums[f"{name}, {way.name}"] = [found[identity] for identity in conversations]
+    truth = sums["float32, TRL's pass"]
+    size = statistics.fmean(map(abs, truth))
+    print(f"bfloat16: {len(truth)} conversations, sums of {size:.0f} nats on average")
+    for name, values in sums.items():
+        errors = [value - true for value, true in zip(values, truth, strict=True)]
+        spread = statistics.pstdev(errors)
+        print(f"  {name}: off by {statistics.fmean(errors):+.4f} on average, standard deviation {spread:.4f} nats")
+
+
+REFERENCE = Way("reference implementation's settings", pairs_at_once=1, recomputed=True)
+CARD_WAYS = (
+    REFERENCE,
+    Way("TRL's pass, full batches", pairs_at_once=4),
+    Way("shared text", shared=True, pairs_at_once=4),
+    Way("shared text, by case", shared=True, by_case=True),
+)
+
+
+def card() -> None:
+    """Compares trainings of an 8B model on a GPU: pairs a second with the reference pass in it, and peak memory.
+
+    Without a GPU it goes through the same motions on a small model, which says nothing of speed.
+    """
+    there = torch.cuda.is_available()
+    shape, scale, cases, steps = (LLAMA_8B, 1, 10, 12) if there else (SMALL, 32, 2, 2)
+    pairs = published_pairs(cases, scale, shape["vocab_size"])
+    conversations = conversations_of(pairs)
+    where = torch.cuda.get_device_name() if there else "no GPU: a rehearsal on a small model"
+    print(f"card: {where}; {len(pairs)} pairs, {len(conversations)} conversations, {tokens_of(pairs):,} tokens")
+    first = 0.0
+    for way in CARD_WAYS:
+        if there:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        stepping = seconds_a_pair(shape, pairs, way, steps, warm_up=2)
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer, _ = make_trainer(shape, pairs, way, 1, 8, Path(scratch))
+            longest = max(pair.length for pair in pairs)
+            groups = group_by_prompt(conversations, 8 * longest if way.shared else 0)
+            few, some = (groups[:3], pairs[:16]) if there else (groups, pairs)
+            started = now()
+            if way is REFERENCE:
+                for pair in some:
+                    trainer.compute_ref_log_probs(trainer.model, _on(trainer, trainer.data_collator([pair._asdict()])))
+                reference = (now() - started) / len(some)
+            else:
+                trainer.reference(few)
+                reference = (now() - started) / sum(map(len, few)) * len(conversations) / len(pairs)
+        taken = stepping + reference
+        first = first or taken
+        memory = f", {torch.cuda.max_memory_allocated() / 2**30:.0f} GiB at most" if there else ""
+        print(
+            f"  {way.name}: {1 / taken:.2f} pairs a second ({1000 * stepping:.0f} ms a pair in steps, "
+            f"{1000 * reference:.0f} ms of reference), ratio {first / taken:.2f}{memory}",
+            flush=True,
+        )
+
+
+def _on(trainer: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.to(trainer.accelerator.device) for name, value in batch.items() if name != "pair"}
+
+
+PARTS: dict[str, Callable[[], None]] = {part.__name__: part for part in (exact, published, miniature, bfloat16, card)}
+
+
+def main() -> None:
+    """Prints the figures of the parts that the command line names."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    asked = sys.argv[1:] or [name for name in PARTS if name != "card"]
+    if unknown := set(asked) - set(PARTS):
+        sys.exit(f"There is no part {sorted(unknown)[0]}; there are {', '.join(PARTS)}.")
+    for name in asked:
+        PARTS[name]()
+
+
+if __name__ == "__main__":
+    main()
