@@ -125,7 +125,10 @@ def package_versions() -> dict[str, str]:
 
 @functools.cache
 def git_commit() -> str:
-    """Returns the commit of the code, with `+changes` if the tree differs from it; empty outside a checkout."""
+    """Returns the commit of the code, with `+changes` if the tree differs from it.
+
+    Outside a checkout it is what `$FRONTIER_COMMIT` says, as images do.
+    """
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
@@ -134,7 +137,7 @@ def git_commit() -> str:
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return os.environ.get("FRONTIER_COMMIT", "")
 
 
 @functools.cache

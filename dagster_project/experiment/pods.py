@@ -118,8 +118,9 @@ def _spec(pod: PodRule) -> dict[str, Any]:
         "tolerations": [toleration.model_dump(exclude_none=True) for toleration in pod.tolerations],
         "service_account_name": pod.service_account,
         "volumes": volumes,
+        "automount_service_account_token": False,  # a step asks nothing of the cluster
     }
 
 
 def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value}
+    return {name: value for name, value in values.items() if value or value is False}

@@ -24,13 +24,15 @@ class Cluster:
 
     Args:
         environment: Variables of every container besides its own: what secrets and the image would give.
+        log: Where containers print to.
+        kubeconfig: What tells clients where the cluster is.
     """
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, kubeconfig: Path) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = environment
-        self._log = log
+        self._log, self._kubeconfig = log, kubeconfig
 
     def create(self, namespace: str, job: dict[str, Any]) -> None:
         """Takes a job and starts its only container."""
@@ -38,6 +40,8 @@ class Cluster:
         (container,) = job["spec"]["template"]["spec"]["containers"]
         own = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
         self.jobs[name] = {**job, "metadata": {**job["metadata"], "namespace": namespace}}
+        if job["metadata"]["labels"]["app.kubernetes.io/component"] == "step_worker":
+            self._kubeconfig.unlink(missing_ok=True)  # a step has no token, and must get on without
         program, *arguments = container["args"]
         with self._log.open("ab") as log:
             self._processes[name] = subprocess.Popen(
@@ -63,7 +67,8 @@ class Cluster:
 @contextmanager
 def serve_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Cluster, Path]]:
     """Serves a cluster, and gives it with the file that tells clients where it is."""
-    cluster = Cluster(environment, folder / "pods.log")
+    kubeconfig = folder / "kubeconfig"
+    cluster = Cluster(environment, folder / "pods.log", kubeconfig)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -96,7 +101,6 @@ def serve_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[tupl
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(
         yaml.safe_dump(
             {

@@ -94,6 +94,7 @@ def test_the_pods_of_a_real_run_are_as_the_experiment_file_says(
     volumes = {volume["name"]: volume for volume in step["spec"]["volumes"]}
     assert volumes[mounts["/models"]]["persistentVolumeClaim"] == {"claimName": "models"}
     assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert step["spec"]["automountServiceAccountToken"] is False
     assert step["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
     assert step["spec"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert step["metadata"]["labels"]["safety-frontier/asset"] == "agent_specs"
@@ -141,7 +142,9 @@ def test_rules_are_laid_over_each_other_in_order() -> None:
         "requests": {"cpu": "500m", "memory": "2Gi"},
         "limits": {"memory": "2Gi"},
     }
-    assert "image" not in plain["container_config"] and plain["pod_spec_config"] == {}
+    assert "image" not in plain["container_config"] and plain["pod_spec_config"] == {
+        "automount_service_account_token": False
+    }
     assert pod_config(rules, "stage_1/merged_models")["container_config"]["image"].endswith("gpu:0.1.0")
     assert pod_config(rules, "stage_10/adapters")["container_config"] == plain["container_config"]
     assert pod_config([], "warehouse") == {}

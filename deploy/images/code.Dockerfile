@@ -1,0 +1,34 @@
+# syntax=docker/dockerfile:1.7
+# The code location, and runs that need neither a GPU nor PyTorch: evaluations by endpoints, warehouse, results, report.
+# From the root of the checkout:
+#   docker build -f deploy/images/code.Dockerfile -t REGISTRY/safety-frontier:0.1.0 \
+#     --build-arg FRONTIER_COMMIT=$(git rev-parse HEAD) .
+FROM python:3.11.14-slim-bookworm
+
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /opt/frontier
+
+# Dependencies first: they change less often than the code does.
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN mkdir toolemu dagster_project && touch toolemu/__init__.py dagster_project/__init__.py \
+    && pip install --constraint constraints.txt --editable '.[k8s]'
+
+COPY toolemu toolemu
+COPY dagster_project dagster_project
+COPY assets_data assets_data
+COPY deploy/dagster-postgresql.yaml deploy/dagster-postgresql.yaml
+COPY dagster.yaml workspace.yaml ./
+RUN python -m compileall -q toolemu dagster_project
+
+# Manifests say which commit made them; there is no checkout here to ask.
+ARG FRONTIER_COMMIT=""
+ENV FRONTIER_COMMIT=$FRONTIER_COMMIT \
+    FRONTIER_CACHE=/var/cache/frontier \
+    DAGSTER_HOME=/opt/dagster/dagster_home \
+    HOME=/home/frontier \
+    MPLCONFIGDIR=/tmp/matplotlib
+RUN useradd --uid 10001 --create-home --home-dir /home/frontier frontier \
+    && mkdir -p $FRONTIER_CACHE $DAGSTER_HOME /var/lib/frontier \
+    && chown 10001:10001 $FRONTIER_CACHE $DAGSTER_HOME /var/lib/frontier
+USER 10001:10001
+CMD ["dagster", "api", "grpc", "--host", "0.0.0.0", "--port", "3030", "--module-name", "dagster_project.definitions", "--attribute", "experiment"]

@@ -1,0 +1,43 @@
+# syntax=docker/dockerfile:1.7
+# Work on a GPU: training, merging, and agents in process. CUDA comes with the wheels of PyTorch and vLLM, the driver with
+# the node (NVIDIA's container toolkit). Servers of models have vLLM's own image, see deploy/kubernetes.
+# From the root of the checkout:
+#   docker build -f deploy/images/gpu.Dockerfile -t REGISTRY/safety-frontier-gpu:0.1.0 \
+#     --build-arg FRONTIER_COMMIT=$(git rev-parse HEAD) .
+FROM python:3.11.14-slim-bookworm
+
+# Triton compiles its kernels with a C compiler when they are first used.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /opt/frontier
+
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN mkdir toolemu dagster_project && touch toolemu/__init__.py dagster_project/__init__.py \
+    && pip install torch==2.13.0 \
+    && pip install --constraint constraints.txt --editable '.[gpu,k8s]'
+
+COPY toolemu toolemu
+COPY dagster_project dagster_project
+COPY assets_data assets_data
+COPY deploy/dagster-postgresql.yaml deploy/dagster-postgresql.yaml
+COPY dagster.yaml workspace.yaml ./
+RUN python -m compileall -q toolemu dagster_project
+
+ARG FRONTIER_COMMIT=""
+ENV FRONTIER_COMMIT=$FRONTIER_COMMIT \
+    FRONTIER_CACHE=/var/cache/frontier \
+    DAGSTER_HOME=/opt/dagster/dagster_home \
+    HOME=/home/frontier \
+    HF_HOME=/var/cache/frontier/huggingface \
+    TRITON_CACHE_DIR=/tmp/triton \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+RUN useradd --uid 10001 --create-home --home-dir /home/frontier frontier \
+    && mkdir -p $FRONTIER_CACHE $DAGSTER_HOME /var/lib/frontier \
+    && chown 10001:10001 $FRONTIER_CACHE $DAGSTER_HOME /var/lib/frontier
+USER 10001:10001
+CMD ["dagster", "api", "grpc", "--host", "0.0.0.0", "--port", "3030", "--module-name", "dagster_project.definitions", "--attribute", "experiment"]
