@@ -13,7 +13,7 @@ from dagster_project.artifacts.lineage import LineageRow
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.preflight import preflight
-from dagster_project.operations.state import Plan, State, expected_seconds, states
+from dagster_project.operations.state import Plan, State, expected_seconds, failed_refs, states
 from toolemu.errors import FrontierError
 
 
@@ -35,42 +35,18 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
 
 
 def status_table(graph: Graph, store: ArtifactStore) -> Table:
-    """Returns a row for every asset: its partitions by state, failed ones from Dagster's instance."""
+    """Returns a row for every asset: its partitions by state, and those of which the last attempt failed."""
     current = states(graph, store)
-    failed = _failed(graph)
+    failed = failed_refs(store, current)
     table = Table(title=graph.experiment.name)
     for column in ("asset", "partitions", *(state.value for state in State), "failed"):
         table.add_column(column, justify="left" if column == "asset" else "right")
     for name, node in graph.nodes.items():
         refs = node.refs()
         counts = Counter(current[ref].state for ref in refs)
-        lost = sum(ref in failed and current[ref].state is not State.done for ref in refs)
+        lost = sum(ref in failed for ref in refs)
         table.add_row(name, str(len(refs)), *(str(counts[state] or "") for state in State), str(lost or ""))
     return table
-
-
-def _failed(graph: Graph) -> set[Ref]:
-    """Returns the partitions whose latest Dagster run failed."""
-    from dagster_project.operations.instance import dagster_home
-
-    if not (dagster_home() / "dagster.yaml").exists():
-        return set()
-    import dagster as dg
-    from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
-
-    instance = dg.DagsterInstance.from_config(str(dagster_home()))
-    by_key = {(graph.experiment.name, *name.split("/")): node for name, node in graph.nodes.items()}
-    latest: dict[Ref, bool] = {}
-    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS]), limit=5000):
-        for key in run.asset_selection or ():
-            node = by_key.get(tuple(key.path))
-            if node:
-                keys = run.tags.get("dagster/partition", "").split("|")
-                names = sorted(node.dimensions)
-                if len(keys) >= len(names):
-                    ref = Ref(node.name, tuple(zip(names, keys, strict=False)))
-                    latest.setdefault(ref, run.status is DagsterRunStatus.FAILURE)
-    return {ref for ref, failed in latest.items() if failed}
 
 
 def plan_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table:

@@ -55,11 +55,15 @@ class Worker:
 
 @dataclass
 class Outcome:
-    """How the runs ended: those done, with their seconds; the failures; those that could not start because of one."""
+    """How the runs ended: those done, with their seconds; the failures; those that could not start because of one.
+
+    `lost` are the failures of which the process died, and when they had begun (`time.monotonic`).
+    """
 
     done: dict[RunUnit, float] = field(default_factory=dict)
     failed: dict[RunUnit, str] = field(default_factory=dict)
     skipped: list[RunUnit] = field(default_factory=list)
+    lost: dict[RunUnit, float] = field(default_factory=dict)
 
 
 Watcher = Callable[[Outcome, list[Worker]], None]
@@ -113,6 +117,7 @@ def _receive(worker: Worker, workers: list[Worker], outcome: Outcome) -> None:
         reason = f"its worker process died (exit code {worker.process.exitcode}; -9 is often: out of memory)"
         if worker.unit:
             outcome.failed[worker.unit] = reason
+            outcome.lost[worker.unit] = worker.since
         workers.remove(worker)
         return
     match message:

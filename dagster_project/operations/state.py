@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
+from dagster_project.artifacts.failures import failures
 from dagster_project.artifacts.manifest import config_sha256
 from dagster_project.experiment.graph import IMPORT, Graph, Node
 from toolemu.errors import FrontierError
@@ -99,6 +100,18 @@ def _state_beside(
     if found[maker].state is not State.done:
         return PartitionState(State.behind, f"{maker.label} is {found[maker].state.value}")
     return PartitionState(State.done, "")
+
+
+def failed_refs(store: ArtifactStore, current: Mapping[Ref, PartitionState]) -> set[Ref]:
+    """Returns the partitions that are not done and of which the last attempt failed."""
+    last = {failure.ref: failure.failed_at for failure in failures(store)}  # in order of time
+    found = set()
+    for ref, failed_at in last.items():
+        if ref in current and current[ref].state is not State.done:
+            made = store.manifest(ref)
+            if made is None or made.ended_at < failed_at:
+                found.add(ref)
+    return found
 
 
 class RunUnit(NamedTuple):
