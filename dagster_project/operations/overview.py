@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +13,7 @@ from dagster_project.artifacts.lineage import LineageRow
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.preflight import preflight
-from dagster_project.operations.state import Plan, State, expected_seconds, failed_refs, states
+from dagster_project.operations.state import Expected, Plan, State, expected_costs, failed_refs, states
 from toolemu.errors import FrontierError
 
 
@@ -50,20 +50,47 @@ def status_table(graph: Graph, store: ArtifactStore) -> Table:
 
 
 def plan_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table:
-    """Returns a row for every asset to be made: how many partitions, and how long they took before."""
-    past = expected_seconds(store, graph)
+    """Returns a row for every asset to be made, or stale: how many partitions, and what one took before.
+
+    Below it: what all that is to be made would take, and what redoing what is stale and expensive would.
+    """
+    past = expected_costs(store, graph)
     planned = Counter(ref.asset for unit in plan.units for ref in unit.refs)
-    table = Table(title=f"{graph.experiment.name}: {sum(planned.values())} partitions in {len(plan.units)} runs")
-    table.add_column("asset")
-    table.add_column("to make", justify="right")
-    table.add_column("stale, left alone", justify="right")
-    table.add_column("seconds each, before", justify="right")
     left = Counter(ref.asset for ref in plan.left)
+    table = Table(title=f"{graph.experiment.name}: {sum(planned.values())} partitions in {len(plan.units)} runs")
+    for column in ("asset", "to make", "stale, left alone", "seconds each, before", "GPU-hours each", "tokens each"):
+        table.add_column(column, justify="left" if column == "asset" else "right")
     for name in graph.nodes:
         if planned[name] or left[name]:
-            seconds = f"{past[name]:.1f}" if name in past else "?"
-            table.add_row(name, str(planned[name] or ""), str(left[name] or ""), seconds)
+            took = past.get(name)
+            numbers = ("?", "", "") if took is None else (f"{took.seconds:.1f}", *_used(took))
+            table.add_row(name, str(planned[name] or ""), str(left[name] or ""), *numbers)
+    totals = [f"to make: {_total(planned, past)}"] if planned else []
+    totals += [f"to redo what is stale (--update): {_total(left, past)}"] if left else []
+    table.caption = "; ".join(totals) or None
     return table
+
+
+def _used(took: Expected) -> tuple[str, str]:
+    """Returns GPU-hours and tokens, empty where none were used."""
+    return f"{took.gpu_hours:.2f}" if took.gpu_hours else "", f"{took.tokens:,.0f}" if took.tokens else ""
+
+
+def _total(counts: Mapping[str, int], past: Mapping[str, Expected]) -> str:
+    """Returns what so many partitions of each asset would take, by what they took before."""
+    known = [(count, past[name]) for name, count in counts.items() if name in past]
+    unknown = sum(count for name, count in counts.items() if name not in past)
+    hours, gpu, tokens = (
+        sum(count * number for count, number in numbers)
+        for numbers in (
+            [(count, took.seconds / 3600) for count, took in known],
+            [(count, took.gpu_hours) for count, took in known],
+            [(count, took.tokens) for count, took in known],
+        )
+    )
+    parts = [f"{hours:.1f} hours of work, {gpu:.1f} GPU-hours, {tokens:,.0f} tokens"] if known else []
+    parts += [f"{unknown} partitions that were never made before"] if unknown else []
+    return " and ".join(parts)
 
 
 def estimate_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table | None:
