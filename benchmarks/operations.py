@@ -6,20 +6,15 @@ status, the UI's graph, the daemon with its queue and pools, an outage in the mi
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +24,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializa
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.backfill import BulkActionStatus
 
-from benchmarks.daemon import Daemon, Place, held, in_training, most_at_once, wait_for
+from benchmarks.daemon import Daemon, Place, free_port, held, in_training, most_at_once, wait_for, webserver
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.assets import materialisation
 from dagster_project.experiment.graph import Graph, build_graph
@@ -117,38 +112,6 @@ print(time.perf_counter() - started)
 """
 
 
-def answers(url: str) -> bool:
-    """Says whether a server answers at a URL."""
-    try:
-        with urllib.request.urlopen(url, timeout=1):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-@contextlib.contextmanager
-def webserver(place: Place) -> Iterator[tuple[str, float]]:
-    """Serves Dagster's UI of a place; gives its address and the seconds that its start took."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml", "-p", str(port)],
-        cwd=place.directory,
-        env=place.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/server_info"), 120, "the web server")
-        yield f"http://127.0.0.1:{port}", time.perf_counter() - started
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def graph_in_browser(url: str) -> float:
     """Returns the seconds until a browser shows the graph with the state of its partitions."""
     from playwright.sync_api import sync_playwright
@@ -185,7 +148,7 @@ def whole_grid(folder: Path) -> None:
     if CHROMIUM is None:
         print("the UI was not looked at: there is no chromium")
         return
-    with webserver(place) as (url, start):
+    with webserver(place, free_port()) as (url, start):
         first, again = graph_in_browser(url), graph_in_browser(url)
     print(f"UI: the server answers after {start:.1f} s, which is Dagster's own and the definitions'; the graph shows")
     print(f"{first:.1f} s after that, the second time {again:.1f} s (asked: 5)", flush=True)

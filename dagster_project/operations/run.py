@@ -20,6 +20,7 @@ from rich.text import Text
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.failures import failures, note_lost
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
+from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.spec import Experiment, ImportedWorld, data_root
 from dagster_project.operations.preflight import preflight, webhook_url
 from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
@@ -99,6 +100,7 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         out.print(line, markup=False, highlight=False)
     count = prepare_workers(experiment, len(plan.units) + importing)
     from dagster_project.operations.instance import fail_orphaned_runs, open_instance
+    from dagster_project.operations.pools import places
     from dagster_project.operations.reporting import PartitionReport
 
     instance = open_instance()
@@ -117,7 +119,7 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         report = PartitionReport.start(graph, store, instance) if experiment.imports else None
         partitions = sum(len(unit.refs) for unit in plan.units)
         head = f"{experiment.name}: {partitions} of {len(current)} partitions to make, in {len(plan.units)} runs."
-        outcome = _make(workers, graph, store, out, plan, head)
+        outcome = _make(workers, graph, store, out, plan, head, places(instance, GPU))
         if report:
             report.wait()
     return _finish(graph, store, out, plan, current, outcome)
@@ -146,11 +148,19 @@ class Wanted(NamedTuple):
         return make_plan(graph, current, select=self.select, seeds=self.seeds, update=self.update)
 
 
-def _make(workers: list[Worker], graph: Graph, store: ArtifactStore, out: Console, plan: Plan, head: str) -> Outcome:
+def _make(
+    workers: list[Worker],
+    graph: Graph,
+    store: ArtifactStore,
+    out: Console,
+    plan: Plan,
+    head: str,
+    gpus: int | None = None,
+) -> Outcome:
     out.print(head, markup=False, highlight=False)
     started = time.monotonic()
     with ProgressView(graph, store, plan, out) as view:
-        outcome = run_plan(workers, graph.experiment, plan, view.show)
+        outcome = run_plan(workers, graph.experiment, plan, view.show, gpus)
     for unit, since in outcome.lost.items():
         began = datetime.now(UTC) - timedelta(seconds=time.monotonic() - since)
         note_lost(store, unit.refs, "", outcome.failed[unit], began)
