@@ -31,10 +31,10 @@ EXECUTOR = dg.multiprocess_executor.configured(
 IMPORTED = (published_room, preferences_room, results_room, report_room)
 
 
-def build_definitions(experiment: Experiment) -> dg.Definitions:
-    """Returns the Dagster definitions of one experiment."""
+def build_definitions(experiment: Experiment, make: type[AssetFactory] = AssetFactory) -> dg.Definitions:
+    """Returns the Dagster definitions of one experiment; `make` turns nodes of the graph into assets."""
     graph, store = build_graph(experiment), ArtifactStore(data_root(), experiment.name)
-    factory = AssetFactory(graph, store)
+    factory = make(graph, store)
     rooms = IMPORTED if experiment.imports else MADE if experiment.agents() else UNTRAINED
     seeds = schedules.build(graph, store) if experiment.grid.seeds and not experiment.imports else None
     return dg.Definitions(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,6 +31,23 @@ class Failure(BaseModel):
     def ref(self) -> Ref:
         """The partition that was not made."""
         return Ref.of(self.asset, **self.partition)
+
+
+def note_lost(store: ArtifactStore, refs: Iterable[Ref], run_id: str, message: str, started_at: datetime) -> None:
+    """Keeps that the process of a run is gone, which could not note it itself."""
+    for ref in refs:
+        note_failure(
+            store,
+            Failure(
+                asset=ref.asset,
+                partition=dict(ref.partition),
+                run_id=run_id,
+                cause="lost",
+                message=message,
+                started_at=started_at,
+                failed_at=datetime.now(UTC),
+            ),
+        )
 
 
 def note_failure(store: ArtifactStore, failure: Failure) -> None:

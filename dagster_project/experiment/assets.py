@@ -22,7 +22,7 @@ from dagster_project.artifacts.failures import Failure, note_failure
 from dagster_project.experiment.causes import PASSING, Cause, cause_of
 from dagster_project.experiment.graph import Graph, Node
 from dagster_project.experiment.pods import TAG, pod_config
-from dagster_project.experiment.pools import pool_of
+from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import Experiment
 
 Progress = Callable[[int, int], None]
@@ -30,7 +30,8 @@ reported_later: ContextVar[bool] = ContextVar("reported_later", default=False)
 """Set where somebody else tells Dagster of partitions that a run makes beside its own."""
 progress_sink: ContextVar[Callable[[str, int, int], None] | None] = ContextVar("progress_sink", default=None)
 attended: ContextVar[bool] = ContextVar("attended", default=False)
-"""Set where a person waits for the run: what may pass is told at once and not waited for."""
+"""Set where `frontier run` makes it and a person waits: what may pass is told at once and not waited for, and only the
+GPU has a pool, since its workers share endpoints among themselves."""
 LOG_EVERY_S = 10.0
 PRIORITY_TAG = "dagster/priority"
 
@@ -188,6 +189,7 @@ class AssetFactory:
         ]
 
         pool = pool_of(self.experiment, nodes[0].name)
+        pool = pool if pool == GPU or not attended.get() else None
         # A place that becomes free goes to what is furthest along, so that agents are finished one after another.
         order = {PRIORITY_TAG: str(list(self.graph.nodes).index(nodes[0].name))} if pool else {}
 

@@ -29,7 +29,7 @@ REMEDIES = {
     Cause.disk: "Free some space, or set FRONTIER_DATA to a larger disk.",
     Cause.check: "What the check found must be mended, or its limit changed, in the experiment file.",
     Cause.input: "The message says what to mend.",
-    Cause.lost: "Its process was killed (often: out of memory, or a restart); it is tried again by itself.",
+    Cause.lost: "Its process was killed, often for lack of memory. What was finished is kept: launch it again.",
     Cause.code: "This was not foreseen: see the traceback in Dagster's log.",
 }
 _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")

@@ -35,17 +35,20 @@ class Alert(BaseModel):
     url: str
 
 
-def alert_of(experiment: str, run_id: str, failed: Sequence[Failure], message: str, ui: str) -> Alert:
+def alert_of(
+    experiment: str, run_id: str, failed: Sequence[Failure], message: str, ui: str, unnoted: Cause = Cause.lost
+) -> Alert:
     """Returns the alert for a failed run.
 
     Args:
         experiment: The experiment.
         run_id: The run.
-        failed: What it noted of its failures; none if it was killed, or failed before it began.
-        message: What Dagster says of it.
+        failed: What was noted of its failures.
+        message: What Dagster says of it, where nothing was noted.
         ui: Where Dagster's UI is.
+        unnoted: The cause where nothing was noted.
     """
-    cause = Cause(failed[-1].cause) if failed else Cause.lost
+    cause = Cause(failed[-1].cause) if failed else unnoted
     quoted = [f"{failure.ref.label}: {failure.message}" for failure in failed[:SHOWN]] or [message]
     more = f" … and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
     url = f"{ui}/runs/{run_id}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +13,7 @@ from dagster_project.artifacts.lineage import LineageRow
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.preflight import preflight
-from dagster_project.operations.state import Plan, State, expected_seconds, states
+from dagster_project.operations.state import Expected, Plan, State, expected_costs, failed_refs, states
 from toolemu.errors import FrontierError
 
 
@@ -35,59 +35,62 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
 
 
 def status_table(graph: Graph, store: ArtifactStore) -> Table:
-    """Returns a row for every asset: its partitions by state, failed ones from Dagster's instance."""
+    """Returns a row for every asset: its partitions by state, and those of which the last attempt failed."""
     current = states(graph, store)
-    failed = _failed(graph)
+    failed = failed_refs(store, current)
     table = Table(title=graph.experiment.name)
     for column in ("asset", "partitions", *(state.value for state in State), "failed"):
         table.add_column(column, justify="left" if column == "asset" else "right")
     for name, node in graph.nodes.items():
         refs = node.refs()
         counts = Counter(current[ref].state for ref in refs)
-        lost = sum(ref in failed and current[ref].state is not State.done for ref in refs)
+        lost = sum(ref in failed for ref in refs)
         table.add_row(name, str(len(refs)), *(str(counts[state] or "") for state in State), str(lost or ""))
     return table
 
 
-def _failed(graph: Graph) -> set[Ref]:
-    """Returns the partitions whose latest Dagster run failed."""
-    from dagster_project.operations.instance import dagster_home
-
-    if not (dagster_home() / "dagster.yaml").exists():
-        return set()
-    import dagster as dg
-    from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
-
-    instance = dg.DagsterInstance.from_config(str(dagster_home()))
-    by_key = {(graph.experiment.name, *name.split("/")): node for name, node in graph.nodes.items()}
-    latest: dict[Ref, bool] = {}
-    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS]), limit=5000):
-        for key in run.asset_selection or ():
-            node = by_key.get(tuple(key.path))
-            if node:
-                keys = run.tags.get("dagster/partition", "").split("|")
-                names = sorted(node.dimensions)
-                if len(keys) >= len(names):
-                    ref = Ref(node.name, tuple(zip(names, keys, strict=False)))
-                    latest.setdefault(ref, run.status is DagsterRunStatus.FAILURE)
-    return {ref for ref, failed in latest.items() if failed}
-
-
 def plan_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table:
-    """Returns a row for every asset to be made: how many partitions, and how long they took before."""
-    past = expected_seconds(store, graph)
+    """Returns a row for every asset to be made, or stale: how many partitions, and what one took before.
+
+    Below it: what all that is to be made would take, and what redoing what is stale and expensive would.
+    """
+    past = expected_costs(store, graph)
     planned = Counter(ref.asset for unit in plan.units for ref in unit.refs)
-    table = Table(title=f"{graph.experiment.name}: {sum(planned.values())} partitions in {len(plan.units)} runs")
-    table.add_column("asset")
-    table.add_column("to make", justify="right")
-    table.add_column("stale, left alone", justify="right")
-    table.add_column("seconds each, before", justify="right")
     left = Counter(ref.asset for ref in plan.left)
+    table = Table(title=f"{graph.experiment.name}: {sum(planned.values())} partitions in {len(plan.units)} runs")
+    for column in ("asset", "to make", "stale, left alone", "seconds each, before", "GPU-hours each", "tokens each"):
+        table.add_column(column, justify="left" if column == "asset" else "right")
     for name in graph.nodes:
         if planned[name] or left[name]:
-            seconds = f"{past[name]:.1f}" if name in past else "?"
-            table.add_row(name, str(planned[name] or ""), str(left[name] or ""), seconds)
+            took = past.get(name)
+            numbers = ("?", "", "") if took is None else (f"{took.seconds:.1f}", *_used(took))
+            table.add_row(name, str(planned[name] or ""), str(left[name] or ""), *numbers)
+    totals = [f"to make: {_total(planned, past)}"] if planned else []
+    totals += [f"to redo what is stale (--update): {_total(left, past)}"] if left else []
+    table.caption = "; ".join(totals) or None
     return table
+
+
+def _used(took: Expected) -> tuple[str, str]:
+    """Returns GPU-hours and tokens, empty where none were used."""
+    return f"{took.gpu_hours:.2f}" if took.gpu_hours else "", f"{took.tokens:,.0f}" if took.tokens else ""
+
+
+def _total(counts: Mapping[str, int], past: Mapping[str, Expected]) -> str:
+    """Returns what so many partitions of each asset would take, by what they took before."""
+    known = [(count, past[name]) for name, count in counts.items() if name in past]
+    unknown = sum(count for name, count in counts.items() if name not in past)
+    hours, gpu, tokens = (
+        sum(count * number for count, number in numbers)
+        for numbers in (
+            [(count, took.seconds / 3600) for count, took in known],
+            [(count, took.gpu_hours) for count, took in known],
+            [(count, took.tokens) for count, took in known],
+        )
+    )
+    parts = [f"{hours:.1f} hours of work, {gpu:.1f} GPU-hours, {tokens:,.0f} tokens"] if known else []
+    parts += [f"{unknown} partitions that were never made before"] if unknown else []
+    return " and ".join(parts)
 
 
 def estimate_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table | None:

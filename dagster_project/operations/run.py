@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.failures import failures, note_lost
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
+from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.spec import Experiment, ImportedWorld, data_root
-from dagster_project.operations.preflight import preflight
+from dagster_project.operations.preflight import preflight, webhook_url
 from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
 from dagster_project.operations.state import (
     PartitionState,
@@ -33,7 +36,7 @@ from dagster_project.operations.state import (
 from dagster_project.published.importer import PROBLEMS
 from dagster_project.published.opening import check_sources, open_experiment
 from dagster_project.published.problems import KINDS
-from dagster_project.report.wording import JUDGING_TITLES, PAGE, RESULTS_CSV
+from dagster_project.report.wording import JUDGING_TITLES, PAGE, RESULTS_CSV, ui_url
 from toolemu.errors import FrontierError
 
 TYPICAL_SECONDS = {
@@ -95,6 +98,7 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         out.print(line, markup=False, highlight=False)
     count = prepare_workers(experiment, len(plan.units) + importing)
     from dagster_project.operations.instance import fail_orphaned_runs, open_instance
+    from dagster_project.operations.pools import places
     from dagster_project.operations.reporting import PartitionReport
 
     instance = open_instance()
@@ -113,7 +117,7 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         report = PartitionReport.start(graph, store, instance) if experiment.imports else None
         partitions = sum(len(unit.refs) for unit in plan.units)
         head = f"{experiment.name}: {partitions} of {len(current)} partitions to make, in {len(plan.units)} runs."
-        outcome = _make(workers, graph, store, out, plan, head)
+        outcome = _make(workers, graph, store, out, plan, head, places(instance, GPU))
         if report:
             report.wait()
     return _finish(graph, store, out, plan, current, outcome)
@@ -142,11 +146,22 @@ class Wanted(NamedTuple):
         return make_plan(graph, current, select=self.select, seeds=self.seeds, update=self.update)
 
 
-def _make(workers: list[Worker], graph: Graph, store: ArtifactStore, out: Console, plan: Plan, head: str) -> Outcome:
+def _make(
+    workers: list[Worker],
+    graph: Graph,
+    store: ArtifactStore,
+    out: Console,
+    plan: Plan,
+    head: str,
+    gpus: int | None = None,
+) -> Outcome:
     out.print(head, markup=False, highlight=False)
     started = time.monotonic()
     with ProgressView(graph, store, plan, out) as view:
-        outcome = run_plan(workers, graph.experiment, plan, view.show)
+        outcome = run_plan(workers, graph.experiment, plan, view.show, gpus)
+    for unit, since in outcome.lost.items():
+        began = datetime.now(UTC) - timedelta(seconds=time.monotonic() - since)
+        note_lost(store, unit.refs, "", outcome.failed[unit], began)
     out.print(f"{len(outcome.done)} runs in {_minutes(time.monotonic() - started)}.")
     return outcome
 
@@ -184,6 +199,8 @@ def _finish(
     name = graph.experiment.name
     for unit, reason in outcome.failed.items():
         out.print(Text(f"failed: {unit.label}: {reason}", style="red"))
+    if outcome.failed:
+        _tell_failures(graph.experiment, store, out, outcome)
     if outcome.skipped:
         out.print(Text(f"not started, since what they need failed: {', '.join(u.label for u in outcome.skipped)}"))
     if plan.left:
@@ -199,6 +216,22 @@ def _finish(
         )
     show_result(graph, store, out)
     return not outcome.failed
+
+
+def _tell_failures(experiment: Experiment, store: ArtifactStore, out: Console, outcome: Outcome) -> None:
+    """Posts the failures to where the experiment file says, if it says so."""
+    from dagster_project.operations.alerts import alert_of, post
+
+    url = webhook_url(experiment)
+    if not url:
+        return
+    refs = {ref for unit in outcome.failed for ref in unit.refs}
+    noted = {failure.ref: failure for failure in failures(store) if failure.ref in refs}
+    run_id = next((failure.run_id for failure in noted.values() if failure.run_id), "")
+    try:
+        post(url, alert_of(experiment.name, run_id, list(noted.values()), "", ui_url()))
+    except FrontierError as problem:  # what failed is told here in any case
+        out.print(Text(str(problem), style="red"))
 
 
 def show_result(graph: Graph, store: ArtifactStore, out: Console) -> None:

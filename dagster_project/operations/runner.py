@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 
 from dagster_project.artifacts.processes import process_context
 from dagster_project.collect.endpoints import WORKERS
+from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import Plan, RunUnit
 from dagster_project.operations.worker import Finished, Progressed, Started, work
@@ -55,17 +56,23 @@ class Worker:
 
 @dataclass
 class Outcome:
-    """How the runs ended: those done, with their seconds; the failures; those that could not start because of one."""
+    """How the runs ended: those done, with their seconds; the failures; those that could not start because of one.
+
+    `lost` are the failures of which the process died, and when they had begun (`time.monotonic`).
+    """
 
     done: dict[RunUnit, float] = field(default_factory=dict)
     failed: dict[RunUnit, str] = field(default_factory=dict)
     skipped: list[RunUnit] = field(default_factory=list)
+    lost: dict[RunUnit, float] = field(default_factory=dict)
 
 
 Watcher = Callable[[Outcome, list[Worker]], None]
 
 
-def run_plan(workers: list[Worker], experiment: Experiment, plan: Plan, watch: Watcher) -> Outcome:
+def run_plan(
+    workers: list[Worker], experiment: Experiment, plan: Plan, watch: Watcher, gpus: int | None = None
+) -> Outcome:
     """Makes the runs of a plan; a failed run fails what needs it, and nothing else.
 
     Args:
@@ -73,13 +80,21 @@ def run_plan(workers: list[Worker], experiment: Experiment, plan: Plan, watch: W
         experiment: The experiment, as it stands now.
         plan: What to run.
         watch: Called whenever something happened, and about five times a second.
+        gpus: Most runs at once that need a GPU; None: any number. A worker that waited for one would use a whole core.
     """
+
+    def startable(unit: RunUnit) -> bool:
+        if not plan.needs[unit] <= outcome.done.keys():
+            return False
+        held = sum(worker.unit is not None and _on_gpu(experiment, worker.unit) for worker in workers)
+        return gpus is None or held < gpus or not _on_gpu(experiment, unit)
+
     outcome = Outcome()
     waiting = list(plan.units)
     while waiting or any(worker.unit for worker in workers):
         waiting = _drop_hopeless(waiting, plan, outcome)
         for worker in workers:
-            unit = next((unit for unit in waiting if plan.needs[unit] <= outcome.done.keys()), None)
+            unit = next(filter(startable, waiting), None)
             if unit and worker.ready and worker.unit is None:
                 waiting.remove(unit)
                 worker.unit, worker.since, worker.progress = unit, time.monotonic(), None
@@ -94,6 +109,10 @@ def run_plan(workers: list[Worker], experiment: Experiment, plan: Plan, watch: W
             raise FrontierError("Every worker process died; what they printed above says why. Running again resumes.")
         watch(outcome, workers)
     return outcome
+
+
+def _on_gpu(experiment: Experiment, unit: RunUnit) -> bool:
+    return any(pool_of(experiment, ref.asset) == GPU for ref in unit.refs)
 
 
 def _drop_hopeless(waiting: list[RunUnit], plan: Plan, outcome: Outcome) -> list[RunUnit]:
@@ -113,6 +132,7 @@ def _receive(worker: Worker, workers: list[Worker], outcome: Outcome) -> None:
         reason = f"its worker process died (exit code {worker.process.exitcode}; -9 is often: out of memory)"
         if worker.unit:
             outcome.failed[worker.unit] = reason
+            outcome.lost[worker.unit] = worker.since
         workers.remove(worker)
         return
     match message:

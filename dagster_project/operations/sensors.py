@@ -2,24 +2,25 @@
 
 # No `from __future__ import annotations` here: Dagster looks at the type of `context` itself.
 
-import os
 import time
+from datetime import UTC, datetime
 
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import PRIORITY_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG, WILL_RETRY_TAG
 
-from dagster_project.artifacts import ArtifactStore
-from dagster_project.artifacts.failures import failures
-from dagster_project.experiment.assets import AssetFactory
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.failures import Failure, failures, note_lost
+from dagster_project.experiment.assets import AssetFactory, partition_of
+from dagster_project.experiment.causes import Cause
 from dagster_project.experiment.graph import Graph
 from dagster_project.operations.alerts import alert_of, post
 from dagster_project.operations.following import Cursor, Look, data, decide, results, stale_results
 from dagster_project.operations.preflight import webhook_url
-from dagster_project.operations.schedules import fingerprint
+from dagster_project.operations.schedules import SEEDS, fingerprint
 from dagster_project.operations.seeds import active_backfill
 from dagster_project.operations.state import states
-from dagster_project.report.assets import UI, UI_VARIABLE
+from dagster_project.report.wording import ui_url
 
 LOOK_EVERY_S = 30
 PRIORITY = "10"
@@ -67,13 +68,16 @@ def build(graph: Graph, store: ArtifactStore) -> list[dg.SensorDefinition]:
         description="Tells of failed runs, with cause and remedy: in its log, and at operations.webhook, if any.",
     )
     def tell(context: dg.RunFailureSensorContext) -> dg.SkipReason:
-        run = context.dagster_run
+        run, message = context.dagster_run, _message(context)
+        noted = _noted(store, run.run_id)
+        if not noted:
+            began = context.instance.get_run_stats(run.run_id).start_time or time.time()
+            note_lost(store, _unmade(run, graph, store), run.run_id, message, datetime.fromtimestamp(began, UTC))
+            noted = _noted(store, run.run_id)
         if run.tags.get(WILL_RETRY_TAG) == "true":
             return dg.SkipReason(f"run {run.run_id} is tried again")
-        noted = {failure.ref: failure for failure in failures(store) if failure.run_id == run.run_id}
-        message = context.failure_event.message or ""
-        ui = os.environ.get(UI_VARIABLE, UI)
-        alert = alert_of(experiment.name, run.run_id, list(noted.values()), message, ui)
+        unnoted = Cause.input if run.job_name == SEEDS else Cause.lost
+        alert = alert_of(experiment.name, run.run_id, noted, message, ui_url(), unnoted)
         context.log.error(alert.text)
         url = webhook_url(experiment)
         if url:
@@ -81,6 +85,31 @@ def build(graph: Graph, store: ArtifactStore) -> list[dg.SensorDefinition]:
         return dg.SkipReason(alert.text)
 
     return [follow, tell]
+
+
+def _noted(store: ArtifactStore, run_id: str) -> list[Failure]:
+    """Returns what is noted of a run's failures, the last of every partition."""
+    return list({failure.ref: failure for failure in failures(store) if failure.run_id == run_id}.values())
+
+
+def _message(context: dg.RunFailureSensorContext) -> str:
+    """Returns what went wrong in a run: its first step's error in its own words, else what Dagster says."""
+    for event in context.get_step_failure_events():
+        error = event.step_failure_data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return error.message.strip()
+    return context.failure_event.message or ""
+
+
+def _unmade(run: dg.DagsterRun, graph: Graph, store: ArtifactStore) -> list[Ref]:
+    """Returns what a run was to make and did not."""
+    names = ["/".join(key.path[1:]) for key in run.asset_selection or () if key.path[0] == graph.experiment.name]
+    partition = run.tags.get(PARTITION_NAME_TAG)
+    refs = [Ref(name, partition_of(graph.nodes[name], partition)) for name in names]
+    manifests = {ref: store.manifest(ref) for ref in refs}
+    return [ref for ref, made in manifests.items() if made is None or made.run_id != run.run_id]
 
 
 def _look(instance: dg.DagsterInstance, experiment: str, followed: list[dg.AssetKey], loaded: str) -> Look:

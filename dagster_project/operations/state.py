@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
+from dagster_project.artifacts.failures import failures
 from dagster_project.artifacts.manifest import config_sha256
 from dagster_project.experiment.graph import IMPORT, Graph, Node
+from dagster_project.results.operations import gpu_hours, seconds, tokens
 from toolemu.errors import FrontierError
 
 REPORTED = ".reported"
@@ -100,6 +102,18 @@ def _state_beside(
     if found[maker].state is not State.done:
         return PartitionState(State.behind, f"{maker.label} is {found[maker].state.value}")
     return PartitionState(State.done, "")
+
+
+def failed_refs(store: ArtifactStore, current: Mapping[Ref, PartitionState]) -> set[Ref]:
+    """Returns the partitions that are not done and of which the last attempt failed."""
+    last = {failure.ref: failure.failed_at for failure in failures(store)}  # in order of time
+    found = set()
+    for ref, failed_at in last.items():
+        if ref in current and current[ref].state is not State.done:
+            made = store.manifest(ref)
+            if made is None or made.ended_at < failed_at:
+                found.add(ref)
+    return found
 
 
 class RunUnit(NamedTuple):
@@ -220,10 +234,30 @@ def _validate(graph: Graph, select: Collection[str], seeds: Collection[int]) -> 
             )
 
 
-def expected_seconds(store: ArtifactStore, graph: Graph) -> dict[str, float]:
-    """Returns the mean duration of each asset's past runs, in seconds."""
-    totals: dict[str, list[float]] = {}
+class Expected(NamedTuple):
+    """What making a partition of an asset took on average: seconds, GPU-hours, and tokens of models behind endpoints.
+
+    0 where none was used.
+    """
+
+    seconds: float
+    gpu_hours: float
+    tokens: float
+
+
+def expected_costs(store: ArtifactStore, graph: Graph) -> dict[str, Expected]:
+    """Returns what a partition of each asset took in the past."""
+    past: dict[str, list[Expected]] = {}
     for manifest in store.manifests():
         if manifest.asset in graph.nodes:
-            totals.setdefault(manifest.asset, []).append((manifest.ended_at - manifest.started_at).total_seconds())
-    return {asset: sum(seconds) / len(seconds) for asset, seconds in totals.items()}
+            used = gpu_hours(graph.experiment, manifest) or 0.0
+            past.setdefault(manifest.asset, []).append(Expected(seconds(manifest), used, tokens(manifest) or 0))
+    return {
+        asset: Expected(*(sum(column) / len(column) for column in zip(*took, strict=True)))
+        for asset, took in past.items()
+    }
+
+
+def expected_seconds(store: ArtifactStore, graph: Graph) -> dict[str, float]:
+    """Returns the mean duration of each asset's past runs, in seconds."""
+    return {asset: expected.seconds for asset, expected in expected_costs(store, graph).items()}

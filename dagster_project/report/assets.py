@@ -16,15 +16,12 @@ import dagster as dg
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.graph import RESULTS, TABLES, TRANSCRIPTS
-from dagster_project.report.wording import RESULTS_CSV
+from dagster_project.report.wording import RESULTS_CSV, ui_url
 from dagster_project.results.files import WAREHOUSE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-UI = "http://localhost:3000"
-UI_VARIABLE = "FRONTIER_UI"
-"""Where Dagster's UI is, for the links in the figures."""
 PREVIEW_DPI = 70  # a preview in Dagster's event log should stay below some tens of kilobytes
 
 
@@ -64,7 +61,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         if points.empty:
             run.log("No trained agent has been tested yet, so there is nothing to draw.")
         drawn = draw_all(found, run.experiment.name, toy=run.experiment.toy)
-        links = point_links(run.input("warehouse") / WAREHOUSE, points, os.environ.get(UI_VARIABLE, UI))
+        links = point_links(run.input("warehouse") / WAREHOUSE, points, ui_url())
         for name, figure in drawn.items():
             save(figure, run.draft.path, name)
             annotate_svg(run.draft.path / f"{name}.svg", links)
@@ -112,7 +109,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         found = load_tables(run.input("warehouse") / WAREHOUSE, parquet)
         page = run.draft.path / PAGE
         cases = open_cases(run.experiment, run.store)
-        write_page(page, run.experiment, found, cases, os.environ.get(UI_VARIABLE, UI))
+        write_page(page, run.experiment, found, cases, ui_url())
         shutil.copytree(run.input(TRANSCRIPTS), run.draft.path / FOLDER, copy_function=link_or_copy)
         run.metadata["page"] = dg.MetadataValue.path(run.place(page))
         run.draft.counts["bytes"] = page.stat().st_size

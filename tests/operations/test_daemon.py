@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,20 +10,19 @@ from typing import NamedTuple
 import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
-from dagster._core.storage.tags import BACKFILL_ID_TAG
 
-from dagster_project.artifacts import Ref
+from benchmarks.daemon import Daemon, Place, held, in_training, most_at_once, wait_for
+from dagster_project.experiment.assets import dagster_partition_key
 from dagster_project.experiment.graph import Graph, build_graph
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import load_experiment
 from dagster_project.operations.state import State, states
 from tests.conftest import SMALL, Lab, make_lab
-from tests.operations.daemon import Daemon, dagster, prepare, wait_for
 from tests.operations.test_kills import contents
 from tests.operations.test_run import store_of
+from tests.operations.test_ui import WORKSPACE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 
 
 class Seed(NamedTuple):
@@ -43,42 +41,36 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
         grid={**SMALL["grid"], "seeds": [0]},  # type: ignore[dict-item]
         operations={"cron": "* * * * *", "gpu": True},
     )
-    prepare(lab, max_concurrent_runs=4, poll_interval_seconds=2, free_slots_after_run_end_seconds=2)
-    dagster(lab, "schedule", "start", "seeds")
+    place = Place(lab.directory, {**lab.environment, "FRONTIER_EXPERIMENT": "small.yaml"})
+    place.prepare(WORKSPACE, max_concurrent_runs=4, poll_interval_seconds=2, free_slots_after_run_end_seconds=2)
+    place.dagster("schedule", "start", "seeds")
     graph = build_graph(load_experiment(str(lab.experiment)))
     with dg.DagsterInstance.from_config(str(lab.directory / "home")) as instance:
-        with Daemon(lab) as daemon:
-            wait_for(lambda: bool(training(instance)), 600, "a training")
-            (killed, *_) = training(instance)
+        with Daemon(place) as daemon:
+            wait_for(lambda: bool(in_training(instance)), 900, "a training")
+            (killed, *_) = in_training(instance)
             daemon.kill()
-        assert instance.get_run_by_id(killed).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
-        with Daemon(lab):
-            wait_for(
-                lambda: all(found.is_finished for found in instance.get_runs()) and ended(instance), 900, "the end"
-            )
+        run = instance.get_run_by_id(killed)
+        assert run is not None and run.status is dg.DagsterRunStatus.STARTED
+        with Daemon(place):
+            wait_for(lambda: ended(instance), 900, "the backfill's end")
             last = len(looks(instance))
             wait_for(lambda: len(looks(instance)) > last, 180, "a look at the seeds after the end")
         yield Seed(lab, instance, graph, killed)
-
-
-def training(instance: dg.DagsterInstance) -> list[str]:
-    """Returns the runs in which an adapter is being trained."""
-    started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    return [
-        run.run_id
-        for run in started
-        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)
-        if "adapters" in (entry.step_key or "")
-    ]
 
 
 def ended(instance: dg.DagsterInstance) -> bool:
     return all(backfill.status is BulkActionStatus.COMPLETED_SUCCESS for backfill in instance.get_backfills())
 
 
-def looks(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Returns the finished runs of the job that looks at the seeds, the latest first."""
-    return list(instance.get_runs(dg.RunsFilter(job_name="seeds", statuses=[dg.DagsterRunStatus.SUCCESS])))
+def looks(instance: dg.DagsterInstance) -> list[str]:
+    """Returns what looking at the seeds came to, the latest first."""
+    return [
+        str(event.step_output_data.metadata["reason"].value)
+        for run in instance.get_runs(dg.RunsFilter(job_name="seeds", statuses=[dg.DagsterRunStatus.SUCCESS]))
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_OUTPUT)
+        if (event := entry.dagster_event) is not None
+    ]
 
 
 def test_the_seed_is_whole_and_as_frontier_run_makes_it(seed: Seed, finished: Lab) -> None:
@@ -91,17 +83,14 @@ def test_the_seed_is_whole_and_as_frontier_run_makes_it(seed: Seed, finished: La
 def test_one_backfill_did_it_and_the_next_tick_nothing(seed: Seed) -> None:
     (backfill,) = seed.instance.get_backfills()
     assert backfill.tags["frontier/seed"] == "0"
-    reasons = [
-        json.dumps(entry.dagster_event.step_output_data.metadata["reason"].value)  # type: ignore[union-attr]
-        for run in looks(seed.instance)
-        for entry in seed.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_OUTPUT)
-    ]
-    assert "no seed lacks anything" in reasons[0]
-    assert "partitions to make" in reasons[-1]
+    found = looks(seed.instance)
+    assert "no seed lacks anything" in found[0]
+    assert "partitions to make" in found[-1]
 
 
 def test_the_killed_run_was_found_and_made_again(seed: Seed) -> None:
-    assert seed.instance.get_run_by_id(seed.killed_run).status is dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
+    run = seed.instance.get_run_by_id(seed.killed_run)
+    assert run is not None and run.status is dg.DagsterRunStatus.FAILURE
     assert any(run.parent_run_id == seed.killed_run for run in seed.instance.get_runs())
 
 
@@ -118,54 +107,23 @@ def test_no_partition_was_made_twice_with_different_content(seed: Seed) -> None:
 
 
 def test_runs_came_in_the_order_of_the_graph(seed: Seed) -> None:
-    made = {}
+    made: dict[tuple[str, str | None], int] = {}
     for name in seed.graph.nodes:
         key = dg.AssetKey(["small", *name.split("/")])
         for record in seed.instance.fetch_materializations(key, limit=1000, ascending=True).records:
             made.setdefault((name, record.partition_key), record.storage_id)
-    for name, node in seed.graph.nodes.items():
+    for node in seed.graph.nodes.values():
         for ref in node.refs():
             for source in node.inputs(ref):
-                assert made[source.asset, keys(source)] < made[name, keys(ref)]
-
-
-def keys(ref: Ref) -> str | None:
-    return "|".join(key for _, key in ref.partition) or None
+                before = made[source.asset, dagster_partition_key(source)]
+                assert before < made[ref.asset, dagster_partition_key(ref)]
 
 
 def test_never_two_steps_had_the_gpu_with_four_runs_at_once(seed: Seed) -> None:
     experiment = seed.graph.experiment
-    pooled = {"small__" + name.replace("/", "__") for name in seed.graph.nodes if pool_of(experiment, name) == GPU}
-    held, most = [], 0
-    for run in seed.instance.get_runs(
-        dg.RunsFilter(tags={BACKFILL_ID_TAG: seed.instance.get_backfills()[0].backfill_id})
-    ):
-        entries = list(seed.instance.all_logs(run.run_id))
-        for entry in entries:
-            if entry.step_key in pooled and entry.dagster_event and entry.dagster_event.is_step_start:
-                end = next(
-                    (
-                        other.timestamp
-                        for other in entries
-                        if other.step_key == entry.step_key
-                        and other.timestamp > entry.timestamp
-                        and other.dagster_event
-                        and other.dagster_event.event_type in ENDS
-                    ),
-                    entry.timestamp,  # of the killed one it is known only that it had the GPU then
-                )
-                held.append((entry.timestamp, end))
-        most = max(most, at_once(seed.instance, entries[0].timestamp))
-    held.sort()
-    assert len(held) > len(pooled)
-    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(held))
-    assert most > 1, "runs never were beside each other, so that says nothing"
-
-
-def at_once(instance: dg.DagsterInstance, moment: float) -> int:
-    """Returns how many runs were under way."""
-    records = instance.get_run_records(limit=1000)
-    return sum(
-        bool(record.start_time and record.end_time and record.start_time <= moment < record.end_time)
-        for record in records
-    )
+    pooled = {f"small__{name.replace('/', '__')}" for name in seed.graph.nodes if pool_of(experiment, name) == GPU}
+    (backfill,) = seed.instance.get_backfills()
+    found = held(seed.instance, backfill.backfill_id, pooled)
+    assert len(found) > len(pooled)
+    assert all(earlier.end <= later.begin for earlier, later in itertools.pairwise(found))
+    assert most_at_once(seed.instance) > 1, "no two runs were beside each other, so that says nothing"

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.failures import note_lost
 from dagster_project.experiment.graph import Graph, build_graph
 from dagster_project.experiment.spec import Experiment
-from dagster_project.operations.state import State, make_plan, states
+from dagster_project.operations.overview import plan_table
+from dagster_project.operations.state import State, expected_costs, failed_refs, make_plan, states
 from tests.conftest import SMALL
 from toolemu.errors import FrontierError
 
@@ -142,3 +145,27 @@ def test_what_is_not_there_cannot_be_selected(store: ArtifactStore) -> None:
         make_plan(graph, current, select=["nothing"])
     with pytest.raises(FrontierError, match="has the seeds 0, 1"):
         make_plan(graph, current, seeds=[7])
+
+
+def test_a_plan_says_what_redoing_would_cost(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagster_project.artifacts.store.gpu_name", lambda: "NVIDIA H100")
+    graph = graph_of(operations={"gpu": True})
+    make_everything(graph, store)
+    changed = graph_of(operations={"gpu": True}, overrides=[{"recipe": "help", "training": {"max_steps": 5}}])
+    for seed in ("0", "1"):
+        make(changed, store, Ref.of("agent_specs", agent="eager:help:strict:0.1", seed=seed))
+    past = expected_costs(store, changed)
+    assert past["stage_1/adapters"].gpu_hours == pytest.approx(past["stage_1/adapters"].seconds / 3600)
+    assert past["agent_evaluations/strict/safe"].gpu_hours == 0, "judges by rules need none"
+    table = plan_table(make_plan(changed, states(changed, store)), changed, store)
+    assert "to redo what is stale (--update): 0.0 hours of work, 0.0 GPU-hours, 0 tokens" in str(table.caption)
+    nothing = ArtifactStore(store.root, "nothing")
+    assert "never made before" in str(plan_table(make_plan(graph, states(graph, nothing)), graph, nothing).caption)
+
+
+def test_a_failed_partition_is_told_until_it_is_made(store: ArtifactStore) -> None:
+    graph, ref = graph_of(), Ref.of("source_models", model="eager")
+    note_lost(store, [ref], "r", "killed", datetime.now(UTC))
+    assert failed_refs(store, states(graph, store)) == {ref}
+    make(graph, store, ref)
+    assert failed_refs(store, states(graph, store)) == set()

@@ -1,22 +1,20 @@
-"""Dagster's UI in a real browser, on a fresh home: materialise a partition, backfill a seed, look at the figure."""
+"""Dagster's UI in a real browser: make a partition, a whole seed, see its figure, follow a point to its run."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from benchmarks.daemon import Daemon, Place, answers, free_port, wait_for, webserver
+from dagster_project.artifacts import ArtifactStore, Ref
 from tests.conftest import Lab, make_lab
 
 if TYPE_CHECKING:
@@ -49,9 +47,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     lab = make_lab(tmp_path / "lab")
     (lab.directory / "home").mkdir()
     (lab.directory / "workspace.yaml").write_text(WORKSPACE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     dagster = Path(sys.executable).parent / "dagster"
     log = (lab.directory / "ui.log").open("wb")
     process = subprocess.Popen(
@@ -86,21 +82,6 @@ def page() -> Iterator[Page]:
         page.set_default_timeout(60_000)
         yield page
         browser.close()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False
-
-
-def wait_for(happened: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, f"{what} did not come within {seconds:.0f} s"
-        time.sleep(0.5)
 
 
 def screenshot(page: Page, name: str) -> None:
@@ -154,15 +135,38 @@ def test_a_partition_and_a_seed_are_made_from_the_page(served: Served, page: Pag
     screenshot(page, "partitions")
 
 
-def test_the_figure_shows_in_the_metadata_after_a_run(served: Served, page: Page) -> None:
-    lab, url = served
-    lab.frontier("run", "small.yaml")
-    page.goto(f"{url}/assets/small/figures")
-    page.get_by_text("[Show Markdown]").first.click()
-    image = page.get_by_role("dialog").locator("img").first
-    image.wait_for()
-    assert image.evaluate("image => image.naturalWidth") > 300
-    screenshot(page, "figure")
-    page.goto(f"{url}/runs")
-    page.get_by_text("Success").first.wait_for()
-    screenshot(page, "runs")
+def test_a_seed_is_launched_watched_and_followed_to_its_runs(tmp_path: Path, page: Page) -> None:
+    grid = {"models": ["eager"], "recipes": ["safe"], "pairs_judges": ["strict"], "seeds": [0]}
+    lab = make_lab(tmp_path / "lab", grid=grid)
+    port = free_port()
+    own = {"FRONTIER_EXPERIMENT": "small.yaml", "FRONTIER_UI": f"http://127.0.0.1:{port}"}
+    place = Place(lab.directory, {**lab.environment, **own})
+    place.prepare(WORKSPACE)
+    with webserver(place, port) as (url, _), Daemon(place):
+        page.goto(f"{url}/locations/small/jobs/seeds/playground")
+        page.get_by_role("button", name="Launch Run").click()
+        page.get_by_text("RUN_SUCCESS").first.wait_for(timeout=120_000)
+        page.goto(f"{url}/runs")
+        page.get_by_role("link", name="seed-0-").first.click(timeout=120_000)
+        page.get_by_text("100% completed").first.wait_for(timeout=600_000)
+        screenshot(page, "backfill")
+        page.get_by_text("Succeeded", exact=True).nth(1).wait_for(timeout=600_000)  # the first heads a column
+
+        page.goto(f"{url}/assets/small/figures")
+        page.get_by_text("[Show Markdown]").first.click()
+        image = page.get_by_role("dialog").locator("img").first
+        image.wait_for()
+        assert image.evaluate("image => image.naturalWidth") > 300
+        screenshot(page, "figure")
+
+        store = ArtifactStore(lab.directory / "data", "small")
+        page.goto((store.get(Ref("figures")).path / "frontier.svg").as_uri())
+        point = page.locator("a[href*='/runs/']").first
+        run_id = str(point.get_attribute("href")).rpartition("/")[2]
+        assert run_id in {manifest.run_id for manifest in store.manifests() if manifest.asset.startswith("agent_")}
+        with page.context.expect_page() as opened:
+            point.click(force=True)
+        run = opened.value
+        run.get_by_text(run_id[:8]).first.wait_for()
+        run.get_by_text("agent_evaluations").first.wait_for()
+        screenshot(run, "run_of_a_point")

@@ -1,0 +1,198 @@
+"""The paper's grid in Dagster's hands: 180 trained agents, all partitions known, and a seed of a model by the daemon.
+
+Everything is of the real size but the work, which stands in for itself (`benchmarks.standin`): definitions, plan,
+status, the UI's graph, the daemon with its queue and pools, an outage in the middle.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.backfill import BulkActionStatus
+
+from benchmarks.daemon import Daemon, Place, free_port, held, in_training, most_at_once, wait_for, webserver
+from dagster_project.artifacts import ArtifactStore
+from dagster_project.experiment.assets import materialisation
+from dagster_project.experiment.graph import Graph, build_graph
+from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.spec import load_experiment
+from dagster_project.operations.state import State, states
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ["safe", "help", "both", "safe_then_help", "help_then_safe"]
+GRID: dict[str, Any] = {
+    "name": "grid",
+    "description": "The paper's grid in numbers, with miniature models.",
+    "world": {"kind": "miniature", "cases": 144},
+    "models": {f"model-{n}": {"kind": "miniature", "temperament": "eager", "seed": n} for n in range(3)},
+    "judges": {f"judge-{n}": {"kind": "miniature", "strictness": "strict"} for n in range(2)},
+    "metrics": ["safe", "help", "help_safe"],
+    "grid": {
+        "models": [f"model-{n}" for n in range(3)],
+        "recipes": RECIPES,
+        "pairs_judges": ["judge-0", "judge-1"],
+        "betas": [0.05, 0.1],
+        "seeds": [0, 1, 2],
+    },
+    "operations": {"gpu": True, "cron": "* * * * *"},
+}
+LOCATION = "load_from:\n  - python_module: {{module_name: {module}, attribute: experiment, location_name: grid}}\n"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+BATCH = 200
+
+
+def make_place(folder: Path, experiment: Mapping[str, Any], module: str, **settings: int) -> tuple[Place, Graph]:
+    """Returns a place with an experiment, and the experiment's graph."""
+    folder.mkdir()
+    (folder / "grid.yaml").write_text(yaml.safe_dump(dict(experiment)))
+    own = {
+        "FRONTIER_DATA": str(folder / "data"),
+        "DAGSTER_HOME": str(folder / "home"),
+        "FRONTIER_EXPERIMENT": str(folder / "grid.yaml"),
+        "PYTHONPATH": str(ROOT),
+    }
+    place = Place(folder, {**os.environ, **own})
+    place.prepare(LOCATION.format(module=module), **settings)
+    return place, build_graph(load_experiment(str(folder / "grid.yaml")))
+
+
+def fill(place: Place, graph: Graph) -> int:
+    """Writes a stand-in for every artifact and tells Dagster of it; returns how many there are."""
+    store = ArtifactStore(Path(place.environment["FRONTIER_DATA"]), "grid")
+    events = []
+    for node in graph.nodes.values():
+        for ref in node.refs():
+            entries = {source: store.get(source).entry for source in node.inputs(ref)} if len(node.refs()) > 1 else {}
+            if not node.dimensions:
+                entries = {source: store.get(source).entry for source in node.inputs(ref)}
+            with store.write(
+                ref, run_id="standin", code_version=node.code_version, config=node.config(ref), inputs=entries
+            ) as draft:
+                (draft.path / "content").write_text(ref.label)
+            assert draft.committed is not None
+            data = StepMaterializationData(materialisation("grid", draft.committed))
+            event = DagsterEvent(DagsterEventType.ASSET_MATERIALIZATION.value, "__ASSET_JOB", event_specific_data=data)
+            events.append(
+                EventLogEntry(None, logging.INFO, "", "standin", time.time(), None, "__ASSET_JOB", event)  # type: ignore[no-untyped-call]
+            )
+    with dg.DagsterInstance.from_config(place.environment["DAGSTER_HOME"]) as instance:
+        for batch in itertools.batched(events, BATCH) if hasattr(itertools, "batched") else [events]:
+            instance.event_log_storage.store_event_batch(list(batch))
+    return len(events)
+
+
+def timed(place: Place, *arguments: str) -> float:
+    """Returns the seconds that a Python process takes."""
+    started = time.perf_counter()
+    place.run(*arguments)
+    return time.perf_counter() - started
+
+
+LOAD = """
+import sys, time
+started = time.perf_counter()
+from dagster_project.definitions import experiment
+experiment.get_repository_def().load_all_definitions()
+assert "torch" not in sys.modules, "torch was imported"
+print(time.perf_counter() - started)
+"""
+
+
+def graph_in_browser(url: str) -> float:
+    """Returns the seconds until a browser shows the graph with the state of its partitions."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+        )
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.add_init_script("localStorage.setItem('communityNux', '1')")
+        started = time.perf_counter()
+        page.goto(f"{url}/asset-groups")
+        page.get_by_text("measure", exact=True).first.wait_for(timeout=120_000)
+        page.get_by_text("preferences", exact=True).first.wait_for(timeout=120_000)
+        seconds = time.perf_counter() - started
+        browser.close()
+    return seconds
+
+
+def whole_grid(folder: Path) -> None:
+    """Prints what loading, planning, status and the UI take with every partition there."""
+    place, graph = make_place(folder, GRID, "dagster_project.definitions")
+    print(f"{len(graph.experiment.agents()) * 3} trained agents, {len(graph.nodes)} assets", flush=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD], cwd=folder, env=place.environment, check=True, capture_output=True, text=True
+    )
+    print(f"definitions, imports included, without torch: {float(loaded.stdout.split()[-1]):.2f} s (asked: 8)")
+    frontier = ("-m", "dagster_project.cli")
+    print(f"frontier plan, nothing there: {timed(place, *frontier, 'plan', 'grid.yaml'):.2f} s")
+    count = fill(place, graph)
+    print(f"{count} partitions written and told to Dagster", flush=True)
+    print(f"frontier status, all there: {timed(place, *frontier, 'status', 'grid.yaml'):.2f} s (asked: 2)")
+    print(f"frontier plan, all there: {timed(place, *frontier, 'plan', 'grid.yaml'):.2f} s", flush=True)
+    if CHROMIUM is None:
+        print("the UI was not looked at: there is no chromium")
+        return
+    with webserver(place, free_port()) as (url, start):
+        first, again = graph_in_browser(url), graph_in_browser(url)
+    print(f"UI: the server answers after {start:.1f} s, which is Dagster's own and the definitions'; the graph shows")
+    print(f"{first:.1f} s after that, the second time {again:.1f} s (asked: 5)", flush=True)
+
+
+def one_seed(folder: Path) -> None:
+    """Prints how the daemon makes one model's and one seed's part with four runs at once and one GPU."""
+    part = {**GRID, "grid": {**GRID["grid"], "models": ["model-0"], "seeds": [0]}}
+    place, graph = make_place(
+        folder, part, "benchmarks.standin", max_concurrent_runs=4, poll_interval_seconds=5,
+        free_slots_after_run_end_seconds=5,
+    )  # fmt: skip
+    place.dagster("schedule", "start", "seeds")
+    pooled = {f"grid__{name.replace('/', '__')}" for name in graph.nodes if pool_of(graph.experiment, name) == GPU}
+    pooled = {step.replace("-", "_") for step in pooled}
+    started = time.perf_counter()
+    with dg.DagsterInstance.from_config(place.environment["DAGSTER_HOME"]) as instance:
+
+        def ended() -> bool:
+            found = instance.get_backfills()
+            return bool(found) and all(backfill.status is not BulkActionStatus.REQUESTED for backfill in found)
+
+        with Daemon(place) as daemon:
+            wait_for(lambda: bool(in_training(instance)), 1200, "a training")
+            daemon.kill()
+        print(f"killed after {time.perf_counter() - started:.0f} s, with a training under way", flush=True)
+        with Daemon(place):
+            wait_for(ended, 3600, "the end")
+        (backfill,) = instance.get_backfills()
+        spans = held(instance, backfill.backfill_id, pooled)
+        overlaps = sum(earlier.end > later.begin for earlier, later in itertools.pairwise(spans))
+        runs, most = instance.get_runs_count(), most_at_once(instance)
+    found = states(graph, ArtifactStore(folder / "data", "grid")).values()
+    done = sum(state.state is State.done for state in found)
+    print(f"{backfill.status.value} after {time.perf_counter() - started:.0f} s: {done} of {len(found)} partitions,")
+    print(f"{runs} runs, at most {most} at once; {len(spans)} steps had the GPU, {overlaps} of them beside another")
+
+
+def main() -> None:
+    """Prints the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole_grid(Path(folder) / "whole")
+        one_seed(Path(folder) / "seed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The order in which runs are handed to workers, without running any."""
+
+from __future__ import annotations
+
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, cast
+
+from dagster_project.artifacts import ArtifactStore
+from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.operations.runner import Outcome, Worker, run_plan
+from dagster_project.operations.state import RunUnit, make_plan, states
+from dagster_project.operations.worker import Finished
+from tests.operations.test_state import graph_of
+
+
+class Answering:
+    """The workers' ends of their pipes: every run succeeds, one of them at a time."""
+
+    def __init__(self, count: int) -> None:
+        pipes = [Pipe() for _ in range(count)]
+        self.workers = [Worker(cast(Any, None), ours, ready=True) for ours, _ in pipes]
+        self._ends: list[Connection] = [theirs for _, theirs in pipes]
+
+    def watch(self, outcome: Outcome, workers: list[Worker]) -> None:
+        for worker, end in zip(self.workers, self._ends, strict=True):
+            if worker.unit and end.poll():
+                while end.poll():
+                    end.recv()
+                end.send(Finished(""))
+                return
+
+
+def test_only_so_many_workers_have_a_gpu(tmp_path: Any) -> None:
+    graph = graph_of(operations={"gpu": True})
+    answering = Answering(3)
+    plan = make_plan(graph, states(graph, ArtifactStore(tmp_path, "small")))
+    at_once: list[tuple[int, int]] = []
+
+    def on_gpu(unit: RunUnit | None) -> bool:
+        return unit is not None and any(pool_of(graph.experiment, ref.asset) == GPU for ref in unit.refs)
+
+    def watch(outcome: Outcome, workers: list[Worker]) -> None:
+        at_once.append((sum(on_gpu(worker.unit) for worker in workers), sum(bool(worker.unit) for worker in workers)))
+        answering.watch(outcome, workers)
+
+    outcome = run_plan(answering.workers, graph.experiment, plan, watch, gpus=1)
+    assert set(outcome.done) == set(plan.units)
+    assert max(gpu for gpu, _ in at_once) == 1
+    assert max(busy for _, busy in at_once) > 1
