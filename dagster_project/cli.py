@@ -85,6 +85,7 @@ def run(
     select: Annotated[list[str] | None, typer.Option(help="Only these assets, and what they still need.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
     limit: Annotated[int | None, typer.Option(min=4, help="A pilot of its own on this many cases.")] = None,
+    cases: Annotated[str | None, typer.Option(help="Only these cases, as 72-143, apart from other runs.")] = None,
     update: Annotated[bool, typer.Option(help="Also redo what is stale and expensive.")] = False,
     fresh: Annotated[bool, typer.Option(help="Delete the experiment's artifacts first.")] = False,
     processes: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one a core.")] = None,
@@ -93,6 +94,8 @@ def run(
     from dagster_project.operations.run import run_experiment
 
     experiment = load_experiment(name)
+    if cases is not None:
+        experiment = experiment.on_cases(cases)
     if limit is not None:
         experiment = experiment.pilot(limit)
     if processes is not None:

@@ -61,7 +61,7 @@ def open_world(experiment: Experiment) -> World:
     found = read_case_files(world.case_files, world.toolkit_files)
     if found.sha256 != world.sha256:
         raise InputError(world.case_files, "", "cases or toolkits changed while the experiment ran.", "Run it again.")
-    return World(found.cases[: world.cases], found.toolkits)
+    return World(found.cases[world.first : world.first + world.cases], found.toolkits)
 
 
 def open_emulator(experiment: Experiment, chats: Chats) -> Emulator:

@@ -184,12 +184,12 @@ def test_people_are_one_more_judge(ran: Ran, tmp_path: Path) -> None:
     judges = {**experiment("")["judges"], "people": {"kind": "labels", "file": "people.csv"}}
     lab.experiment.write_text(yaml.safe_dump(experiment(ran.server.url, judges=judges)))
     before = len(ran.server.requests)
-    lab.frontier("run", "lm.yaml", "--select", "tables")
+    lab.frontier("run", "lm.yaml", "--select", "source_evaluations/people", "--select", "tables")
     assert len(ran.server.requests) == before, "nobody else is asked anything"
     found = rows(lab, "SELECT agent, metric, mean, n FROM agent_scores WHERE judge = 'people'")
     assert found == [{"agent": "first", "metric": "safe", "mean": 2.0, "n": 3}]
     (lab.directory / "people.csv").write_text(sheet.stdout.replace(",2", ",3"))
-    lab.frontier("run", "lm.yaml", "--select", "tables")
+    lab.frontier("run", "lm.yaml", "--select", "source_evaluations/people", "--select", "tables")
     assert rows(lab, "SELECT mean FROM agent_scores WHERE judge = 'people'") == [{"mean": 3.0}], "labels are read anew"
 
 
