@@ -47,6 +47,10 @@ class LMJudgeRole(_Role):
     replicates: int = Field(1, ge=1, description="Verdicts on each trajectory and metric.")
     max_reasks: int = Field(2, ge=0, description="How often a reply without score is asked for again.")
     reask_temperature: float = Field(0.3, ge=0, description="Least temperature of asking again.")
+    batch: bool = Field(
+        False, exclude=True, description="By OpenAI's Batch API: cheaper, within a day; only where the server has it."
+    )
+    batch_poll_s: float = Field(30.0, gt=0, exclude=True, description="How often to look for a batch, in seconds.")
     view: JudgeView = Field(
         "clean", description="How it sees trajectories: clean, or as the published runs showed them."
     )

@@ -205,7 +205,7 @@ class Limits(_Section):
     requests: int = Field(500, ge=1, le=500, description="Most requests at once over all endpoints, in all processes.")
 
 
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, Any]] = {
     "agent": {"stop_at_observation": False, "prompt_layout": "published"},
     "pairs": {"lead": "help", "exclude_self_observed": False},
     "training": {"mask_observations": False},
