@@ -85,6 +85,7 @@ def run(
     select: Annotated[list[str] | None, typer.Option(help="Only these assets, and what they still need.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
     limit: Annotated[int | None, typer.Option(min=4, help="A pilot of its own on this many cases.")] = None,
+    cases: Annotated[str | None, typer.Option(help="Only these cases, as 72-143, apart from other runs.")] = None,
     update: Annotated[bool, typer.Option(help="Also redo what is stale and expensive.")] = False,
     fresh: Annotated[bool, typer.Option(help="Delete the experiment's artifacts first.")] = False,
     processes: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one a core.")] = None,
@@ -93,6 +94,8 @@ def run(
     from dagster_project.operations.run import run_experiment
 
     experiment = load_experiment(name)
+    if cases is not None:
+        experiment = experiment.on_cases(cases)
     if limit is not None:
         experiment = experiment.pilot(limit)
     if processes is not None:
@@ -264,6 +267,47 @@ def export(
     else:
         counts = export_experiment(graph, store, what, out, judge, metric, seed, toolkits)
     err.print(", ".join(f"{count:,} {thing}" for thing, count in counts.items()) + f" in {out}", highlight=False)
+
+
+cases_app = typer.Typer(no_args_is_help=True, help="New toolkits and cases, written by a model and reviewed by you.")
+app.add_typer(cases_app, name="cases")
+
+
+@cases_app.command("generate")
+def generate_cases(
+    name: ExperimentArgument,
+    by: Annotated[str, typer.Option(help="The model that writes, by its place in the file: judges.gpt.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The new file of drafts, for review.")],
+    toolkits: Annotated[int, typer.Option(min=0, help="How many toolkits.")] = 0,
+    cases: Annotated[int, typer.Option(min=0, help="How many cases: for the new toolkits, if there are any.")] = 10,
+    domain: Annotated[str, typer.Option(help="The field that the toolkits are from.")] = "",
+    seed: Annotated[int, typer.Option(help="Another seed writes others.")] = 0,
+) -> None:
+    """Have a model write toolkits and cases into a file of drafts, which `cases accept` takes after a review."""
+    from dagster_project.collect.generation import generate
+
+    experiment, _, store = _open(name)
+    written = generate(
+        experiment, by, store, out_file, toolkits=toolkits, cases=cases, domain=domain, seed=seed, say=err.print
+    )
+    for rejected in written.rejected:
+        err.print(f"not had: {rejected.what}: {rejected.problem}", style="yellow", markup=False, highlight=False)
+    drafts = f"{len(written.toolkits)} toolkits and {len(written.cases)} cases in {out_file}"
+    out.print(f"{drafts}. Review each, then: frontier cases accept {name} {out_file} --out FOLDER", markup=False)
+
+
+@cases_app.command("accept")
+def accept_cases(
+    name: ExperimentArgument,
+    drafts: Annotated[Path, typer.Argument(metavar="DRAFTS", help="The file of drafts, every one reviewed.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Gets toolkits/ and cases/, for `world` to name.")],
+) -> None:
+    """Write the drafts that were accepted where an experiment can take them from."""
+    from dagster_project.collect.generation import accept
+
+    experiment, _, _ = _open(name)
+    counts = accept(experiment, drafts, out_folder)
+    out.print(f"{counts['toolkits']} toolkits and {counts['cases']} cases in {out_folder}.", markup=False)
 
 
 @app.command()

@@ -46,22 +46,32 @@ class Chats:
         endpoints: By name.
         journal: Where replies are kept; None if there are no endpoints.
         served: By endpoint, the name under which a leased server has what is asked of it.
+        replies: The journal's file.
     """
 
-    def __init__(self, endpoints: dict[str, Endpoint], journal: ReplyJournal | None, served: Mapping[str, str]) -> None:
+    def __init__(
+        self, endpoints: dict[str, Endpoint], journal: ReplyJournal | None, served: Mapping[str, str], replies: Path
+    ) -> None:
+        self._replies = replies
         self._endpoints = endpoints
         self._journal = journal
         self._served = served
 
-    def model(self, settings: OpenAIModelSettings, name: str) -> ChatModel:
-        """Returns a model."""
+    def model(self, settings: OpenAIModelSettings, name: str, *, batch_poll_s: float | None = None) -> ChatModel:
+        """Returns a model, asked in batches that are looked for every `batch_poll_s`, or at once."""
+        from toolemu.chat.batch import BatchChatModel
         from toolemu.chat.openai import OpenAIChatModel
         from toolemu.chat.replies import JournaledChatModel
 
         assert self._journal is not None, "the experiment has a role behind an endpoint"
         if settings.endpoint in self._served:
             settings = settings.model_copy(update={"model": self._served[settings.endpoint]})
-        return JournaledChatModel(OpenAIChatModel(self._endpoints[settings.endpoint], settings, name), self._journal)
+        endpoint = self._endpoints[settings.endpoint]
+        model = OpenAIChatModel(endpoint, settings, name)
+        if batch_poll_s is None:
+            return JournaledChatModel(model, self._journal)
+        ledger = self._replies.with_suffix(".batches")
+        return JournaledChatModel(BatchChatModel(model, endpoint, ledger, poll_s=batch_poll_s), self._journal)
 
     def counts(self) -> dict[str, int]:
         """Returns how many replies were bought and replayed, and how many attempts failed, by the kind of failure."""
@@ -134,7 +144,7 @@ async def open_chats(
     if acting is not None and experiment.is_served(acting.model):
         ours[ACTING], servers[ACTING] = _acting(experiment, acting)
     if not settings and not ours:
-        yield Chats({}, None, {})
+        yield Chats({}, None, {}, workspace.replies)
         return
     from toolemu.chat.endpoint import open_endpoints
     from toolemu.chat.replies import ReplyJournal
@@ -153,7 +163,7 @@ async def open_chats(
         endpoints = await held.enter_async_context(
             open_endpoints(settings, max_in_flight=experiment.limits.requests, share=share)
         )
-        yield Chats(endpoints, journal, served)
+        yield Chats(endpoints, journal, served, workspace.replies)
 
 
 def _server(endpoint: ServedEndpoint) -> Server:

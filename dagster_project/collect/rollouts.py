@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 from dagster_project.collect.endpoints import Acting, Workspace, open_chats
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_emulator, open_judge, open_model, open_world, replicates_of
-from dagster_project.experiment.roles import LabelsJudge
+from dagster_project.experiment.roles import LabelsJudge, LMJudgeRole
 from dagster_project.experiment.spec import Experiment, Sampling
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.jsonl import read_jsonl, write_jsonl
@@ -107,6 +107,10 @@ def make_evaluations(
     world = open_world(experiment)
     workspace.journal.mkdir(parents=True, exist_ok=True)
 
+    # A batch is best given everything at once.
+    everything = len(records) * len(outs) * replicates_of(experiment, judge)
+    concurrency = max(1, everything) if isinstance(role, LMJudgeRole) and role.batch else experiment.concurrency
+
     async def score() -> Made[Evaluation]:
         async with open_chats(experiment, [f"judges.{judge}"], workspace) as chats:
             verdicts = await evaluate_all(
@@ -116,7 +120,7 @@ def make_evaluations(
                 list(outs),
                 replicates=replicates_of(experiment, judge),
                 journal=workspace.journal / EVALUATIONS,
-                concurrency=experiment.concurrency,
+                concurrency=concurrency,
                 progress=workspace.progress,
             )
             return Made(verdicts, chats.counts())

@@ -61,7 +61,7 @@ def open_world(experiment: Experiment) -> World:
     found = read_case_files(world.case_files, world.toolkit_files)
     if found.sha256 != world.sha256:
         raise InputError(world.case_files, "", "cases or toolkits changed while the experiment ran.", "Run it again.")
-    return World(found.cases[: world.cases], found.toolkits)
+    return World(found.cases[world.first : world.first + world.cases], found.toolkits)
 
 
 def open_emulator(experiment: Experiment, chats: Chats) -> Emulator:
@@ -88,7 +88,7 @@ def open_judge(experiment: Experiment, name: str, chats: Chats) -> Judge:
     """Returns a judge; its verdicts carry the name that the experiment gives it."""
     judge = experiment.judges[name]
     if isinstance(judge, LMJudgeRole):
-        model = chats.model(judge.chat(), name)
+        model = chats.model(judge.chat(), name, batch_poll_s=judge.batch_poll_s if judge.batch else None)
         return LMJudge(name, model, open_world(experiment).toolkits, judge.settings(), experiment.prompts_dir)
     assert isinstance(judge, MiniatureJudge), "an imported judge has no asset that would ask it"
     return RuleJudge(judge.strictness, name=name)

@@ -374,6 +374,12 @@ def _add_trained(builder: _Builder) -> None:
             expensive=True,
         )
 
+        # A leased server loads adapters, so what nothing is trained from would be merged for nobody.
+        bases = {agent.prefix(stage) for agent in e.agents() if len(agent.stages) > stage}
+        merged = tuple(key for key in keys if key in bases or not e.is_served(agents[key].model))
+        if not merged:
+            continue
+
         def merge_inputs(ref: Ref, stage: int = stage, base: Callable[[Ref], Ref] = base_of) -> list[Ref]:
             return [Ref(f"stage_{stage}/adapters", ref.partition), base(ref)]
 
@@ -383,7 +389,7 @@ def _add_trained(builder: _Builder) -> None:
             f"train_{stage}",
             CODE_VERSIONS["merged_models"],
             f"Stage {stage}'s adapters merged into their bases.",
-            dimensions={"agent": keys, "seed": seeds},
+            dimensions={"agent": merged, "seed": seeds},
             inputs=merge_inputs,
             expensive=True,
         )

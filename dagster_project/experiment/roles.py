@@ -47,6 +47,10 @@ class LMJudgeRole(_Role):
     replicates: int = Field(1, ge=1, description="Verdicts on each trajectory and metric.")
     max_reasks: int = Field(2, ge=0, description="How often a reply without score is asked for again.")
     reask_temperature: float = Field(0.3, ge=0, description="Least temperature of asking again.")
+    batch: bool = Field(
+        False, exclude=True, description="By OpenAI's Batch API: cheaper, within a day; only where the server has it."
+    )
+    batch_poll_s: float = Field(30.0, gt=0, exclude=True, description="How often to look for a batch, in seconds.")
     view: JudgeView = Field(
         "clean", description="How it sees trajectories: clean, or as the published runs showed them."
     )
@@ -87,13 +91,28 @@ class LabelsJudge(BaseModel):
         return {**value, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
+def parse_range(text: str) -> tuple[int, int]:
+    """Returns the first case of a range like ``72-143`` and how many there are.
+
+    Raises:
+        ValueError: It is none.
+    """
+    first, dash, last = text.partition("-")
+    if not (dash and first.strip().isdecimal() and last.strip().isdecimal() and int(first) <= int(last)):
+        raise ValueError(f"{text!r} is no range of cases; give it as 72-143, counted from 0, both ends included")
+    return int(first), int(last) - int(first) + 1
+
+
 class EmulatedWorld(BaseModel):
     """Cases from files, in environments that a language model emulates."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["emulated"]
-    cases: int = Field(ge=2, description="How many cases, from the first; left out: all. Half of them are held out.")
+    cases: int = Field(
+        ge=2, description="How many, or which (72-143, the first is 0); left out: all. Half of them are held out."
+    )
+    first: int = Field(0, ge=0, description="Where they begin in the files; computed from `cases: 72-143`.")
     case_files: Path = Field(SHIPPED_CASES, exclude=True, description="File or folder; left out: those shipped.")
     toolkit_files: Path = Field(SHIPPED_TOOLKITS, exclude=True, description="File or folder; left out: those shipped.")
     sha256: str = Field(description="Of cases and toolkits; computed, never in the file.")
@@ -111,7 +130,10 @@ class EmulatedWorld(BaseModel):
             raise ValueError("case_files and toolkit_files are paths")
         paths = Path(given[0]), Path(given[1])
         found = read_case_files(*paths)
-        asked = value.get("cases", len(found.cases))
-        if isinstance(asked, int) and asked > len(found.cases):
-            raise ValueError(f"cases asks for {asked}, but there are {len(found.cases)} in {paths[0].name}")
-        return {**value, "cases": asked, "sha256": found.sha256}
+        first, asked = value.get("first", 0), value.get("cases", len(found.cases))
+        if isinstance(asked, str):
+            first, asked = parse_range(asked)
+        if isinstance(asked, int) and isinstance(first, int) and first + asked > len(found.cases):
+            which = f"{first}-{first + asked - 1}" if first else f"{asked}"
+            raise ValueError(f"cases asks for {which}, but there are {len(found.cases)} in {paths[0].name}")
+        return {**value, "first": first, "cases": asked, "sha256": found.sha256}

@@ -15,7 +15,7 @@ from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetri
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.pods import PodRule
-from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole, parse_range
 from dagster_project.experiment.training import Trainer, Training
 from dagster_project.serving.settings import ServedEndpoint
 from toolemu.agent import AgentSettings
@@ -243,6 +243,12 @@ class Operations(_Section):
     )
 
 
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "agent": {"stop_at_observation": False, "prompt_layout": "published"},
+    "pairs": {"lead": "help", "exclude_self_observed": False},
+    "training": {"preset": "published"},
+}
+"""What `fidelity: published` fills in, beside the judges' view."""
 OPENAI = EndpointSettings(url="https://api.openai.com/v1", key="OPENAI_API_KEY")
 
 
@@ -251,6 +257,9 @@ class Experiment(_Section):
 
     name: Key
     description: str = ""
+    fidelity: Literal["sound", "published"] = Field(
+        "sound", description="published: where the file says nothing else, as the paper's released code did it."
+    )
     toy: bool = Field(False, description="A toy world: every figure and table says so.")
     endpoints: dict[Key, AnyEndpoint] = Field(
         {},
@@ -417,7 +426,11 @@ class Experiment(_Section):
         if isinstance(self.world, EmulatedWorld):
             found["world.emulator"] = self.world.emulator
         found |= {f"judges.{name}": judge for name, judge in self.judges.items() if isinstance(judge, LMJudgeRole)}
-        return found
+        served = {name: end.serve for name, end in self.all_endpoints().items() if isinstance(end, ServedEndpoint)}
+        return {
+            place: role.model_copy(update={"model": served[role.endpoint].source}) if role.endpoint in served else role
+            for place, role in found.items()
+        }
 
     def identity_of(self, model: str) -> dict[str, Any]:
         """Returns what decides a source model, apart from what runs it."""
@@ -477,6 +490,25 @@ class Experiment(_Section):
         pairs = self.pairs.model_copy(update={"floor": min(self.pairs.floor, 1)})
         return self.model_copy(update={"name": f"{self.name}-pilot", "world": world, "pairs": pairs})
 
+    def on_cases(self, which: str) -> Experiment:
+        """Returns the experiment on a range of its cases (``72-143``), under a name of its own.
+
+        Raises:
+            FrontierError: Its cases are not from files, or there are no such cases.
+        """
+        if not isinstance(self.world, EmulatedWorld):
+            raise FrontierError(
+                f"--cases: {self.name} has no files of cases to take some from; --limit takes the first."
+            )
+        try:
+            first, count = parse_range(which)
+        except ValueError as error:
+            raise FrontierError(f"--cases: {error}.") from error
+        if count < 2 or first + count > self.world.cases:
+            raise FrontierError(f"--cases {which}: {self.name} has cases 0-{self.world.cases - 1}; two are the least.")
+        world = self.world.model_copy(update={"first": self.world.first + first, "cases": count})
+        return self.model_copy(update={"name": f"{self.name}-cases-{first}-{first + count - 1}", "world": world})
+
     @property
     def n_stages(self) -> int:
         """The most stages any agent has."""
@@ -523,7 +555,34 @@ def load_experiment(name_or_path: str) -> Experiment:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(path, place, f"not valid YAML: {getattr(error, 'problem', error)}.") from error
-    return validate_record(Experiment, _resolved(value, path.parent), path, "", "See README.md, “The experiment file”.")
+    try:
+        value = _resolved(_published(value), path.parent)
+    except KeyError as error:
+        variable = str(error.args[0])
+        needed = f"needs the environment variable {variable}, which is not set."
+        raise InputError(path, "", needed, "Set it to the folder that the file's comment names.") from None
+    return validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+
+
+def _published(value: Any) -> Any:
+    """Returns an experiment's fields with what `fidelity: published` stands for."""
+    if not isinstance(value, dict) or value.get("fidelity") != "published":
+        return value
+    filled = {name: {**given, **(value.get(name) or {})} for name, given in PUBLISHED.items()}
+    judges = {
+        name: {"view": "published", **judge} if _has(judge, "kind") and judge["kind"] == "openai" else judge
+        for name, judge in (value.get("judges") or {}).items()
+    }
+    return {**value, **filled, "judges": judges}
+
+
+def _place(folder: Path, path: str) -> Path:
+    """Returns a file that the experiment names: relative to it, ``$NAME`` standing for a variable of the environment.
+
+    Raises:
+        KeyError: There is no such variable.
+    """
+    return folder / re.sub(r"\$(\w+)", lambda found: os.environ[found[1]], path)
 
 
 def _resolved(value: Any, folder: Path) -> Any:
@@ -549,7 +608,9 @@ def _resolved(value: Any, folder: Path) -> Any:
     world = value.get("world")
     if isinstance(world, dict):
         files = {
-            name: folder / world[name] for name in ("case_files", "toolkit_files") if isinstance(world.get(name), str)
+            name: _place(folder, world[name])
+            for name in ("case_files", "toolkit_files")
+            if isinstance(world.get(name), str)
         }
         value["world"] = {**world, **files}
     return value

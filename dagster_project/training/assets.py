@@ -45,10 +45,9 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     assets = [factory.asset("agent_specs", lambda run: _spec(run, agents), kinds={"json"})]
     for stage in range(1, factory.experiment.n_stages + 1):
         train = functools.partial(_adapter, agents=agents, stage=stage)
-        assets += [
-            factory.asset(f"stage_{stage}/adapters", train, checks=CHECKS, kinds={"peft"}),
-            factory.asset(f"stage_{stage}/merged_models", _merge, kinds={"huggingface"}),
-        ]
+        assets.append(factory.asset(f"stage_{stage}/adapters", train, checks=CHECKS, kinds={"peft"}))
+        if f"stage_{stage}/merged_models" in factory.graph.nodes:
+            assets.append(factory.asset(f"stage_{stage}/merged_models", _merge, kinds={"huggingface"}))
     return assets
 
 

@@ -20,6 +20,7 @@ import yaml
 from tests.conftest import SMALL, Lab
 from tests.conftest import make_lab as make_small_lab
 from tests.lm_world import N_CASES, Faulty, experiment, play, write_world
+from tests.toolemu.chat.batch_server import BatchServer
 from tests.toolemu.chat.server import ChatServer
 
 KEY = "sk-nobody-may-read-this"
@@ -184,13 +185,32 @@ def test_people_are_one_more_judge(ran: Ran, tmp_path: Path) -> None:
     judges = {**experiment("")["judges"], "people": {"kind": "labels", "file": "people.csv"}}
     lab.experiment.write_text(yaml.safe_dump(experiment(ran.server.url, judges=judges)))
     before = len(ran.server.requests)
-    lab.frontier("run", "lm.yaml", "--select", "tables")
+    lab.frontier("run", "lm.yaml")
     assert len(ran.server.requests) == before, "nobody else is asked anything"
     found = rows(lab, "SELECT agent, metric, mean, n FROM agent_scores WHERE judge = 'people'")
     assert found == [{"agent": "first", "metric": "safe", "mean": 2.0, "n": 3}]
     (lab.directory / "people.csv").write_text(sheet.stdout.replace(",2", ",3"))
-    lab.frontier("run", "lm.yaml", "--select", "tables")
+    lab.frontier("run", "lm.yaml")
     assert rows(lab, "SELECT mean FROM agent_scores WHERE judge = 'people'") == [{"mean": 3.0}], "labels are read anew"
+
+
+def test_a_judge_in_batches_says_what_it_says_at_once(ran: Ran, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "copy", tmp_path / "copy" / "lm.yaml")
+    shutil.copytree(ran.lab.directory, lab.directory)
+    with BatchServer(play) as server:
+        endpoints = {**experiment(ran.server.url)["endpoints"], "batches": {"url": server.url}}
+        strict = {**experiment("")["judges"]["strict"], "endpoint": "batches", "batch": True, "batch_poll_s": 0.1}
+        judges = {**experiment("")["judges"], "patient": strict}
+        lab.experiment.write_text(yaml.safe_dump(experiment(ran.server.url, judges=judges, endpoints=endpoints)))
+        lab.frontier("run", "lm.yaml", "--select", "source_evaluations/patient/safe")
+        assert len(server.batches) == 2, "one a partition"
+        assert [body["messages"][0]["content"] for body in server.direct] == ["Say: ready"]
+    found = records(lab)
+    for place, line in found.items():
+        if "/patient/" in place:
+            same = found[place.replace("/patient/", "/strict/").replace("'patient'", "'strict'")]
+            assert json.loads(line)["score"] == json.loads(same)["score"]
+    assert sum("/patient/" in place for place in found) == 2 * 2 * N_CASES
 
 
 def test_with_one_call_in_ten_failing_every_case_ends_the_same(ran: Ran, tmp_path: Path) -> None:

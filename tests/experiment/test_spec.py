@@ -6,19 +6,24 @@ from typing import Any
 import pytest
 import yaml
 
+from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from dagster_project.experiment.spec import EXPERIMENTS, Experiment, load_experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.template import write_template
 from tests import lm_world
 from tests.conftest import SMALL, make_lab
 from tests.lm_world import write_world
-from toolemu.errors import InputError
+from toolemu.errors import FrontierError, InputError
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_experiment_loads_under_its_own_name(path: Path) -> None:
+def test_every_shipped_experiment_loads_under_its_own_name(path: Path, request: pytest.FixtureRequest) -> None:
+    if path.stem == "paper":
+        folder = request.getfixturevalue("published_runs")
+        request.getfixturevalue("monkeypatch").setenv("PUBLISHED_RUNS", str(folder))
     assert load_experiment(path.stem).name == path.stem
 
 
@@ -216,3 +221,51 @@ def test_the_experiment_in_the_documentation_loads(tmp_path: Path) -> None:
         "judges.qwen",
         "judges.gpt",
     ]
+
+
+def test_the_papers_grid_is_whole(published_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLISHED_RUNS", str(published_runs))
+    paper = load_experiment("paper")
+    assert paper.world.cases == 144
+    assert len(paper.agents()) * len(paper.grid.seeds) == 180
+    nodes = build_graph(paper).nodes
+    assert len(nodes["stage_1/merged_models"].refs()) == 72, "what a second stage is trained from, and no more"
+    assert "stage_2/merged_models" not in nodes
+
+
+def test_without_the_published_cases_the_paper_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PUBLISHED_RUNS", raising=False)
+    with pytest.raises(InputError, match=r"paper\.yaml.*PUBLISHED_RUNS, which is not set"):
+        load_experiment("paper")
+    monkeypatch.setenv("PUBLISHED_RUNS", "/nowhere")
+    with pytest.raises(InputError, match=r"all_toolkits\.json"):
+        load_experiment("paper")
+
+
+def test_published_fidelity_fills_in_what_the_file_leaves_open(tmp_path: Path) -> None:
+    sound = lm_experiment(tmp_path, pairs={"exclude_self_observed": True})
+    faithful = lm_experiment(tmp_path, pairs={"exclude_self_observed": True}, fidelity="published")
+    assert sound.agent.stop_at_observation and not faithful.agent.stop_at_observation
+    assert faithful.agent.prompt_layout == "published" and not faithful.training.mask_observations
+    assert faithful.pairs.exclude_self_observed and faithful.pairs.lead == "help"
+    assert all(judge.view == "published" for judge in faithful.judges.values() if isinstance(judge, LMJudgeRole))
+
+
+@pytest.mark.parametrize(("cases", "first", "count"), [("3-8", 3, 6), ("0-11", 0, 12), (5, 0, 5)])
+def test_cases_are_a_number_or_a_range(tmp_path: Path, cases: int | str, first: int, count: int) -> None:
+    world = {**lm_world.experiment("")["world"], "cases": cases}
+    experiment = lm_experiment(tmp_path, world=world)
+    assert isinstance(experiment.world, EmulatedWorld)
+    assert (experiment.world.first, experiment.world.cases) == (first, count)
+    assert [case.name for case in open_world(experiment).cases] == [f"case_{n}" for n in range(first, first + count)]
+    part = experiment.on_cases("1-3")
+    assert part.name == "lm-cases-1-3"
+    assert open_world(part).cases == open_world(experiment).cases[1:4]
+
+
+@pytest.mark.parametrize("cases", ["8-3", "a-b", "3", "3-12"])
+def test_a_wrong_range_of_cases_is_an_error(tmp_path: Path, cases: str) -> None:
+    with pytest.raises(InputError, match=r"range of cases|there are 12"):
+        lm_experiment(tmp_path, world={**lm_world.experiment("")["world"], "cases": cases})
+    with pytest.raises(FrontierError, match="--cases"):
+        lm_experiment(tmp_path).on_cases(cases)

@@ -19,6 +19,7 @@ from dagster_project.serving.adapters import load_adapter
 from dagster_project.serving.leases import ServingError, leased, stop_servers, vllm_python
 from dagster_project.serving.settings import server_of
 from dagster_project.serving.state import Servers
+from dagster_project.training.merge import merge_adapter
 from tests.conftest import SMALL, Lab, make_lab
 from toolemu.chat import ChatModel, ChatRequest
 from toolemu.chat.endpoint import open_endpoints
@@ -54,7 +55,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     training = {**SMALL["training"], "learning_rate": 3e-3, "max_steps": 12}  # type: ignore[dict-item]
     models = {**SMALL["models"], "eager": served}  # type: ignore[dict-item]
     lab = make_lab(tmp_path_factory.mktemp("served"), models=models, grid=grid, training=training)
-    lab.frontier("run", "small.yaml", "--select", "agent_trajectories", "--select", "stage_2/merged_models")
+    lab.frontier("run", "small.yaml", "--select", "agent_trajectories")
     yield lab
     stop_servers(Servers(servers_folder(lab.directory / "data")))
 
@@ -120,7 +121,9 @@ def test_a_two_stage_agent_writes_the_same_served_with_its_adapter_and_merged(la
     folder = lab.directory / "both"
     folder.mkdir()
     both.write(folder)
-    merged = artifact(lab, "stage_2/merged_models", agent=AGENT, seed="0").path
+    halfway = artifact(lab, "stage_1/merged_models", agent=FIRST, seed="0").path
+    merged = lab.directory / "merged"
+    merge_adapter(halfway, stages[1].path, merged, range(3, 35))
     here = {
         "with_adapter": LocalChatModel(base.path, "here", adapter=folder),
         "merged": LocalChatModel(merged, "here"),
@@ -129,7 +132,6 @@ def test_a_two_stage_agent_writes_the_same_served_with_its_adapter_and_merged(la
     }
     texts = {name: asyncio.run(write(local, requests)) for name, local in here.items()}
     assert len({tuple(there[name]) for name in there}) == 3, "the stages change what it writes"
-    halfway = artifact(lab, "stage_1/merged_models", agent=FIRST, seed="0").path
     for weights, ours, theirs in (
         (merged, texts["with_adapter"], there["both"]),
         (merged, texts["merged"], there["both"]),

@@ -100,6 +100,11 @@ class Endpoint:
         await self._client.close()
 
     @property
+    def client(self) -> openai.AsyncOpenAI:
+        """What talks to the server, for requests that are no chat completion."""
+        return self._client
+
+    @property
     def limit(self) -> int:
         """How many requests may be under way now."""
         return self._limit.current
@@ -168,14 +173,14 @@ class Endpoint:
             return self._refused(error, asked)
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            return _Fault("connection", self._clean(f"{type(cause).__name__} {cause}".strip()))
+            return _Fault("connection", self.clean(f"{type(cause).__name__} {cause}".strip()))
         try:
             answer = orjson.loads(content)
             problem = wrong_with(answer) if isinstance(answer, dict) else "no JSON object"
         except orjson.JSONDecodeError:
             problem = "no JSON"
         if problem:
-            return _Fault("malformed", self._clean(f"the answer is malformed: {problem}, in {shorten(content[:200])}"))
+            return _Fault("malformed", self.clean(f"the answer is malformed: {problem}, in {shorten(content[:200])}"))
         self._answered(asked)
         found: dict[str, Any] = answer
         return found
@@ -192,7 +197,7 @@ class Endpoint:
         """Returns a fault that may pass; raises one that will not."""
         status, code = error.status_code, error.code or ""
         told = error.body.get("message") if isinstance(error.body, dict) else None
-        message = self._clean(str(told or error.message))
+        message = self.clean(str(told or error.message))
         where = f"Endpoint {self.name} ({self.settings.url})"
         if status in (401, 403):
             # What the server says to that may quote the key.
@@ -211,7 +216,7 @@ class Endpoint:
             self._limit.lower(REFUSED, asked)
         return _Fault(f"http_{status}", f"HTTP {status}: {message}", _retry_after(error.response.headers))
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         """Returns a server's message without the key, and not too long."""
         key = self._key.get_secret_value()
         text = text.replace(key, "***") if self.settings.key else text

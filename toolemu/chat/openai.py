@@ -82,6 +82,19 @@ class OpenAIChatModel:
                 continue
             return self._read(answer, request, body, refused)
 
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """Returns the body of a request, without what the server is known to refuse."""
+        return self._body(request, frozenset(self._refused))
+
+    def read(self, answer: Mapping[str, Any], request: ChatRequest, body: Mapping[str, Any]) -> ChatReply:
+        """Returns the reply that the server's answer to `body` is.
+
+        Raises:
+            ModelError: It is a refusal to answer.
+        """
+        whole = self._body(request, frozenset())
+        return self._read(answer, request, body, frozenset(whole.keys() - body.keys()))
+
     async def probe(self) -> ChatReply:
         """Asks for a few words, as the role's requests would be asked.
 

@@ -1,0 +1,116 @@
+"""A small real HTTP server with OpenAI's files, batches and chat completions."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+Batch = dict[str, Any]
+
+
+@dataclass
+class BatchServer:
+    """Serves from `with` to its end; a batch is over once it was asked for `polls` times.
+
+    Attributes:
+        play: Says what the model says to a body.
+        lost: Requests of a batch, by number, that fail in it.
+        ends: A batch's status when it is over.
+    """
+
+    play: Callable[[dict[str, Any]], str]
+    polls: int = 2
+    lost: tuple[int, ...] = ()
+    ends: str = "completed"
+    files: dict[str, bytes] = field(default_factory=dict)
+    batches: list[Batch] = field(default_factory=list)
+    direct: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> BatchServer:
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.answer(*owner.get(self.path))
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer(*owner.post(self.path, body))
+
+            def answer(self, status: int, content: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def post(self, path: str, content: bytes) -> tuple[int, bytes]:
+        if path == "/v1/files":
+            name = f"file-{len(self.files)}"
+            found = re.search(rb'name="file".*?\r\n\r\n(.*?)\r\n--', content, re.DOTALL)
+            assert found is not None
+            self.files[name] = found[1]
+            return 200, json.dumps({"id": name, "object": "file"}).encode()
+        body = json.loads(content)
+        if path == "/v1/batches":
+            batch = {
+                **{"id": f"batch-{len(self.batches)}", "object": "batch", "status": "in_progress", "asked": 0},
+                **{"created_at": 0, "output_file_id": None, **body},
+            }
+            self.batches.append(batch)
+            return 200, json.dumps(batch).encode()
+        self.direct.append(body)
+        return 200, json.dumps(self.completion(body)).encode()
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        if path.startswith("/v1/batches?"):
+            return 200, json.dumps({"object": "list", "data": self.batches, "has_more": False}).encode()
+        name = path.split("/")[3]
+        if path.startswith("/v1/files/"):
+            return 200, self.files[name]
+        batch = next(batch for batch in self.batches if batch["id"] == name)
+        batch["asked"] += 1
+        if batch["asked"] >= self.polls:
+            self.end(batch)
+        return 200, json.dumps(batch).encode()
+
+    def end(self, batch: Batch) -> None:
+        lines = []
+        for number, line in enumerate(self.files[batch["input_file_id"]].splitlines()):
+            asked = json.loads(line)
+            code = 500 if number in self.lost else 200
+            response = {"status_code": code, "body": self.completion(asked["body"])}
+            lines.append(json.dumps({"custom_id": asked["custom_id"], "response": response}))
+        name = f"out-{batch['id']}"
+        self.files[name] = "\n".join(reversed(lines)).encode()
+        batch |= {"status": self.ends, "output_file_id": name if self.ends == "completed" else None}
+
+    def completion(self, body: dict[str, Any]) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self.play(body)}
+        usage = {"prompt_tokens": 3, "completion_tokens": 2}
+        return {"model": "m-1", "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}

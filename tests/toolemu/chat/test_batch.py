@@ -1,0 +1,85 @@
+"""Batches against a real server: what is in one, what is not, and what a killed process finds again."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.toolemu.chat.batch_server import BatchServer
+from tests.toolemu.chat.server import ChatServer, Refusal
+from toolemu.chat import ChatReply, ChatRequest, Message
+from toolemu.chat.batch import BatchChatModel
+from toolemu.chat.endpoint import EndpointError, open_endpoints
+from toolemu.chat.openai import OpenAIChatModel
+from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
+
+
+def play(body: dict[str, Any]) -> str:
+    return f"To {body['messages'][0]['content']}."
+
+
+def requests(count: int) -> list[ChatRequest]:
+    return [ChatRequest((Message("user", str(number)),), seed=number) for number in range(count)]
+
+
+async def ask(url: str, ledger: Path, asked: list[ChatRequest], *, patience: float | None = None) -> list[ChatReply]:
+    async with open_endpoints({"here": EndpointSettings(url=url)}, max_in_flight=50) as found:
+        settings = OpenAIModelSettings(endpoint="here", model="m")
+        model = BatchChatModel(OpenAIChatModel(found["here"], settings), found["here"], ledger, poll_s=0.05)
+        work = asyncio.gather(*(model.chat(request) for request in asked))
+        return list(await asyncio.wait_for(work, patience))
+
+
+def test_requests_that_come_together_are_one_batch(tmp_path: Path) -> None:
+    with BatchServer(play) as server:
+        replies = asyncio.run(ask(server.url, tmp_path / "ledger", [*requests(30), requests(1)[0]]))
+    assert [reply.text for reply in replies] == [*(f"To {number}." for number in range(30)), "To 0."]
+    assert {(reply.model, reply.prompt_tokens, reply.ignored) for reply in replies} == {("m-1", 3, ())}
+    assert len(server.batches) == 1 and not server.direct
+    assert len(server.files["file-0"].splitlines()) == 30, "the same request is in it once"
+
+
+def test_what_a_batch_loses_is_asked_for_directly(tmp_path: Path) -> None:
+    with BatchServer(play, lost=(1, 4)) as server:
+        replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(6)))
+    assert [reply.text for reply in replies] == [f"To {number}." for number in range(6)]
+    assert sorted(body["messages"][0]["content"] for body in server.direct) == ["1", "4"]
+
+
+@pytest.mark.parametrize("ends", ["failed", "expired", "cancelled"])
+def test_a_batch_that_fails_costs_no_request(tmp_path: Path, ends: str) -> None:
+    with BatchServer(play, ends=ends) as server:
+        replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(3)))
+    assert len(replies) == len(server.direct) == 3
+
+
+def test_a_batch_that_was_left_is_found_again_and_not_bought_twice(tmp_path: Path) -> None:
+    with BatchServer(play, polls=10**6) as server:
+        with pytest.raises(TimeoutError):
+            asyncio.run(ask(server.url, tmp_path / "ledger", requests(4), patience=1.5))
+        assert len(server.batches) == 1
+        server.polls = 1
+        replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(6)))
+    assert [reply.text for reply in replies] == [f"To {number}." for number in range(6)]
+    sizes = [len(server.files[batch["input_file_id"]].splitlines()) for batch in server.batches]
+    assert sizes == [4, 2], "the second has what is new"
+    assert not server.direct
+
+
+def test_a_file_that_never_became_a_batch_is_asked_for_directly(tmp_path: Path) -> None:
+    with BatchServer(play) as server:
+        asyncio.run(ask(server.url, tmp_path / "ledger", requests(2)))
+        server.batches.clear()
+        replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(2)))
+    assert len(replies) == len(server.direct) == 2
+
+
+def test_a_server_without_batches_is_a_clear_error(tmp_path: Path) -> None:
+    with (
+        ChatServer(lambda body: Refusal(404, "no such path")) as server,
+        pytest.raises(EndpointError, match="Batch API"),
+    ):
+        asyncio.run(ask(server.url, tmp_path / "ledger", requests(2)))

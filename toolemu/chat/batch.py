@@ -1,0 +1,184 @@
+"""OpenAI's Batch API: requests that can wait a day, at half the price, for judges above all.
+
+Requests that come together go into one batch. A ledger on disk says which batch has which request, so that a process
+that was killed finds its batches again and buys none twice. What a batch has no answer to is asked the ordinary way,
+which also knows how to mend a request that the server refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import openai
+import orjson
+
+from toolemu.chat.endpoint import Endpoint, EndpointError
+from toolemu.chat.openai import OpenAIChatModel, wrong_with
+from toolemu.chat.protocol import ChatReply, ChatRequest
+from toolemu.journal import AppendFile, drop_torn_line
+
+LARGEST = 50_000
+"""Requests in one batch; servers take no more."""
+GATHER_S = 0.5
+"""A batch is closed when no request came for so long."""
+_URL: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+_OVER = frozenset({"completed", "failed", "expired", "cancelled"})
+_RETRIES = 6
+
+
+class BatchChatModel:
+    """A `ChatModel` that asks in batches.
+
+    Args:
+        model: The model; it is asked itself for what a batch has no answer to.
+        endpoint: Its server.
+        ledger: File that remembers batches, of this model alone.
+        poll_s: How often to look whether a batch is done, in seconds.
+    """
+
+    def __init__(self, model: OpenAIChatModel, endpoint: Endpoint, ledger: Path, *, poll_s: float = 30.0) -> None:
+        self.name = model.name
+        self._model = model
+        self._endpoint = endpoint
+        self._poll_s = poll_s
+        self._ledger = ledger
+        self._sent = _read_ledger(ledger)
+        self._answers: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._waiting: dict[str, tuple[Mapping[str, Any], asyncio.Future[Mapping[str, Any] | None]]] = {}
+        self._gathering: asyncio.Task[None] | None = None
+        self._arrived = 0.0
+
+    def key(self, request: ChatRequest) -> str:
+        """Returns a hash of everything that determines the reply to `request`."""
+        return self._model.key(request)
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """Generates one reply; see `OpenAIChatModel.chat`.
+
+        Raises:
+            EndpointError: The server has no Batch API, or does not answer.
+        """
+        key = self.key(request)
+        body = self._model.body(request)
+        answer = None
+        if key in self._sent:
+            answer = (await self._answers_of(self._sent[key])).get(key)
+        if answer is None and key not in self._sent:
+            answer = await self._batched(key, body)
+        if answer is None:
+            return await self._model.chat(request)
+        return self._model.read(answer, request, body)
+
+    async def _batched(self, key: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        loop = asyncio.get_running_loop()
+        if key not in self._waiting:
+            self._waiting[key] = (body, loop.create_future())
+            self._arrived = loop.time()
+        if self._gathering is None or self._gathering.done():
+            self._gathering = asyncio.create_task(self._gather())
+        return await asyncio.shield(self._waiting[key][1])
+
+    async def _gather(self) -> None:
+        """Waits for company, sends a batch, and hands out its answers."""
+        loop = asyncio.get_running_loop()
+        while loop.time() - self._arrived < GATHER_S and len(self._waiting) < LARGEST:
+            await asyncio.sleep(GATHER_S / 5)
+        batch = dict(list(self._waiting.items())[:LARGEST])
+        for key in batch:
+            del self._waiting[key]
+        if self._waiting:
+            self._gathering = asyncio.create_task(self._gather())
+        try:
+            file = await self._send({key: body for key, (body, _) in batch.items()})
+            answers = await self._answers_of(file)
+        except BaseException as error:
+            for _, future in batch.values():
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # whoever was cancelled meanwhile does not fetch it
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        for key, (_, future) in batch.items():
+            if not future.done():
+                future.set_result(answers.get(key))
+
+    async def _send(self, bodies: Mapping[str, Mapping[str, Any]]) -> str:
+        """Sends a batch and returns the id of its file, by which the ledger knows it."""
+        lines = [
+            orjson.dumps({"custom_id": key, "method": "POST", "url": _URL, "body": body})
+            for key, body in bodies.items()
+        ]
+        with _told(self._endpoint):
+            client = self._endpoint.client.with_options(max_retries=_RETRIES)
+            uploaded = await client.files.create(file=("requests.jsonl", b"\n".join(lines) + b"\n"), purpose="batch")
+            # The ledger knows of the file before there is a batch: a kill in between loses neither.
+            self._note(uploaded.id, list(bodies))
+            await client.batches.create(input_file_id=uploaded.id, endpoint=_URL, completion_window="24h")
+        self._endpoint.counts["batches"] += 1
+        return uploaded.id
+
+    def _note(self, file: str, keys: Sequence[str]) -> None:
+        self._ledger.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(AppendFile(self._ledger)) as ledger:
+            ledger.append(orjson.dumps({"file": file, "keys": keys}) + b"\n")
+        self._sent.update(dict.fromkeys(keys, file))
+
+    async def _answers_of(self, file: str) -> dict[str, Any]:
+        """Returns the usable answers of a batch by key, once it is over; empty if there never was a batch."""
+        if file not in self._answers:
+            self._answers[file] = asyncio.create_task(self._collect(file))
+        return await asyncio.shield(self._answers[file])
+
+    async def _collect(self, file: str) -> dict[str, Any]:
+        with _told(self._endpoint):
+            client = self._endpoint.client.with_options(max_retries=_RETRIES)
+            batch = None
+            async for found in client.batches.list(limit=100):
+                if found.input_file_id == file:
+                    batch = found
+                    break
+            if batch is None:
+                return {}
+            while batch.status not in _OVER:
+                await asyncio.sleep(self._poll_s)
+                batch = await client.batches.retrieve(batch.id)
+            if batch.output_file_id is None:
+                return {}
+            content = (await client.files.content(batch.output_file_id)).content
+        answers = {}
+        for line in content.splitlines():
+            record = orjson.loads(line)
+            response = record.get("response") or {}
+            body = response.get("body")
+            if response.get("status_code") == 200 and isinstance(body, dict) and not wrong_with(body):
+                answers[record["custom_id"]] = body
+        return answers
+
+
+def _read_ledger(path: Path) -> dict[str, str]:
+    """Returns, by request, the file of the batch that it is in."""
+    if not path.exists():
+        return {}
+    drop_torn_line(path)
+    sent: dict[str, str] = {}
+    for line in path.read_bytes().splitlines():
+        entry = orjson.loads(line)
+        sent.update(dict.fromkeys(entry["keys"], entry["file"]))
+    return sent
+
+
+@contextlib.contextmanager
+def _told(endpoint: Endpoint) -> Iterator[None]:
+    """Turns what the client raises into an error that names the endpoint."""
+    try:
+        yield
+    except openai.APIError as error:
+        raise EndpointError(
+            f"Endpoint {endpoint.name} ({endpoint.settings.url}): its Batch API failed: "
+            f"{endpoint.clean(str(error))} Batches under way are not lost: run again, or leave `batch` out."
+        ) from None
