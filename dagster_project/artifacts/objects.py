@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -63,10 +64,6 @@ class ObjectStore:
     def __init__(self, url: str, patience: timedelta = PATIENCE) -> None:
         self.url = url
         self._patience = patience
-        self._opened: tuple[int, S3Store] | None = None
-
-    def __reduce__(self) -> tuple[type[ObjectStore], tuple[str, timedelta]]:
-        return ObjectStore, (self.url, self._patience)
 
     def check(self) -> None:
         """Makes sure that objects can be listed, written and deleted, before anything depends on it.
@@ -149,26 +146,22 @@ class ObjectStore:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes objects; those that are not there do no harm."""
-        import obstore
-
-        found = list(keys)
+        obstore, found = _client(self.url), list(keys)
         with self._asking(f"deleting {len(found)} objects"):
             if found:
                 obstore.delete(self._store, found)
 
-    @property
+    @cached_property
     def _store(self) -> S3Store:
-        """The client; a fork gets one of its own, since threads of its parent's do not come along."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            place = urlsplit(self.url)
-            client = _client(self.url).store.S3Store(
-                place.netloc,
-                prefix=place.path.strip("/") or None,
-                client_options={"allow_http": (endpoint() or "").startswith("http://"), "timeout": "600s"},
-                retry_config={"max_retries": 6, "retry_timeout": self._patience},
-            )
-            self._opened = os.getpid(), client
-        return self._opened[1]
+        place, plain = urlsplit(self.url), (endpoint() or "").startswith("http://")
+        client: S3Store = _client(self.url).store.S3Store(
+            place.netloc,
+            prefix=place.path.strip("/") or None,
+            # Weights take as long as they take, if only something comes.
+            client_options={"allow_http": plain, "timeout": "24h", "read_timeout": "60s"},
+            retry_config={"max_retries": 6, "retry_timeout": self._patience},
+        )
+        return client
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
@@ -185,7 +178,7 @@ class ObjectStore:
                 raise NoObjectError(f"{self.url}: {what}: there is no such object.") from error
             if not isinstance(error, faults.BaseError | OSError):
                 raise
-            raise StorageError(f"{self.url}: {what} failed: {_explained(error, self.url)}") from error
+            raise StorageError(f"{self.url}: {what} failed: {_explained(error)}") from error
 
 
 def _client(url: str) -> ModuleType:
@@ -222,7 +215,7 @@ EXPLAINED: Mapping[str, str] = {
 UNREACHABLE = ("error sending request", "dns error", "Connect", "timed out")
 
 
-def _explained(error: Exception, url: str) -> str:
+def _explained(error: Exception) -> str:
     text = str(error)
     for code, explanation in EXPLAINED.items():
         if code in text:

@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 class GrowingFiles:
-    """Copies growing files below `root` to the object store, every `EVERY_S` and when closed; knows no other files.
+    """Copies growing files below `root` to the object store, every `EVERY_S` and when closed.
 
     Args:
         objects: Where the parts go: below the file's path, from `root`, with `.parts` added.
@@ -45,7 +45,6 @@ class GrowingFiles:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._thread.join()
-        self._copy()
 
     def resume(self, path: Path) -> None:
         """Brings back what other machines wrote of a file, or of a folder's growing files, and copies it from now on.
@@ -77,7 +76,9 @@ class GrowingFiles:
         return content
 
     def _work(self) -> None:
-        while not self._closing.wait(EVERY_S):
+        closing = False
+        while not closing:
+            closing = self._closing.wait(EVERY_S)
             try:
                 self._copy()
             except StorageError as error:  # the next time may go well, and the work itself needs no copy
@@ -92,13 +93,15 @@ class GrowingFiles:
             part = part[: part.rfind(b"\n") + 1]
             if not part:
                 continue
+            key = f"{self._key(file)}{PARTS}/{begun:015d}"
             try:
-                self._objects.put(f"{self._key(file)}{PARTS}/{begun:015d}", part, new=True)
+                self._objects.put(key, part, new=True)
             except ExistsError:
-                self._refused.add(file)
-                _logger.warning("%s: another machine is at this work, too; the copy of it here goes on by itself", file)
-            else:
-                self._copied[file] = begun + len(part)
+                if self._objects.get(key) != part:  # else it was written, and only the answer was lost
+                    self._refused.add(file)
+                    _logger.warning("%s: another machine is at this work, too; it goes on here by itself", file)
+                    continue
+            self._copied[file] = begun + len(part)
 
     def _files(self) -> Iterator[Path]:
         for path in self._watched:

@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1.7
-# Work on a GPU: training, merging, and agents in process. CUDA comes with the wheels of PyTorch and vLLM, the driver with
-# the node (NVIDIA's container toolkit). Servers of models have vLLM's own image, see deploy/kubernetes.
+# Work on a GPU: training, merging, and agents in process; with Dagster's UI, for one host (deploy/compose). CUDA comes with
+# the wheels of PyTorch and vLLM, the driver with the node (NVIDIA's container toolkit). Servers of models have vLLM's own
+# image, see deploy/kubernetes.
 # From the root of the checkout:
 #   docker build -f deploy/images/gpu.Dockerfile -t REGISTRY/safety-frontier-gpu:0.1.0 \
 #     --build-arg FRONTIER_COMMIT=$(git rev-parse HEAD) .
@@ -17,7 +18,7 @@ WORKDIR /opt/frontier
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN mkdir toolemu dagster_project && touch toolemu/__init__.py dagster_project/__init__.py \
     && pip install torch==2.13.0 \
-    && pip install --constraint constraints.txt --editable '.[gpu,k8s]'
+    && pip install --constraint constraints.txt --editable '.[gpu,k8s,view]'
 
 COPY toolemu toolemu
 COPY dagster_project dagster_project

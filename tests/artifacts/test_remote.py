@@ -256,3 +256,30 @@ def test_a_wrong_place_is_told_before_anything_is_written(
     assert "writing .check/" in told("s3://closed/data") and "access is denied" in told("s3://closed/data")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 cannot be reached" in told(f"s3://{BUCKET}/data")
+
+
+def test_work_goes_on_while_its_copy_cannot_be_written(
+    machine: Machines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put = ObjectStore.put
+
+    def failing(self: ObjectStore, key: str, content: bytes, *, new: bool = False) -> str:
+        if ".parts/" in key:
+            raise StorageError("the network is slow today")
+        return put(self, key, content, new=new)
+
+    monkeypatch.setattr(ObjectStore, "put", failing)
+    store = machine("one")
+    with store.write(REF, run_id="run", code_version="1", config={}, inputs={}) as draft:
+        draft.journal.mkdir(parents=True)
+        (draft.journal / "records.jsonl").write_text("1\n")
+        (draft.path / "text.txt").write_text("done")
+    assert "unfinished work is not copied for now: the network is slow today" in caplog.text
+    assert text_of(machine("reader")) == "done"
+    with (
+        pytest.raises(ZeroDivisionError),
+        store.write(REF, run_id="b", code_version="2", config={}, inputs={}) as draft,
+    ):
+        draft.journal.mkdir(parents=True)
+        (draft.journal / "records.jsonl").write_text("1\n")
+        _ = 1 / 0

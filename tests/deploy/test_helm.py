@@ -66,6 +66,7 @@ def test_the_launcher_takes_its_settings() -> None:
         "instance_config_map": "dagster-instance",
         "service_account_name": VALUES["global"]["serviceAccountName"],
         "resources": launcher["resources"],
+        "security_context": launcher["securityContext"],
         "run_k8s_config": {snake_case({key: 0}).popitem()[0]: value for key, value in launcher["runK8sConfig"].items()},
     }
     result = process_config(Shape(K8sRunLauncher.config_type()), config)

@@ -74,4 +74,6 @@ def test_the_code_location_needs_no_torch() -> None:
     (command,) = [rest for name, rest in instructions(DEPLOY / "images/gpu.Dockerfile") if "pip install" in rest]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"torch==[\d.]+", command)[0] in makefile  # type: ignore[index]
-    assert {"torch", "vllm", "dagster-k8s", "obstore"} <= installed({"gpu", "k8s"})
+    extras = re.search(r"'\.\[([\w,]+)\]'", command)
+    assert extras is not None
+    assert {"torch", "vllm", "dagster-k8s", "obstore", "dagster-webserver"} <= installed(set(extras[1].split(",")))

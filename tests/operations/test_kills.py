@@ -20,7 +20,7 @@ NAME_RUNS = ("warehouse", "tables", "figures", "report")
 
 def contents(lab: Lab) -> dict[Ref, str]:
     """Returns every artifact's content hash, without those that name runs: the warehouse, its copies, links to runs."""
-    store = ArtifactStore(lab.directory / "data", "small")
+    store = ArtifactStore(lab.location, "small")
     manifests = {manifest.ref: manifest for manifest in store.manifests()}
     assert all(store.get(ref).altered_files() == [] for ref in manifests)
     return {ref: manifest.sha256 for ref, manifest in manifests.items() if ref.asset not in NAME_RUNS}

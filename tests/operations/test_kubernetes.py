@@ -47,6 +47,7 @@ LAUNCHER = {
         "job_namespace": "frontier",
         "load_incluster_config": False,
         "env_secrets": ["frontier-secrets"],
+        "security_context": {"allowPrivilegeEscalation": False},
         "run_k8s_config": {"pod_spec_config": {"securityContext": {"runAsNonRoot": True}}},
     },
 }
@@ -76,6 +77,8 @@ def test_the_pods_of_a_real_run_are_as_the_experiment_file_says(
         assert job["metadata"]["namespace"] == "frontier"
         assert job["spec"]["template"]["spec"]["serviceAccountName"] == "frontier-runs"
         assert job["spec"]["template"]["spec"]["securityContext"] == {"runAsNonRoot": True}
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False}
 
     (container,) = worker["spec"]["containers"]
     assert container["image"] == CODE_IMAGE
