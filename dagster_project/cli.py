@@ -14,7 +14,7 @@ from rich.console import Console
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.graph import Graph, build_graph
-from dagster_project.experiment.spec import Experiment, data_root, load_experiment
+from dagster_project.experiment.spec import Experiment, data_root, experiment_path, load_experiment
 from dagster_project.published.opening import open_experiment
 from toolemu.errors import FrontierError
 
@@ -311,13 +311,20 @@ def accept_cases(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000) -> None:
-    """Open the graph in Dagster's UI (`dagster dev` on frontier's own Dagster home)."""
+def ui(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[EXPERIMENT]", help="Only this one; default: every shipped one.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
+) -> None:
+    """Open the graph in Dagster's UI, with its daemon (`dagster dev` on frontier's own Dagster home)."""
     from dagster_project.operations.instance import serve
 
     if not shutil.which("dagster", path=str(Path(sys.executable).parent)):
         raise FrontierError("Dagster's UI is not installed. Install it: pip install 'safety-frontier[view]'.")
-    serve(port)
+    if name is not None:
+        load_experiment(name)  # what is wrong with it is better said here than in the UI
+    serve(port, None if name is None else experiment_path(name))
 
 
 def _leave() -> None:

@@ -33,20 +33,19 @@ REMEDIES = {
     Cause.code: "This was not foreseen: see the traceback in Dagster's log.",
 }
 _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Returns the cause of a failure, by the error or by what it was raised from."""
-    for link in _chain(error):
-        if isinstance(link, PassingError):
-            return Cause.server
-        if type(link).__name__ in _OUT_OF_MEMORY:  # torch's is not imported for that
-            return Cause.memory
-        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Cause.disk
-        if isinstance(link, FrontierError):
-            return Cause.input
-    return Cause.code
+    """Returns the cause of a failure: of the error, or of what it was raised from, which knows better."""
+    links = list(_chain(error))
+    if any(isinstance(link, PassingError) for link in links):
+        return Cause.server
+    if any(type(link).__name__ in _OUT_OF_MEMORY for link in links):  # torch's is not imported for that
+        return Cause.memory
+    if any(isinstance(link, OSError) and link.errno in _DISK_FULL for link in links):
+        return Cause.disk
+    return Cause.input if any(isinstance(link, FrontierError) for link in links) else Cause.code
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

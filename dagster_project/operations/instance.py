@@ -92,9 +92,19 @@ def is_alive(identity: str) -> bool:
         return False
 
 
-def serve(port: int) -> None:
-    """Replaces this process by Dagster's UI and daemon on the instance, with every experiment of workspace.yaml."""
+def serve(port: int, experiment: Path | None = None) -> None:
+    """Replaces this process by Dagster's UI and daemon on the instance.
+
+    Args:
+        port: Of the web page.
+        experiment: The file of the one experiment to serve; None: every experiment of workspace.yaml.
+    """
     open_instance().dispose()
-    dagster = str(Path(sys.executable).parent / "dagster")
-    workspace = str(TEMPLATE.with_name("workspace.yaml"))
-    os.execv(dagster, [dagster, "dev", "-w", workspace, "-p", str(port)])
+    dagster, workspace = str(Path(sys.executable).parent / "dagster"), TEMPLATE.with_name("workspace.yaml")
+    if experiment is not None:
+        os.environ["FRONTIER_EXPERIMENT"] = str(experiment.resolve())
+        module = {"module_name": "dagster_project.definitions", "attribute": "experiment"}
+        location = {"python_module": {**module, "location_name": experiment.stem}}
+        workspace = dagster_home() / "workspace.yaml"
+        workspace.write_text(yaml.safe_dump({"load_from": [location]}), encoding="utf-8")
+    os.execv(dagster, [dagster, "dev", "-w", str(workspace), "-p", str(port)])

@@ -162,7 +162,7 @@ def _backfill(
     }
     digest = hashlib.sha256(orjson.dumps([experiment.name, work.seed, attempt])).hexdigest()[:8]
     backfill: PartitionBackfill = PartitionBackfill.from_asset_graph_subset(
-        backfill_id=f"seed-{work.seed}-{digest}",  # the column holds 32 characters
+        backfill_id=f"seed_{work.seed}_{digest}",  # at most 32 characters; the UI shows what is before a dash
         backfill_timestamp=time.time(),
         tags={
             EXPERIMENT_TAG: experiment.name,

@@ -38,7 +38,8 @@ class Seed(NamedTuple):
 def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
     lab = make_lab(
         tmp_path_factory.mktemp("daemon") / "lab",
-        grid={**SMALL["grid"], "seeds": [0]},  # type: ignore[dict-item]
+        grid={**SMALL["grid"], "recipes": ["safe", "safe_then_help"], "seeds": [0]},  # type: ignore[dict-item]
+        judges={"strict": SMALL["judges"]["strict"]},  # type: ignore[index]
         operations={"cron": "* * * * *", "gpu": True},
     )
     place = Place(lab.directory, {**lab.environment, "FRONTIER_EXPERIMENT": "small.yaml"})

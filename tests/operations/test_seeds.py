@@ -103,7 +103,7 @@ def test_a_new_model_judge_or_recipe_adds_partitions_and_nothing_else(tmp_path: 
 
 def test_a_seed_is_launched_once_and_one_at_a_time(lab: Lab) -> None:
     first = lab.launch()
-    assert first.backfill_id is not None and first.backfill_id.startswith("seed-0-") and len(first.backfill_id) <= 32
+    assert first.backfill_id is not None and first.backfill_id.startswith("seed_0_") and len(first.backfill_id) <= 32
     assert lab.launch() == Launch(None, f"backfill {first.backfill_id} is under way; one at a time")
     (backfill,) = lab.instance.get_backfills()
     assert backfill.tags["dagster/priority"] == "-10"

@@ -147,7 +147,7 @@ def test_a_seed_is_launched_watched_and_followed_to_its_runs(tmp_path: Path, pag
         page.get_by_role("button", name="Launch Run").click()
         page.get_by_text("RUN_SUCCESS").first.wait_for(timeout=120_000)
         page.goto(f"{url}/runs")
-        page.get_by_role("link", name="seed-0-").first.click(timeout=120_000)
+        page.get_by_role("link", name="seed_0_").first.click(timeout=120_000)
         page.get_by_text("100% completed").first.wait_for(timeout=600_000)
         screenshot(page, "backfill")
         page.get_by_text("Succeeded", exact=True).nth(1).wait_for(timeout=600_000)  # the first heads a column
