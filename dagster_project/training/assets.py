@@ -30,6 +30,8 @@ STEPS = "steps.jsonl"
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
     agents = agents_by_key(factory.experiment)
+    if "agent_specs" not in factory.graph.nodes:
+        return []
     assets = [factory.asset("agent_specs", lambda run: _spec(run, agents), kinds={"json"})]
     for stage in range(1, factory.experiment.n_stages + 1):
         train = functools.partial(_adapter, agents=agents, stage=stage)
