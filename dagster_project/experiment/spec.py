@@ -357,7 +357,7 @@ class Experiment(_Section):
         return Training.model_validate(values)
 
     def agents(self) -> list[Agent]:
-        """Returns every trained agent: the grid's by model, recipe, judge and beta, then one's own; or those imported."""
+        """Returns every trained agent: the grid's by model, recipe, judge and beta, then one's own; or the imported."""
         if self.inventory is not None:
             return list(self.inventory.agents)
         own = [Agent(name, own.of, own.recipe, own.judge, own.beta, ()) for name, own in self.own_agents.items()]
