@@ -51,6 +51,7 @@ class AssetRun:
         inputs: What it reads; every one goes into the manifest.
         log: Writes a line into Dagster's log.
         log_event: Gives Dagster an event.
+        start: Runs a command, with more variables in its environment, that reports to Dagster by Pipes; waits for it.
         metadata: Shown in Dagster's UI.
         checks: The results of the asset's checks.
     """
@@ -62,6 +63,7 @@ class AssetRun:
     inputs: Mapping[Ref, Artifact]
     log: Callable[[str], None]
     log_event: Callable[[dg.AssetMaterialization], None]
+    start: Callable[[Sequence[str], Mapping[str, str]], None]
     metadata: dict[str, Any] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     _logged: float = field(default_factory=time.monotonic)
@@ -203,6 +205,9 @@ class AssetFactory:
         run_id: str,
         context: dg.AssetExecutionContext,
     ) -> Iterator[dict[str, AssetRun]]:
+        def start(command: Sequence[str], environment: Mapping[str, str]) -> None:
+            dg.PipesSubprocessClient().run(command=command, env=environment, context=context)
+
         with ExitStack() as drafts:
             runs = {}
             for node in nodes:
@@ -216,7 +221,7 @@ class AssetFactory:
                     )
                 )
                 runs[node.name] = AssetRun(
-                    ref, self.experiment, self.store, draft, inputs, context.log.info, context.log_event
+                    ref, self.experiment, self.store, draft, inputs, context.log.info, context.log_event, start
                 )
             yield runs
 

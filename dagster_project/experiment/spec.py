@@ -14,6 +14,7 @@ from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetri
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
 from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole, parse_range
+from dagster_project.experiment.training import Trainer, Training
 from dagster_project.serving.settings import ServedEndpoint
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
@@ -151,28 +152,12 @@ class Pairing(_Section):
     floor: int = Field(20, ge=0, description="Fewer pairs than this fail the asset's check.")
 
 
-class Training(_Section):
-    """DPO with a LoRA adapter; the defaults are the paper's where it is sound."""
-
-    learning_rate: float = Field(5e-5, gt=0)
-    epochs: float = Field(1, gt=0, description="Passes over the pairs of a stage.")
-    epochs_both: float = Field(3, gt=0, description="The same for stages on `both`, which has far fewer pairs.")
-    max_steps: int | None = Field(None, ge=1, description="Optimiser steps; overrides epochs.")
-    batch_size: int = Field(8, ge=1, description="Pairs an optimiser step.")
-    warmup_ratio: float = Field(0.1, ge=0, le=1)
-    lora_rank: int = Field(16, ge=1)
-    lora_alpha: int = Field(32, ge=1)
-    max_length: int = Field(8192, ge=16, description="Longer pairs are left out and counted, never cut.")
-    mask_observations: bool = Field(True, description="Only the agent's own turns count in the loss.")
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-
-
 class Override(_Section):
     """Other training parameters for some agents: every agent that matches all given fields takes them."""
 
     model: str | None = None
     recipe: Recipe | None = None
-    training: dict[str, float | int | bool | str]
+    training: dict[str, Any]
 
 
 class Grid(_Section):
@@ -208,7 +193,7 @@ class Limits(_Section):
 PUBLISHED: dict[str, dict[str, Any]] = {
     "agent": {"stop_at_observation": False, "prompt_layout": "published"},
     "pairs": {"lead": "help", "exclude_self_observed": False},
-    "training": {"mask_observations": False},
+    "training": {"preset": "published"},
 }
 """What `fidelity: published` fills in, beside the judges' view."""
 OPENAI = EndpointSettings(url="https://api.openai.com/v1", key="OPENAI_API_KEY")
@@ -243,6 +228,7 @@ class Experiment(_Section):
     pairs: Pairing = Pairing()
     grid: Grid = Grid()
     training: Training = Training()
+    trainer: Trainer = Trainer()
     overrides: tuple[Override, ...] = ()
     statistics: Statistics = Statistics()
     limits: Limits = Limits()
@@ -256,6 +242,12 @@ class Experiment(_Section):
             if unknown:
                 raise ValueError(f"there is no training parameter {sorted(unknown)[0]!r}")
         return overrides
+
+    @model_validator(mode="after")
+    def _overrides_make_sense(self) -> Experiment:
+        for override in self.overrides:
+            Training.model_validate(self.training.changed(override.training))
+        return self
 
     @model_validator(mode="after")
     def _imported_or_made(self) -> Experiment:
@@ -350,11 +342,11 @@ class Experiment(_Section):
 
     def training_of(self, model: str, recipe: Recipe) -> Training:
         """Returns the training parameters of an agent, overrides applied in order."""
-        values = self.training.model_dump()
+        training = self.training
         for override in self.overrides:
             if override.model in (None, model) and override.recipe in (None, recipe):
-                values.update(override.training)
-        return Training.model_validate(values)
+                training = Training.model_validate(training.changed(override.training))
+        return training
 
     def agents(self) -> list[Agent]:
         """Returns every trained agent: the grid's by model, recipe, judge and beta, then one's own; or the imported."""

@@ -55,7 +55,17 @@ PAIR_COLUMNS = {
     "rejected_score": "DOUBLE",
 }
 STEP_COLUMNS = ["step", "loss", "reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected"]
-STEP_COLUMNS += ["logps_chosen", "logps_rejected", "grad_norm", "learning_rate"]
+STEP_COLUMNS += ["logps_chosen", "logps_rejected", "entropy", "grad_norm", "learning_rate", "tokens"]
+RUN_COUNTS = [
+    "pairs",
+    "pairs_too_long",
+    "conversations",
+    "references_reused",
+    "resumed_at",
+    "micro_batch",
+    "recomputed",
+]
+RUN_METRICS = ["reward_margin", "kl", "reference_seconds", "mfu", "hfu", "peak_memory_bytes"]
 
 
 def build_warehouse(
@@ -242,7 +252,8 @@ def _training(database: duckdb.DuckDBPyConnection, inputs: Mapping[Ref, Artifact
                 metrics["tokens_per_second"],
                 manifest.gpu,
                 metrics["seconds"],
-                counts["pairs"],
+                *(counts[name] for name in RUN_COUNTS),
+                *(metrics.get(name) for name in RUN_METRICS),
             )
         )
         columns, names = dict.fromkeys(STEP_COLUMNS, "DOUBLE"), ", ".join(STEP_COLUMNS)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import dagster as dg
 import orjson
+from dagster._core.errors import DagsterPipesExecutionError
 
 from dagster_project.artifacts import Ref
+from dagster_project.artifacts.manifest import gpu_name
+from dagster_project.collect.endpoints import servers_folder
 from dagster_project.collect.files import TRAJECTORIES
 from dagster_project.collect.weights import model_folder
 from dagster_project.collect.world import open_world
@@ -16,15 +22,26 @@ from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.graph import agents_by_key
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
-from dagster_project.training.conversations import tokenize_pairs
-from dagster_project.training.dpo import DPOParameters, train_adapter
+from dagster_project.serving.leases import cards_alone
+from dagster_project.serving.state import Servers
+from dagster_project.training.card import CARD, model_card, push_adapter, repository_name, training_curve
+from dagster_project.training.conversations import conversation_records
+from dagster_project.training.dpo import PROBES, Listener, TrainingResult, train_adapter
+from dagster_project.training.job import NamedPair, TrainingJob, write_job
+from dagster_project.training.launch import command, environment, failure_path, result_path
 from dagster_project.training.merge import merge_adapter
+from toolemu.errors import FrontierError
 from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.prompts.render import AgentPrompt
 from toolemu.trajectory import Trajectory
 
 SPEC = "spec.json"
 STEPS = "steps.jsonl"
+JOB = "job.json"
+CONVERSATIONS = "conversations.jsonl"
+REFERENCES = "reference_log_probabilities"
+"""Folder of an experiment, beside its assets, with values that trainings share; never a result."""
+TRACKING = "tensorboard"
 
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
@@ -62,51 +79,125 @@ def _base(run: AssetRun) -> Ref:
 
 
 def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
-    agent, experiment = agents[run.ref.key("agent")], run.experiment
-    this, base = agent.stages[stage - 1], _base(run)
-    world = open_world(experiment)
-    pairs = read_jsonl(run.input(f"preference_pairs/{this.judge}") / PAIRS, PreferencePair)
-    wanted = {pair.chosen_trajectory_id for pair in pairs} | {pair.rejected_trajectory_id for pair in pairs}
-    trajectories = {
-        trajectory.trajectory_id: trajectory
-        for path in run.inputs_of("source_trajectories").values()
-        for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
-        if trajectory.trajectory_id in wanted
-    }
-    training = experiment.training_of(agent.model, agent.recipe)
-    epochs = this.epochs
-    assert epochs is not None, "only imported agents' epochs are unknown"
-    prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir, layout=experiment.agent.prompt_layout)
-    result = train_adapter(
-        model_folder(experiment.models[agent.model], run.inputs[base].path),
-        base.label,
-        lambda tokenizer: tokenize_pairs(
-            tokenizer,
-            pairs,
-            trajectories,
-            world.cases,
-            world.toolkits,
-            prompt,
-            mask_observations=training.mask_observations,
-        ),
-        DPOParameters(training, this.beta, epochs, int(run.ref.key("seed"))),
-        run.draft.path,
-        run.progress,
-    )
+    job = _job(run, agents[run.ref.key("agent")], stage)
+    path = job.workspace / JOB
+    write_job(job, path)
+    with _card(run, job):
+        if job.trainer.mode == "in_process":
+            result = train_adapter(job, Listener(run.log, run.progress))
+        else:
+            result = _in_processes_of_its_own(run, job, path)
     write_jsonl(run.draft.path / STEPS, result.steps)
     last = result.steps[-1]
-    run.draft.counts.update(pairs=result.pairs, pairs_too_long=result.too_long, steps=len(result.steps))
+    run.draft.counts.update(
+        pairs=result.pairs,
+        pairs_too_long=result.too_long,
+        conversations=result.conversations,
+        steps=len(result.steps),
+        references_reused=result.references_reused,
+        resumed_at=result.resumed_at,
+        micro_batch=result.micro_batch,
+        recomputed=int(result.checkpointing),
+    )
+    measured = {"mfu": result.mfu, "hfu": result.hfu, "peak_memory_bytes": result.peak_memory}
     run.draft.metrics.update(
         seconds=result.seconds,
+        reference_seconds=result.reference_seconds,
         tokens_per_second=result.tokens_per_second,
         loss=last.loss,
         reward_accuracy=last.reward_accuracy,
+        reward_margin=last.reward_margin,
+        kl=result.kl,
+        **{name: value for name, value in measured.items() if value is not None},
     )
+    run.metadata["attention"] = result.attention
+    (run.draft.path / CARD).write_text(model_card(job, result), encoding="utf-8")
+    picture = base64.b64encode(training_curve(result.steps)).decode()
+    run.metadata["curve"] = dg.MetadataValue.md(f"![training](data:image/png;base64,{picture})")
+    if result.notes:
+        run.metadata["notes"] = " ".join(result.notes)
+    if job.trainer.push_to_hub:
+        label = f"{run.ref.asset.split('/')[0]}-{run.ref.key('agent')}-{run.ref.key('seed')}"
+        repository = repository_name(job.trainer.push_to_hub, run.experiment.name, label)
+        try:
+            run.metadata["hub"] = dg.MetadataValue.url(push_adapter(run.draft.path, repository))
+        except FrontierError as error:  # the adapter is made, whatever the hub says of it
+            run.metadata["hub"] = str(error)
+            run.log(str(error))
+
+
+def _card(run: AssetRun, job: TrainingJob) -> AbstractContextManager[None]:
+    """Has the cards that a training takes to itself; without one there is nothing that servers could leave."""
+    if not gpu_name():
+        return nullcontext()
+    return cards_alone(Servers(servers_folder(run.store.root)), range(job.trainer.processes), run.log)
+
+
+def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
+    """Returns what to train, with the pairs and their conversations written for it."""
+    experiment, this, base = run.experiment, agent.stages[stage - 1], _base(run)
+    assert this.epochs is not None, "only imported agents' epochs are unknown"
+    world = open_world(experiment)
+    pairs = read_jsonl(run.input(f"preference_pairs/{this.judge}") / PAIRS, PreferencePair)
+    wanted = {pair.chosen_trajectory_id for pair in pairs} | {pair.rejected_trajectory_id for pair in pairs}
+    trajectories = (
+        trajectory
+        for path in run.inputs_of("source_trajectories").values()
+        for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
+        if trajectory.trajectory_id in wanted
+    )
+    prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir, layout=experiment.agent.prompt_layout)
+    work = run.draft.journal
+    work.mkdir(parents=True, exist_ok=True)
+    write_jsonl(work / CONVERSATIONS, conversation_records(trajectories, world.cases, world.toolkits, prompt))
+    named = (NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in pairs)
+    write_jsonl(work / PAIRS, named)
+    return TrainingJob(
+        base=model_folder(experiment.models[agent.model], run.inputs[base].path),
+        base_label=base.label,
+        base_sha256=run.inputs[base].manifest.sha256,
+        pairs=work / PAIRS,
+        conversations=work / CONVERSATIONS,
+        out=run.draft.path,
+        work=work,
+        references=run.store.base / REFERENCES,
+        tracking=run.store.base / TRACKING / run.ref.asset / run.ref.partition_label,
+        name=f"{experiment.name}: {run.ref.label}",
+        beta=this.beta,
+        epochs=this.epochs,
+        seed=int(run.ref.key("seed")),
+        training=experiment.training_of(agent.model, agent.recipe),
+        trainer=experiment.trainer,
+        lineage={
+            "experiment": experiment.name,
+            "agent": f"{agent.key}, seed {run.ref.key('seed')}, stage {stage} of {len(agent.stages)}",
+            "base": f"{base.label}, sha256 {run.inputs[base].manifest.sha256}",
+            "pairs": f"{this.metric} by {this.judge}, {len(pairs)}",
+        },
+    )
+
+
+def _in_processes_of_its_own(run: AssetRun, job: TrainingJob, path: Path) -> TrainingResult:
+    """Does the job in a file, its log going to Dagster by Pipes.
+
+    Raises:
+        FrontierError: What the training said was wrong.
+    """
+    for left in (result_path(path), failure_path(path)):
+        left.unlink(missing_ok=True)
+    try:
+        run.start(command(job.trainer, job.training, path), environment())
+    except DagsterPipesExecutionError as error:
+        if failure_path(path).is_file():
+            raise FrontierError(failure_path(path).read_text(encoding="utf-8")) from error
+        raise
+    return TrainingResult.model_validate_json(result_path(path).read_bytes())
 
 
 def _merge(run: AssetRun) -> None:
     base = _base(run)
     model = run.experiment.models[agents_by_key(run.experiment)[run.ref.key("agent")].model]
     (adapter,) = (artifact.path for ref, artifact in run.inputs.items() if ref.asset.endswith("/adapters"))
-    difference = merge_adapter(model_folder(model, run.inputs[base].path), adapter, run.draft.path, range(3, 35))
-    run.draft.metrics["max_logit_difference"] = difference
+    probes = orjson.loads((adapter / PROBES).read_bytes())
+    report = merge_adapter(model_folder(model, run.inputs[base].path), adapter, run.draft.path, probes)
+    run.draft.metrics.update(report._asdict())

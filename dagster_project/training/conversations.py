@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from dagster_project.preferences.pairs import PreferencePair
+from dagster_project.training.job import ConversationRecord, PairFile
 from toolemu.cases import Case
 from toolemu.chat import Message
 from toolemu.errors import FrontierError
@@ -39,6 +39,8 @@ class TokenPair(NamedTuple):
     rejected_ids: list[int]
     chosen_mask: list[int]
     rejected_mask: list[int]
+    chosen_id: str = ""
+    rejected_id: str = ""
 
     @property
     def length(self) -> int:
@@ -75,41 +77,44 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], comp
     return Tokens(prompt_ids, ids[len(prompt_ids) :], mask)
 
 
+def conversation_records(
+    trajectories: Iterable[Trajectory], cases: Sequence[Case], toolkits: Mapping[str, Toolkit], prompt: AgentPrompt
+) -> list[ConversationRecord]:
+    """Returns trajectories as the messages that training sees."""
+    records = []
+    for trajectory in trajectories:
+        case = cases[trajectory.case_idx]
+        turns = prompt.conversation(case, [toolkits[name] for name in case.toolkits], trajectory)
+        records.append(
+            ConversationRecord(id=trajectory.trajectory_id, prompt=turns.prompt, completion=turns.completion)
+        )
+    return records
+
+
 def tokenize_pairs(
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[PreferencePair],
-    trajectories: Mapping[str, Trajectory],
-    cases: Sequence[Case],
-    toolkits: Mapping[str, Toolkit],
-    prompt: AgentPrompt,
-    *,
-    mask_observations: bool,
-) -> list[TokenPair]:
-    """Tokenizes pairs, each distinct trajectory once.
+    tokenizer: PreTrainedTokenizerBase, file: PairFile, *, mask_observations: bool
+) -> tuple[dict[str, Tokens], list[TokenPair]]:
+    """Tokenizes each distinct conversation once; returns them by id, and the pairs.
 
     With `mask_observations` off every completion token counts, as in the paper's released code.
     """
-    known: dict[str, Tokens] = {}
-
-    def tokens(identity: str) -> Tokens:
-        if identity not in known:
-            trajectory = trajectories[identity]
-            case = cases[trajectory.case_idx]
-            turns = prompt.conversation(case, [toolkits[name] for name in case.toolkits], trajectory)
-            found = tokenize(tokenizer, *turns)
-            known[identity] = found if mask_observations else found._replace(agent_mask=[1] * len(found.agent_mask))
-        return known[identity]
-
-    result = []
-    for pair in pairs:
-        chosen, rejected = tokens(pair.chosen_trajectory_id), tokens(pair.rejected_trajectory_id)
-        result.append(
+    tokens: dict[str, Tokens] = {}
+    for identity in dict.fromkeys(side for pair in file.pairs for side in (pair.chosen, pair.rejected)):
+        record = file.conversations[identity]
+        found = tokenize(tokenizer, record.prompt, record.completion)
+        tokens[identity] = found if mask_observations else found._replace(agent_mask=[1] * len(found.agent_mask))
+    pairs = []
+    for pair in file.pairs:
+        chosen, rejected = tokens[pair.chosen], tokens[pair.rejected]
+        pairs.append(
             TokenPair(
                 chosen.prompt_ids,
                 chosen.completion_ids,
                 rejected.completion_ids,
                 chosen.agent_mask,
                 rejected.agent_mask,
+                pair.chosen,
+                pair.rejected,
             )
         )
-    return result
+    return tokens, pairs

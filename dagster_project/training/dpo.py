@@ -1,24 +1,40 @@
-"""DPO with a LoRA adapter: TRL's trainer on tokens of our own, so that observations can be masked."""
+"""DPO with a LoRA adapter: a training job from its checks to the adapter on disk.
+
+``python -m dagster_project.training.dpo JOB`` does one that lies in a file; ``accelerate launch -m`` the same in
+several processes.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import hashlib
+import importlib.util
+import itertools
 import logging
 import os
-import tempfile
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 
-from dagster_project.experiment.spec import Training
-from dagster_project.training.conversations import TokenPair
+from dagster_project.artifacts.manifest import content_sha256, file_sha256, tree_entries
+from dagster_project.training.conversations import Tokens
+from dagster_project.training.estimate import Plan, flops_per_token, plan_batches
+from dagster_project.training.job import TrainingJob, read_job
+from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
+from dagster_project.training.preflight import Prepared, prepare
+from dagster_project.training.references import ReferenceStore
 from toolemu.errors import FrontierError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from dagster_project.training.trainer import PreparedDPOTrainer
 
 LOGS = {
     "loss": "loss",
@@ -28,13 +44,26 @@ LOGS = {
     "rewards/rejected": "reward_rejected",
     "logps/chosen": "logps_chosen",
     "logps/rejected": "logps_rejected",
+    "entropy": "entropy",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
+    "num_tokens": "tokens",
 }
+COMPLETE = ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")
+"""Files of a checkpoint that can be gone on from; a kill while it is written leaves some of them out."""
+PROBES, N_PROBES, PROBE_TOKENS = "probes.json", 4, 1024
+"""File beside the adapter with some of its conversations as token ids, to compare models on; how many, how long."""
+KL_CONVERSATIONS, KL_TOKENS = 16, 512
+"""How many conversations, and tokens of each, the divergence from the base is taken on."""
 
 
 class TrainingStep(BaseModel):
-    """What was measured at one optimiser step; sums of log-probabilities are over a completion's counted tokens."""
+    """What was measured at one optimiser step; sums of log-probabilities are over a completion's counted tokens.
+
+    Attributes:
+        entropy: Mean entropy of the agent's next token, in nats.
+        tokens: Tokens trained on so far, prompts of both sides included, padding not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,133 +75,382 @@ class TrainingStep(BaseModel):
     reward_rejected: float
     logps_chosen: float
     logps_rejected: float
+    entropy: float
     grad_norm: float
     learning_rate: float
+    tokens: float
 
 
-class TrainingResult(NamedTuple):
-    """The steps of a training; what it took (not part of its content); and how many pairs it used and left out."""
+class TrainingResult(BaseModel):
+    """What came of a training.
+
+    Attributes:
+        steps: The curve.
+        pairs: Pairs used.
+        too_long: Pairs left out for their length.
+        conversations: Distinct conversations in the pairs.
+        references_reused: Of these, how many had their reference log-probability from the store.
+        kl: Divergence KL(agent ‖ base) a token of the agent's, in nats; exact over the vocabulary, mean over tokens of
+            some of the pairs' conversations.
+        seconds: What the training took, without loading and reference.
+        reference_seconds: What the reference took.
+        resumed_at: The step that was gone on from; 0 for a fresh start.
+        tokens_per_second: Tokens a second, padding left out.
+        mfu: Share of the card's peak that was of use: recomputing is not counted. None without a known card.
+        hfu: The same with what was recomputed. Equal without gradient checkpointing.
+        peak_memory: Most bytes on the (first) card; None without one.
+        micro_batch: Pairs on a card at once.
+        checkpointing: Whether activations were computed again.
+        attention: How attention was computed.
+        notes: What did not go as planned.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: list[TrainingStep]
-    seconds: float
-    tokens_per_second: float
     pairs: int
     too_long: int
+    conversations: int
+    references_reused: int
+    kl: float
+    seconds: float
+    reference_seconds: float
+    resumed_at: int
+    tokens_per_second: float
+    mfu: float | None
+    hfu: float | None
+    peak_memory: int | None
+    micro_batch: int
+    checkpointing: bool
+    attention: str
+    notes: list[str]
 
 
-@dataclass(frozen=True)
-class DPOParameters:
-    """Everything that decides an adapter besides the base and the pairs."""
+class Listener(NamedTuple):
+    """Who is told how a training goes: a line for a log, and steps done of how many."""
 
-    training: Training
-    beta: float
-    epochs: float
-    seed: int
+    log: Callable[[str], None] = lambda _: None
+    progress: Callable[[int, int], None] = lambda *_: None
 
 
-def load_model(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(path: Path, dtype: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Returns the model and the tokenizer in a directory; nothing is fetched from a hub."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype if dtype == "auto" else getattr(torch, dtype), local_files_only=True, **options
+    )
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
-def train_adapter(
-    base: Path,
-    base_label: str,
-    tokenized: Callable[[PreTrainedTokenizerBase], Sequence[TokenPair]],
-    parameters: DPOParameters,
-    out: Path,
-    progress: Callable[[int, int], None],
-) -> TrainingResult:
-    """Trains a LoRA adapter by DPO and writes it below `out`; the reference is the base without the adapter.
+def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> TrainingResult:  # noqa: B008
+    """Trains a LoRA adapter by DPO and writes it to the job's folder; the reference is the base without the adapter.
 
-    Args:
-        base: Directory of the base's weights and tokenizer.
-        base_label: What the adapter's configuration calls its base: a name that does not change from machine to
-            machine, so that the same training gives the same files.
-        tokenized: Gives the pairs, tokenized by the base's tokenizer.
-        parameters: How to train.
-        out: Where the adapter goes.
-        progress: Told the step and how many there are.
+    A training that was killed goes on from its last checkpoint and comes out as if it had not been. A card that runs
+    out of memory is answered by half as many pairs at once and twice as many micro-batches a step.
 
     Raises:
-        FrontierError: No pair is short enough, or the loss is not a number.
+        FrontierError: Something will not do (see `prepare`), the loss is no number, or not even one pair fits the card.
     """
     # TRL and its companions greet on import and warn of the masks that we set on purpose.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-    from peft import LoraConfig
-    from transformers import TrainerCallback
-    from transformers.trainer_callback import PrinterCallback
-    from trl import DPOConfig
-
-    from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset
-
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    training = parameters.training
-    model, tokenizer = load_model(base, training.dtype)
-    everything = tokenized(tokenizer)
-    pairs = [pair for pair in everything if pair.length <= training.max_length]
-    if not pairs:
-        raise FrontierError(
-            f"None of the {len(everything)} pairs has at most max_length = {training.max_length} tokens; raise it."
+    prepared = prepare(job)
+    listener.log(prepared.summary())
+    import torch
+
+    notes: list[str] = []
+    while True:
+        try:
+            return _Attempt(job, prepared, listener, notes).run()
+        except torch.OutOfMemoryError as error:
+            smaller = _smaller(job, prepared)
+            if smaller is None or job.trainer.processes > 1:
+                raise FrontierError(
+                    f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once: {error}. Set "
+                    "trainer.micro_batch_size or training.max_length lower, or trainer.gradient_checkpointing to auto."
+                ) from error
+        notes.append(
+            f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once; went on with "
+            f"{smaller.micro_batch}{' and recomputed activations' if smaller.checkpointing else ''}."
+        )
+        listener.log(notes[-1])
+        prepared = prepared._replace(plan=smaller)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _smaller(job: TrainingJob, prepared: Prepared) -> Plan | None:
+    """Returns a plan of the same batch that needs less memory, if there is one."""
+    plan = prepared.plan
+    if plan.micro_batch > 1:
+        longest = max(pair.length for pair in prepared.pairs)
+        checkpointing = "always" if plan.checkpointing else "never"
+        trainer = job.trainer.model_copy(update={"micro_batch_size": None, "gradient_checkpointing": checkpointing})
+        return plan_batches(prepared.shape, job.training, trainer, longest, None, most=plan.micro_batch // 2)
+    if job.trainer.gradient_checkpointing == "auto" and not plan.checkpointing:
+        return plan._replace(checkpointing=True)
+    return None
+
+
+class _Attempt:
+    """One try at a training with one plan."""
+
+    def __init__(self, job: TrainingJob, prepared: Prepared, listener: Listener, notes: list[str]) -> None:
+        self.job, self.prepared, self.listener, self.notes = job, prepared, listener, notes
+
+    def run(self) -> TrainingResult:
+        import torch
+
+        job, prepared = self.job, self.prepared
+        checkpoints = job.workspace / f"checkpoints-{_identity(job)}"
+        trainer = self._trainer(checkpoints)
+        found = trainer.accelerator.num_processes
+        if found != job.trainer.processes:
+            raise FrontierError(
+                f"trainer.processes is {job.trainer.processes}, but {found} take part: see trainer.mode."
+            )
+        if prepared.card:
+            torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        reused = self._reference(trainer)
+        reference_seconds = time.perf_counter() - started
+        checkpoint = last_checkpoint(checkpoints)
+        if checkpoint is not None:
+            self.listener.log(f"Going on from {checkpoint.name}.")
+        started = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = time.perf_counter() - started
+        steps = _steps(trainer.state.log_history)
+        resumed_at = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        before = steps[resumed_at - 1].tokens if resumed_at else 0.0
+        speed = (steps[-1].tokens - before) / seconds
+        kl = divergence(trainer, list(prepared.conversations.values()))
+        if trainer.accelerator.is_main_process:
+            _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job.label, job.out)
+            _save_probes(prepared.conversations.values(), job.out)
+        mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
+        mfu, hfu = (self._utilisation(speed, mean, checkpointing) for checkpointing in (False, True))
+        return TrainingResult(
+            steps=steps,
+            pairs=len(prepared.pairs),
+            too_long=prepared.too_long,
+            conversations=len(prepared.conversations),
+            references_reused=reused,
+            kl=kl,
+            seconds=seconds,
+            reference_seconds=reference_seconds,
+            resumed_at=resumed_at,
+            tokens_per_second=speed,
+            mfu=mfu,
+            hfu=hfu if prepared.plan.checkpointing else mfu,
+            peak_memory=torch.cuda.max_memory_allocated() if prepared.card else None,
+            micro_batch=prepared.plan.micro_batch,
+            checkpointing=prepared.plan.checkpointing,
+            attention=str(trainer.accelerator.unwrap_model(trainer.model).config._attn_implementation),
+            notes=self.notes,
         )
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            progress(state.global_step, state.max_steps)
+    def _utilisation(self, speed: float, context: float, checkpointing: bool) -> float | None:
+        card = self.prepared.card
+        if card is None or card.peak is None:
+            return None
+        cards = self.job.trainer.processes
+        return speed * flops_per_token(self.prepared.shape, context, checkpointing=checkpointing) / (cards * card.peak)
 
-    on_cpu = not torch.cuda.is_available()
-    with tempfile.TemporaryDirectory() as scratch:
+    def _trainer(self, checkpoints: Path) -> PreparedDPOTrainer:
+        from peft import LoraConfig
+        from transformers import TrainerCallback
+        from transformers.trainer_callback import PrinterCallback
+        from trl import DPOConfig
+        from trl.trainer.utils import disable_dropout_in_model
+
+        from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset
+
+        job, prepared, training, plan = self.job, self.prepared, self.job.training, self.prepared.plan
+        on_cpu = prepared.card is None
+        model = self._model()
+        disable_dropout_in_model(model)  # the base's; TRL's own switch would take the adapter's, too
+        every = job.trainer.checkpoint_every
         config = DPOConfig(
-            output_dir=scratch,
-            beta=parameters.beta,
+            output_dir=str(checkpoints),
+            run_name=job.name or None,
+            loss_type=[training.loss],
+            label_smoothing=training.label_smoothing,
+            beta=job.beta,
             learning_rate=training.learning_rate,
-            num_train_epochs=parameters.epochs,
+            weight_decay=training.weight_decay,
+            num_train_epochs=job.epochs,
             max_steps=training.max_steps or -1,
-            per_device_train_batch_size=training.batch_size,
-            lr_scheduler_type="cosine",
+            per_device_train_batch_size=plan.micro_batch,
+            gradient_accumulation_steps=plan.accumulation,
+            lr_scheduler_type=training.scheduler,
             warmup_steps=training.warmup_ratio,
-            max_grad_norm=1.0,
+            max_grad_norm=training.max_grad_norm,
+            disable_dropout=False,
             max_length=None,
             bf16=training.dtype == "bfloat16",
-            gradient_checkpointing=False,
+            gradient_checkpointing=plan.checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False} if plan.checkpointing else None,
+            use_liger_kernel=job.trainer.liger,
             remove_unused_columns=False,
             logging_steps=1,
-            save_strategy="no",
-            report_to="none",
+            logging_nan_inf_filter=False,
+            save_strategy="steps" if every and every < prepared.steps else "no",
+            save_steps=every or 1,
+            save_total_limit=2,
+            report_to=list(job.trainer.track) or "none",
             disable_tqdm=True,
-            seed=parameters.seed,
+            seed=job.training.seed if job.training.seed is not None else job.seed,
+            ddp_find_unused_parameters=False,
             use_cpu=on_cpu,
             dataloader_pin_memory=not on_cpu,
         )
+        if "tensorboard" in job.trainer.track:
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.tracking or job.workspace / "tensorboard")
+        listener = self.listener
+
+        class Watch(TrainerCallback):  # type: ignore[misc]
+            def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if state.log_history:
+                    trainer._total_train_tokens = state.log_history[-1]["num_tokens"]
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                listener.progress(state.global_step, state.max_steps)
+
         trainer = PreparedDPOTrainer(
             model=model,
             args=config,
-            train_dataset=pair_dataset(pairs),
-            processing_class=tokenizer,
-            data_collator=MaskedPreferenceCollator(pad_token_id=_pad_token(tokenizer)),
+            train_dataset=pair_dataset(prepared.pairs),
+            processing_class=prepared.tokenizer,
+            data_collator=MaskedPreferenceCollator(pad_token_id=_pad_token(prepared.tokenizer)),
             peft_config=LoraConfig(
                 r=training.lora_rank,
                 lora_alpha=training.lora_alpha,
-                target_modules="all-linear",
+                lora_dropout=training.lora_dropout,
+                use_rslora=training.rslora,
+                target_modules=training.lora_targets
+                if isinstance(training.lora_targets, str)
+                else list(training.lora_targets),
                 bias="none",
                 task_type="CAUSAL_LM",
             ),
             callbacks=[Watch()],
         )
+        trainer.length_grouping = training.length_grouping
         trainer.remove_callback(PrinterCallback)
-        started = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - started
-        steps = _steps(trainer.state.log_history)
-        _save_adapter(trainer.model, base_label, out)
-    tokens = sum(2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
-    seen = tokens * len(steps) * training.batch_size / len(pairs)
-    return TrainingResult(steps, seconds, seen / seconds, len(pairs), len(everything) - len(pairs))
+        return trainer
+
+    def _model(self) -> PreTrainedModel:
+        import torch
+
+        training = self.job.training
+        options: dict[str, Any] = {}
+        if self.prepared.card is not None:
+            options["attn_implementation"] = _attention(self.job.trainer.attention)
+            if self.job.trainer.sharding == "ddp":
+                from accelerate import PartialState
+
+                options["device_map"] = {"": PartialState().local_process_index}
+        elif self.job.trainer.attention != "auto":
+            options["attn_implementation"] = self.job.trainer.attention
+        if training.quantization != "none":
+            from peft import prepare_model_for_kbit_training
+            from transformers import BitsAndBytesConfig
+
+            options["quantization_config"] = (
+                BitsAndBytesConfig(load_in_8bit=True)
+                if training.quantization == "int8"
+                else BitsAndBytesConfig(
+                    load_in_4bit=True,
+                    bnb_4bit_quant_type="nf4",
+                    bnb_4bit_use_double_quant=True,
+                    bnb_4bit_compute_dtype=torch.bfloat16,
+                )
+            )
+            model, _ = load_model(self.job.base, training.dtype, **options)
+            checkpointing = self.prepared.plan.checkpointing
+            prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+            return prepared
+        return load_model(self.job.base, training.dtype, **options)[0]
+
+    def _reference(self, trainer: PreparedDPOTrainer) -> int:
+        """Gives the trainer its reference, from the store as far as that goes; returns how many came from there."""
+        if self.job.trainer.sharding == "fsdp":  # no process has the whole base; TRL asks it with each batch
+            return 0
+        conversations = self.prepared.conversations
+        store = ReferenceStore(self.job.references, self._reference_settings(trainer)) if self.job.references else None
+        known = store.get(conversations) if store else {}
+        missing = {name: tokens for name, tokens in conversations.items() if name not in known}
+        computed = trainer.reference(missing) if missing else {}
+        if store and trainer.accelerator.is_main_process:
+            store.put(conversations, computed)
+        trainer.use_reference({**known, **computed})
+        return len(known)
+
+    def _reference_settings(self, trainer: PreparedDPOTrainer) -> dict[str, object]:
+        import torch
+        import transformers
+
+        training = self.job.training
+        return {
+            "base": self.job.base_sha256 or base_sha256(self.job.base),
+            "dtype": training.dtype,
+            "quantization": training.quantization,
+            "attention": trainer.model.config._attn_implementation,
+            "liger": self.job.trainer.liger,
+            "device": self.prepared.card.name if self.prepared.card else "cpu",
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+
+def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Tokens]) -> float:
+    """Returns KL(agent ‖ base) in nats, mean over tokens of the agent's in the first conversations."""
+    import torch
+
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    total, count = 0.0, 0
+    with torch.no_grad(), trainer.accelerator.autocast():
+        for tokens in conversations[:KL_CONVERSATIONS]:
+            first = len(tokens.prompt_ids) - 1
+            places = [first + place for place, counts in enumerate(tokens.agent_mask) if counts][:KL_TOKENS]
+            if not places:
+                continue
+            ids = torch.tensor([[*tokens.prompt_ids, *tokens.completion_ids]], device=model.device)
+            at = torch.tensor(places, device=model.device)
+            agent = model(input_ids=ids, logits_to_keep=at, use_cache=False).logits[0].float().log_softmax(-1)
+            with model.disable_adapter():
+                base = model(input_ids=ids, logits_to_keep=at, use_cache=False).logits[0].float().log_softmax(-1)
+            total += float((agent.exp() * (agent - base)).sum(-1).double().sum())
+            count += len(places)
+    return total / max(count, 1)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Returns the last checkpoint in a folder that was written to its end."""
+    whole = [path for path in folder.glob("checkpoint-*") if all((path / name).is_file() for name in COMPLETE)]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def base_sha256(base: Path) -> str:
+    """Returns a hash of all files of a base."""
+    return content_sha256(tree_entries(base))
+
+
+def _identity(job: TrainingJob) -> str:
+    """Returns a hash of all that a checkpoint depends on, so that no other training is taken for this one."""
+    files = [file_sha256(path) for path in (job.pairs, job.conversations) if path is not None]
+    base = job.base_sha256 or [(path.name, path.stat().st_size) for path in sorted(job.base.iterdir())]
+    parts = [job.training.model_dump(mode="json"), job.beta, job.epochs, job.seed, job.trainer.processes, base, files]
+    return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:12]
+
+
+def _attention(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
 
 
 def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -184,11 +462,7 @@ def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def _steps(history: Sequence[dict[str, Any]]) -> list[TrainingStep]:
     logs = [log for log in history if "loss" in log]
-    steps = [TrainingStep(step=log["step"], **{name: float(log[key]) for key, name in LOGS.items()}) for log in logs]
-    for step in steps:
-        if step.loss != step.loss:  # NaN
-            raise FrontierError(f"The loss is not a number at step {step.step}; lower the learning rate.")
-    return steps
+    return [TrainingStep(step=log["step"], **{name: float(log[key]) for key, name in LOGS.items()}) for log in logs]
 
 
 def _save_adapter(model: Any, base_label: str, out: Path) -> None:
@@ -202,3 +476,49 @@ def _save_adapter(model: Any, base_label: str, out: Path) -> None:
     # Left to itself, PEFT asks the hub for a model of that name to find out whether the vocabulary was changed.
     model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def _save_probes(conversations: Iterable[Tokens], out: Path) -> None:
+    some = [
+        [*tokens.prompt_ids, *tokens.completion_ids][-PROBE_TOKENS:]
+        for tokens in itertools.islice(conversations, N_PROBES)
+    ]
+    (out / PROBES).write_bytes(orjson.dumps(some))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Does the job in a file and writes its result beside its checkpoints; returns the exit status.
+
+    Under Dagster Pipes, log lines go to Dagster; alone, to standard error.
+    """
+    from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
+
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
+    log = logging.getLogger("dagster_project.training")
+    if len(arguments) != 1:
+        log.error("usage: python -m dagster_project.training.dpo JOB")
+        return 2
+    watch_parent()
+    with (
+        open_dagster_pipes()
+        if first and DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
+        else contextlib.nullcontext() as pipes
+    ):
+        say = pipes.log.info if pipes else log.info
+        try:
+            job = read_job(Path(arguments[0]))
+            result = train_adapter(job, Listener(say, every_so_often(say)))
+        except FrontierError as error:
+            log.error("%s", error)
+            if first and Path(arguments[0]).is_file():
+                failure_path(Path(arguments[0])).write_text(str(error), encoding="utf-8")
+            return 1
+        if first:
+            result_path(Path(arguments[0])).write_text(result.model_dump_json(indent=1), encoding="utf-8")
+            say(f"Wrote {job.out}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -47,9 +47,9 @@ def test_the_stages_as_one_adapter_are_the_merged_chain(
     base: Path, corpus: Corpus, second: dict[str, Any], tmp_path: Path
 ) -> None:
     first = random_adapter(base, tmp_path / "first", 1)
-    merge_adapter(base, first, tmp_path / "middle", range(3, 35))
+    merge_adapter(base, first, tmp_path / "middle", [range(3, 35)])
     later = random_adapter(tmp_path / "middle", tmp_path / "later", 2, **second)
-    merge_adapter(tmp_path / "middle", later, tmp_path / "end", range(3, 35))
+    merge_adapter(tmp_path / "middle", later, tmp_path / "end", [range(3, 35)])
     concatenate_adapters(base, [first, later], tmp_path / "both")
     source, _ = load_model(base, "float32")
     expected = logits(load_model(tmp_path / "end", "float32")[0], corpus)

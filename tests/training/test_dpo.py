@@ -3,20 +3,23 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dagster_project.training.dpo import DPOParameters, TrainingResult, train_adapter
+from dagster_project.experiment.training import Training
+from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
 from toolemu.errors import FrontierError
 
 from .toy import FAST, Corpus, files_of, paths_in
 
-PARAMETERS = DPOParameters(FAST, beta=0.1, epochs=1, seed=5)
+QUIET = Listener()
 
 
-def train(corpus: Corpus, base: Path, out: Path, parameters: DPOParameters = PARAMETERS) -> TrainingResult:
-    out.mkdir(parents=True)
-    return train_adapter(base, "source_models/model=m", lambda _: corpus.tokens(), parameters, out, lambda *_: None)
+def train(
+    corpus: Corpus, base: Path, out: Path, training: Training = FAST, listener: Listener = QUIET, **fields: Any
+) -> TrainingResult:
+    return train_adapter(corpus.job(base, out, training, **fields), listener)
 
 
 def test_the_same_training_gives_the_same_files_wherever_it_runs(corpus: Corpus, base: Path, tmp_path: Path) -> None:
@@ -41,21 +44,18 @@ def test_saving_asks_no_hub_for_the_base(
         raise AssertionError("the hub was asked")
 
     monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", ask)
-    train(corpus, base, tmp_path / "out", DPOParameters(FAST.model_copy(update={"max_steps": 1}), 0.1, 1, 0))
+    train(corpus, base, tmp_path / "out", FAST.model_copy(update={"max_steps": 1}))
 
 
 def test_another_seed_gives_another_adapter(corpus: Corpus, base: Path, tmp_path: Path) -> None:
     train(corpus, base, tmp_path / "first")
-    train(corpus, base, tmp_path / "second", DPOParameters(FAST, beta=0.1, epochs=1, seed=6))
+    train(corpus, base, tmp_path / "second", seed=6)
     assert files_of(tmp_path / "first") != files_of(tmp_path / "second")
 
 
 def test_every_step_is_reported_and_the_loss_starts_at_log_2(corpus: Corpus, base: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    (tmp_path / "out").mkdir()
-    result = train_adapter(
-        base, "m", lambda _: corpus.tokens(), PARAMETERS, tmp_path / "out", lambda *at: seen.append(at)
-    )
+    result = train(corpus, base, tmp_path / "out", listener=Listener(progress=lambda *at: seen.append(at)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert [step.step for step in result.steps] == [1, 2, 3]
     assert result.steps[0].loss == pytest.approx(0.6931, abs=1e-3)
@@ -72,12 +72,11 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(corpus: Corpus, base: 
         corpus,
         base,
         tmp_path / "out",
-        DPOParameters(FAST.model_copy(update={"max_length": limit, "max_steps": 1}), 0.1, 1, 0),
+        FAST.model_copy(update={"max_length": limit, "max_steps": 1}),
     )
     assert (result.pairs, result.too_long) == (short, len(lengths) - short)
 
 
 def test_training_needs_a_pair_that_fits(corpus: Corpus, base: Path, tmp_path: Path) -> None:
-    parameters = DPOParameters(FAST.model_copy(update={"max_length": 16}), 0.1, 1, 0)
     with pytest.raises(FrontierError, match=f"None of the {len(corpus.pairs)} pairs has at most max_length = 16"):
-        train(corpus, base, tmp_path / "out", parameters)
+        train(corpus, base, tmp_path / "out", FAST.model_copy(update={"max_length": 16}))

@@ -6,18 +6,20 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dagster_project.experiment.agents import TrainedMetric
-from dagster_project.experiment.spec import Training
+from dagster_project.experiment.training import Training
 from dagster_project.miniature.emulator import RuleEmulator
 from dagster_project.miniature.models import build_model
 from dagster_project.miniature.policies import ScriptedModel
 from dagster_project.miniature.tokenizer import build_tokenizer
 from dagster_project.miniature.world import make_cases, toolkits
 from dagster_project.preferences.pairs import PreferencePair
-from dagster_project.training.conversations import TokenPair, tokenize_pairs
+from dagster_project.training.conversations import TokenPair, conversation_records, tokenize_pairs
+from dagster_project.training.job import NamedPair, PairFile, TrainingJob
 from toolemu.agent import AgentSettings
+from toolemu.jsonl import write_jsonl
 from toolemu.prompts.render import AgentPrompt
 from toolemu.rollout import rollout
 from toolemu.trajectory import Trajectory
@@ -26,7 +28,14 @@ CASES = make_cases(8, 0)
 TOOLKITS = toolkits()
 PROMPT = AgentPrompt("brief")
 FAST = Training(
-    learning_rate=1e-2, max_steps=3, batch_size=2, lora_rank=4, lora_alpha=8, max_length=512, dtype="float32"
+    learning_rate=1e-2,
+    max_steps=3,
+    batch_size=2,
+    lora_rank=4,
+    lora_alpha=8,
+    max_length=512,
+    dtype="float32",
+    length_grouping=False,
 )
 
 
@@ -56,14 +65,34 @@ class Corpus(NamedTuple):
 
     def tokens(self, *, mask_observations: bool = True) -> list[TokenPair]:
         """Tokenizes the pairs."""
-        return tokenize_pairs(
-            build_tokenizer(),
-            self.pairs,
-            self.trajectories,
-            CASES,
-            TOOLKITS,
-            PROMPT,
-            mask_observations=mask_observations,
+        records = conversation_records(self.trajectories.values(), CASES, TOOLKITS, PROMPT)
+        named = [
+            NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in self.pairs
+        ]
+        file = PairFile({record.id: record for record in records}, named)
+        return tokenize_pairs(build_tokenizer(), file, mask_observations=mask_observations)[1]
+
+    def job(self, base: Path, out: Path, training: Training = FAST, **fields: Any) -> TrainingJob:
+        """Returns a training on the pairs, with their files written beside `out`."""
+        work = out.with_name(f"{out.name}-work")
+        work.mkdir(parents=True, exist_ok=True)
+        write_jsonl(
+            work / "conversations.jsonl",
+            conversation_records(self.trajectories.values(), CASES, TOOLKITS, PROMPT),
+        )
+        write_jsonl(
+            work / "pairs.jsonl",
+            (NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in self.pairs),
+        )
+        return TrainingJob(
+            base=base,
+            base_label="source_models/model=m",
+            pairs=work / "pairs.jsonl",
+            conversations=work / "conversations.jsonl",
+            out=out,
+            work=work,
+            training=training,
+            **{"seed": 5, **fields},
         )
 
 

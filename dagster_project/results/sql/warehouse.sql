@@ -35,12 +35,15 @@ CREATE TABLE model_use (
 );
 CREATE TABLE training_runs (
     agent VARCHAR, seed INTEGER, stage INTEGER, steps INTEGER, loss DOUBLE, reward_accuracy DOUBLE,
-    tokens_per_second DOUBLE, gpu VARCHAR, seconds DOUBLE, pairs INTEGER, PRIMARY KEY (agent, seed, stage)
+    tokens_per_second DOUBLE, gpu VARCHAR, seconds DOUBLE, pairs INTEGER, pairs_too_long INTEGER,
+    conversations INTEGER, references_reused INTEGER, resumed_at INTEGER, micro_batch INTEGER, recomputed BOOLEAN,
+    reward_margin DOUBLE, kl DOUBLE, reference_seconds DOUBLE, mfu DOUBLE, hfu DOUBLE, peak_memory_bytes BIGINT,
+    PRIMARY KEY (agent, seed, stage)
 );
 CREATE TABLE training_steps (
     agent VARCHAR, seed INTEGER, stage INTEGER, step INTEGER, loss DOUBLE, reward_accuracy DOUBLE,
     reward_margin DOUBLE, reward_chosen DOUBLE, reward_rejected DOUBLE, logps_chosen DOUBLE, logps_rejected DOUBLE,
-    grad_norm DOUBLE, learning_rate DOUBLE
+    entropy DOUBLE, grad_norm DOUBLE, learning_rate DOUBLE, tokens DOUBLE
 );
 CREATE TABLE imported_records (trajectory_id VARCHAR, judge VARCHAR, file VARCHAR, line INTEGER, "order" INTEGER);
 CREATE TABLE imported_files (file VARCHAR PRIMARY KEY, sha256 VARCHAR, bytes BIGINT);

@@ -1,0 +1,170 @@
+"""Everything that can be wrong with a training, looked at before a card is taken; and what the training will take."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dagster_project.training.concatenate import weight_shapes
+from dagster_project.training.conversations import TokenPair, Tokens, tokenize_pairs
+from dagster_project.training.estimate import (
+    EXPECTED_MFU,
+    Card,
+    Plan,
+    Shape,
+    adapter_parameters,
+    base_shape,
+    find_card,
+    flops_per_token,
+    plan_batches,
+)
+from dagster_project.training.job import TrainingJob, read_pairs
+from toolemu.errors import FrontierError, InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TRACKERS = {"tensorboard": ("tensorboardX", "tensorboard"), "wandb": ("wandb",)}
+"""Packages of which a tracker needs one."""
+SPARE_DISK = 2**30
+"""Bytes that must stay free."""
+
+
+class Prepared(NamedTuple):
+    """A training that can begin.
+
+    Attributes:
+        tokenizer: The base's.
+        conversations: The distinct conversations of the pairs that are used, by id.
+        pairs: The pairs that are used.
+        too_long: How many were left out for their length.
+        shape: The base's.
+        card: The GPU; None without one.
+        plan: How batches are cut up.
+        steps: Optimiser steps.
+        tokens: Tokens that all steps together go over, padding left out.
+        flops: Operations of that; see `estimate`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    conversations: dict[str, Tokens]
+    pairs: list[TokenPair]
+    too_long: int
+    shape: Shape
+    card: Card | None
+    plan: Plan
+    steps: int
+    tokens: int
+    flops: float
+
+    def summary(self) -> str:
+        """Returns what the training will take, as a line for a log."""
+        where = self.card.name if self.card else "the CPU"
+        room = f" of {self.card.free / 2**30:.0f} free" if self.card else ""
+        peak = self.card.peak if self.card else None
+        hours = f"about {self.flops / (EXPECTED_MFU * peak) / 3600:.1f} h" if peak else "unknown time"
+        return (
+            f"{len(self.pairs)} pairs ({self.too_long} too long), {len(self.conversations)} conversations, "
+            f"{self.steps} steps, {self.tokens:,} tokens, {self.flops:.2g} operations: {hours} on {where}; at most "
+            f"{self.plan.memory / 2**30:.1f} GiB{room}, with {self.plan.micro_batch} pairs at once and "
+            f"{'' if self.plan.checkpointing else 'without '}recomputing activations."
+        )
+
+
+def prepare(job: TrainingJob) -> Prepared:
+    """Checks a training and tokenizes its pairs; touches no GPU.
+
+    Raises:
+        FrontierError: The base, its tokenizer, the pair file, a setting or the disk will not do; says which and why.
+    """
+    card = find_card()
+    _check_settings(job, card)
+    shape = base_shape(job.base, _base_weights(job.base))
+    tokenizer = load_tokenizer(job.base)
+    file = read_pairs(job)
+    tokens, everything = tokenize_pairs(tokenizer, file, mask_observations=job.training.mask_observations)
+    limit = job.training.max_length
+    pairs = [pair for pair in everything if pair.length <= limit]
+    if not pairs:
+        raise FrontierError(
+            f"None of the {len(everything)} pairs has at most max_length = {limit} tokens; raise it."
+            if everything
+            else f"{job.pairs} holds no pair."
+        )
+    used = dict.fromkeys(side for pair in pairs for side in (pair.chosen_id, pair.rejected_id))
+    plan = plan_batches(shape, job.training, job.trainer, max(pair.length for pair in pairs), card)
+    steps = job.training.max_steps or math.ceil(math.ceil(len(pairs) / job.training.batch_size) * job.epochs)
+    mean = sum(_tokens(pair) for pair in pairs) / len(pairs)
+    total = int(mean * steps * job.training.batch_size)
+    flops = total * flops_per_token(shape, mean / 2, checkpointing=plan.checkpointing)
+    _check_disk(job, shape)
+    conversations = {identity: tokens[identity] for identity in used}
+    return Prepared(
+        tokenizer, conversations, pairs, len(everything) - len(pairs), shape, card, plan, steps, total, flops
+    )
+
+
+def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    """Returns a base's tokenizer; nothing is fetched from a hub."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(base, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(base, "", f"holds no tokenizer that can be read: {error}") from error
+
+
+def _base_weights(base: Path) -> dict[str, list[int]]:
+    if not (base / "config.json").is_file():
+        raise InputError(base, "", "is no model: there is no config.json in it.", "Check the path of the base.")
+    if (base / "adapter_config.json").is_file():
+        raise InputError(base, "", "holds an adapter, not a base.", "Merge it into its base first.")
+    return weight_shapes(base)
+
+
+def _check_settings(job: TrainingJob, card: Card | None) -> None:
+    """Checks that what the settings ask for is installed and has the card it needs."""
+    for name, value, package in (
+        (
+            "training.quantization",
+            job.training.quantization if job.training.quantization != "none" else "",
+            "bitsandbytes",
+        ),
+        ("trainer.liger", "true" if job.trainer.liger else "", "liger_kernel"),
+        (
+            "trainer.attention",
+            "flash_attention_2" if job.trainer.attention == "flash_attention_2" else "",
+            "flash_attn",
+        ),
+    ):
+        if not value:
+            continue
+        if card is None:
+            raise FrontierError(f"{name}: {value} needs an NVIDIA GPU, and this machine has none. Leave it out.")
+        if importlib.util.find_spec(package) is None:
+            raise FrontierError(f"{name}: {value} needs the package {package}, which is not installed.")
+    for tracker in job.trainer.track:
+        if not any(importlib.util.find_spec(package) for package in TRACKERS[tracker]):
+            raise FrontierError(f"trainer.track: {tracker} needs the package {TRACKERS[tracker][0]}: install it.")
+
+
+def _check_disk(job: TrainingJob, shape: Shape) -> None:
+    """Checks that adapter and checkpoints fit on the disk."""
+    parameters = adapter_parameters(shape, job.training)
+    # The adapter itself; and two checkpoints, and a third while it is written, of adapter and AdamW's two moments.
+    checkpoints = 3 * 12 if job.trainer.checkpoint_every else 0
+    needed = (4 + checkpoints) * parameters + SPARE_DISK
+    folder = next(path for path in (job.out, *job.out.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise FrontierError(
+            f"{folder} has {free / 2**30:.1f} GiB free, and the training needs {needed / 2**30:.1f} GiB for the "
+            "adapter, its checkpoints and a reserve. Free some, or choose another $FRONTIER_DATA."
+        )
+
+
+def _tokens(pair: TokenPair) -> int:
+    return 2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)

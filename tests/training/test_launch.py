@@ -1,0 +1,98 @@
+"""Trainings in processes of their own: alone, several together, and under Dagster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from dagster_project.experiment.training import Trainer
+from dagster_project.training.dpo import TrainingResult, train_adapter
+from dagster_project.training.job import write_job
+from dagster_project.training.launch import PARENT, command, failure_path, result_path
+from tests.conftest import ROOT, SMALL, make_lab
+
+from .toy import FAST, Corpus, files_of
+
+
+def start(job: Any, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    write_job(job, path)
+    return subprocess.run(
+        command(job.trainer, job.training, path), cwd=ROOT, env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_job_file_gives_what_the_function_does(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    expected = train_adapter(corpus.job(base, tmp_path / "inside"))
+    job = corpus.job(base, tmp_path / "outside", trainer=Trainer(mode="subprocess"))
+    done = start(job, tmp_path / "job.json")
+    assert done.returncode == 0, done.stderr
+    result = TrainingResult.model_validate_json(result_path(tmp_path / "job.json").read_bytes())
+    assert result.steps == expected.steps
+    assert files_of(tmp_path / "inside") == files_of(tmp_path / "outside")
+    assert "step 3 of 3" in done.stderr
+    job.pairs.unlink()
+    done = start(job, tmp_path / "job.json")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "pairs.jsonl: there is no such file" in failure_path(tmp_path / "job.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_train_what_one_does(corpus: Corpus, base: Path, sharding: str, tmp_path: Path) -> None:
+    training = FAST.model_copy(update={"batch_size": 4, "learning_rate": 1e-3})
+    expected = train_adapter(corpus.job(base, tmp_path / "one", training))
+    trainer = Trainer.model_validate({"mode": "accelerate", "processes": 2, "sharding": sharding})
+    job = corpus.job(base, tmp_path / "two", training, trainer=trainer, references=tmp_path / "store")
+    done = start(job, tmp_path / "job.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = TrainingResult.model_validate_json(result_path(tmp_path / "job.json").read_bytes())
+    assert result.micro_batch == 2
+    assert [step.loss for step in result.steps] == pytest.approx([step.loss for step in expected.steps], abs=1e-4)
+    ours, theirs = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_training_ends_with_the_process_that_started_it(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    training = FAST.model_copy(update={"max_steps": 5000})
+    job = corpus.job(base, tmp_path / "out", training, trainer=Trainer(mode="subprocess", checkpoint_every=1))
+    write_job(job, tmp_path / "job.json")
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = subprocess.Popen(
+        command(job.trainer, training, tmp_path / "job.json"),
+        cwd=ROOT, env={**os.environ, PARENT: str(parent.pid)}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not list(job.workspace.glob("checkpoints-*/checkpoint-*")):
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    assert child.wait(60) == 1
+    assert not psutil.pid_exists(child.pid)
+
+
+@pytest.mark.slow
+def test_dagster_is_told_of_a_training_in_a_process_of_its_own(tmp_path: Path) -> None:
+    grid = {**SMALL["grid"], "recipes": ["safe"], "seeds": [0]}  # type: ignore[dict-item]
+    lab = make_lab(tmp_path, grid=grid, trainer={"mode": "subprocess"})
+    lab.frontier("run", "small.yaml", "--select", "stage_1/adapters")
+    steps = list((tmp_path / "data" / "small" / "stage_1" / "adapters").rglob("steps.jsonl"))
+    assert len(steps) == 1
+    database = next((tmp_path / "home").rglob("*.db"), None)
+    assert database is not None
+    log = b"".join(path.read_bytes() for path in (tmp_path / "home").rglob("*.db*"))
+    assert b"step 4 of 4" in log  # Pipes: what the training says is in Dagster's log

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dagster_project.experiment.training import Trainer, Training
+from dagster_project.training.dpo import Listener, TrainingResult, last_checkpoint, train_adapter
+from dagster_project.training.job import write_job
+from dagster_project.training.trainer import LengthGroups, PreparedDPOTrainer
+from tests.conftest import ROOT
+from toolemu.errors import FrontierError
+
+from .toy import FAST, Corpus, files_of
+
+# Several epochs whose last batch is short, dropout, groups by length: whatever a wrong resume would get wrong.
+LONG = FAST.model_copy(
+    update={"max_steps": None, "batch_size": 4, "lora_dropout": 0.1, "length_grouping": True, "learning_rate": 1e-3}
+)
+EVERY_2 = Trainer(checkpoint_every=2)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def train(corpus: Corpus, base: Path, out: Path, training: Training = LONG, **fields: Any) -> TrainingResult:
+    killed_at = fields.pop("killed_at", None)
+
+    def progress(done: int, total: int) -> None:
+        if done == killed_at:
+            raise Killed
+
+    return train_adapter(corpus.job(base, out, training, **{"epochs": 2, **fields}), Listener(progress=progress))
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["grouped by length", "in random order"])
+def test_a_killed_training_goes_on_as_if_it_had_not_been(
+    corpus: Corpus, base: Path, grouped: bool, tmp_path: Path
+) -> None:
+    training = LONG.model_copy(update={"length_grouping": grouped})
+    whole = train(corpus, base, tmp_path / "whole", training)
+    assert len(whole.steps) > 6
+    for step in (3, len(whole.steps) - 1):  # in either epoch
+        with pytest.raises(Killed):
+            train(corpus, base, tmp_path / "killed", training, trainer=EVERY_2, killed_at=step)
+    resumed = train(corpus, base, tmp_path / "killed", training, trainer=EVERY_2)
+    assert resumed.resumed_at == (len(whole.steps) - 2) // 2 * 2
+    assert resumed.steps == whole.steps
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def test_a_half_written_checkpoint_is_passed_over(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(corpus, base, tmp_path / "out", trainer=EVERY_2, killed_at=5)
+    (folder,) = (tmp_path / "out-work").glob("checkpoints-*")
+    last = last_checkpoint(folder)
+    assert last is not None
+    assert last.name == "checkpoint-4"
+    (last / "trainer_state.json").unlink()
+    before = last_checkpoint(folder)
+    assert before is not None
+    assert before.name == "checkpoint-2"
+
+
+def test_checkpoints_of_another_training_are_not_taken_up(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(corpus, base, tmp_path / "out", trainer=EVERY_2, killed_at=3)
+    assert train(corpus, base, tmp_path / "out", trainer=EVERY_2, beta=0.2).resumed_at == 0
+
+
+@pytest.mark.slow
+def test_a_training_killed_for_real_goes_on(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    training = LONG.model_copy(update={"max_steps": 60})
+    whole = train(corpus, base, tmp_path / "whole", training)
+    job = corpus.job(base, tmp_path / "killed", training, epochs=2, trainer=EVERY_2)
+    write_job(job, tmp_path / "job.json")
+    command = [sys.executable, "-m", "dagster_project.training.dpo", str(tmp_path / "job.json")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(job.workspace.glob("checkpoints-*/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed").exists()
+    resumed = train_adapter(job)
+    assert 0 < resumed.resumed_at < 60
+    assert resumed.steps == whole.steps
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def test_a_card_without_memory_for_a_batch_gets_it_in_parts(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = LONG.model_copy(update={"lora_dropout": 0.0})
+    whole = train(corpus, base, tmp_path / "whole", training, epochs=1)
+    score = PreparedDPOTrainer.score
+
+    def small(self: Any, model: Any, **inputs: Any) -> Any:
+        if len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return score(self, model, **inputs)
+
+    monkeypatch.setattr(PreparedDPOTrainer, "score", small)
+    parts = train(corpus, base, tmp_path / "parts", training, epochs=1)
+    assert parts.micro_batch == 1
+    assert [note[:46] for note in parts.notes] == [
+        "The card ran out of memory with 4 pairs at onc",
+        "The card ran out of memory with 2 pairs at onc",
+    ]
+    assert len(corpus.pairs) % training.batch_size  # the last batch of an epoch is a short one
+    assert [step.loss for step in parts.steps] == pytest.approx([step.loss for step in whole.steps], abs=2e-5)
+    assert [step.tokens for step in parts.steps] == [step.tokens for step in whole.steps]
+
+
+def test_a_card_without_memory_for_a_pair_is_an_error(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(self: Any, model: Any, **inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(PreparedDPOTrainer, "score", none)
+    with pytest.raises(FrontierError, match=r"ran out of memory with 1 pairs at once.*max_length lower"):
+        train(corpus, base, tmp_path / "out")
+
+
+def test_a_loss_that_is_no_number_names_the_pairs_it_came_from(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = PreparedDPOTrainer.reference
+    broken = corpus.pairs[2].chosen_trajectory_id
+
+    def spoilt(self: Any, conversations: Any) -> dict[str, float]:
+        return {**reference(self, conversations), broken: float("nan")}
+
+    monkeypatch.setattr(PreparedDPOTrainer, "reference", spoilt)
+    with pytest.raises(FrontierError, match=rf"The loss is nan in step \d+, on the pairs .*{broken}"):
+        train(corpus, base, tmp_path / "out", epochs=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_batches_hold_pairs_of_about_the_same_length() -> None:
+    lengths = [n * 37 % 101 for n in range(98)]
+    sampler = LengthGroups(lengths, 4, seed=1)
+    first = list(sampler)
+    assert sorted(first) == list(range(98))
+    spread = [max(batch) - min(batch) for batch in ([lengths[i] for i in first[at : at + 4]] for at in range(0, 96, 4))]
+    assert max(spread) <= 5
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(LengthGroups(lengths, 4, seed=2)) != first
