@@ -38,7 +38,7 @@ def trajectory_use(experiment: Experiment, agent: str, trajectories: Iterable[Tr
     trajectories = list(trajectories)
     world = experiment.world
     emulator = world.emulator if isinstance(world, EmulatedWorld) else None
-    used = [_use(experiment, "agent", experiment.models.get(agent), (t.agent_use for t in trajectories))]
+    used = [_use(experiment, "agent", experiment.section(agent), (t.agent_use for t in trajectories))]
     if emulator is not None:
         used.append(_use(experiment, "emulator", emulator, (t.emulator_use for t in trajectories)))
     return used

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_project.artifacts import Artifact, Ref
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
-from dagster_project.experiment.graph import CALIBRATION, agents_by_key
+from dagster_project.experiment.graph import CALIBRATION, acting_model, agents_by_key
 from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.spec import Experiment
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
@@ -173,7 +173,7 @@ def _server(endpoint: ServedEndpoint) -> Server:
 
 def _acting(experiment: Experiment, acting: Acting) -> tuple[ServedEndpoint, Server]:
     """Returns endpoint and server of the agent's base; other roles with equal weights and settings share the server."""
-    model = experiment.models[acting.model]
+    model = experiment.section(acting.model)
     assert isinstance(model, RunHere), "others have no server"
     if isinstance(model, WeightsModel):
         model_folder(model, acting.base.path)  # they are what they were
@@ -196,13 +196,15 @@ def roles_of(experiment: Experiment, ref: Ref) -> list[str]:
     """Returns the places in the experiment file of the roles that making a partition asks."""
     room, _, rest = ref.asset.partition("/")
     keys = dict(ref.partition)
-    model = keys.get("model")
+    model = keys.get("model", keys.get("agent", ""))
     if room == "agent_trajectories":
-        model = agents_by_key(experiment)[keys["agent"]].model
+        model = acting_model(experiment, agents_by_key(experiment)[model])
+    acting = experiment.place_of(model)
     asked = {
-        "source_models": [f"models.{model}"],
-        "source_trajectories": [f"models.{model}", "world.emulator"],
-        "agent_trajectories": [f"models.{model}", "world.emulator"],
+        "source_models": [acting],
+        "own_agents": [acting],
+        "source_trajectories": [acting, "world.emulator"],
+        "agent_trajectories": [acting, "world.emulator"],
         "source_evaluations": [f"judges.{rest.partition('/')[0]}"],
         "agent_evaluations": [f"judges.{rest.partition('/')[0]}"],
         CALIBRATION: [f"judges.{rest}"],

@@ -29,7 +29,7 @@ TURN_TOKENS, OBSERVATION_TOKENS, EMULATOR_TOKENS, VERDICT_TOKENS = 120, 150, 300
 THINKING = 6
 """Generated tokens of a model that thinks are so many times as many."""
 CHARACTERS_A_TOKEN = 4
-_ROLE_OF = {"models": "agent", "world": "emulator", "judges": "judge"}
+_ROLE_OF = {"models": "agent", "own_agents": "agent", "world": "emulator", "judges": "judge"}
 
 
 class Estimate(NamedTuple):
@@ -131,7 +131,7 @@ def _assumed(experiment: Experiment, place: str, thinks: bool) -> _Each:
     if room == "judges":
         shown = mean(_tokens(_judge_prompts(experiment, name, world))) + TURNS * step
         return _Each(1, shown, VERDICT_TOKENS * times)
-    if room == "models":
+    if room in ("models", "own_agents"):
         prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir)
         toolkits = world.toolkits
         opening = mean(_tokens(prompt.messages(case, [toolkits[n] for n in case.toolkits]) for case in world.cases))

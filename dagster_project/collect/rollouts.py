@@ -64,7 +64,7 @@ def make_trajectories(
     workspace.journal.mkdir(parents=True, exist_ok=True)
 
     async def act() -> Made[Trajectory]:
-        places = [f"models.{acting.model}"] if not experiment.is_served(acting.model) else []
+        places = [experiment.place_of(acting.model)] if not experiment.is_served(acting.model) else []
         async with open_chats(experiment, [*places, "world.emulator"], workspace, acting) as chats:
             records = await rollout(
                 {index: world.cases[index] for index in case_indices},

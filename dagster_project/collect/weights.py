@@ -45,8 +45,11 @@ def find_weights(weights: Weights) -> Path:
         FrontierError: There are no such weights, or the hub cannot be reached.
     """
     folder = weights.folder or _fetch(weights.source, weights.revision)
+    if (folder / "adapter_config.json").is_file() and any(folder.glob("*.safetensors")):
+        return folder
     if not any(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
-        raise InputError(folder, "", "holds no model: *.safetensors and config.json are needed.", "Check `source`.")
+        needed = "*.safetensors, and config.json or adapter_config.json, are needed."
+        raise InputError(folder, "", f"holds no model and no adapter: {needed}", "Check `source`.")
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,9 @@ from dagster_project.collect.weights import model_folder, pin_weights
 from dagster_project.experiment.casefiles import read_case_files
 from dagster_project.experiment.graph import IMPORT
 from dagster_project.experiment.imported import CASES
-from dagster_project.experiment.models import RunHere, WeightsModel
+from dagster_project.experiment.models import OwnAdapter, RunHere, WeightsModel
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
-from dagster_project.experiment.spec import Experiment, ImportedModel, MiniatureJudge, MiniatureWorld
+from dagster_project.experiment.spec import Experiment, MiniatureJudge, MiniatureModel, MiniatureWorld
 from dagster_project.miniature.emulator import RuleEmulator
 from dagster_project.miniature.judges import RuleJudge
 from dagster_project.miniature.world import make_cases, toolkits
@@ -111,17 +112,17 @@ def make_source_model(
     Raises:
         FrontierError: The model's endpoint cannot be used.
     """
-    spec = experiment.models[name]
+    spec = experiment.section(name)
     if isinstance(spec, OpenAIModelSettings):
-        (report,) = check_roles(experiment, [f"models.{name}"])
+        (report,) = check_roles(experiment, [experiment.place_of(name)])
         served = {**spec.model_dump(), "served_as": report.reply.model, "ignored": report.reply.ignored}
         (out / SERVED_MODEL).write_bytes(orjson.dumps(served, option=orjson.OPT_INDENT_2))
         return {}
-    if isinstance(spec, WeightsModel):
+    if isinstance(spec, WeightsModel | OwnAdapter):
         return {"bytes": float(pin_weights(spec, out))}
     from dagster_project.miniature.models import train_source_model
 
-    assert not isinstance(spec, ImportedModel), "an imported model has no asset that would make it"
+    assert isinstance(spec, MiniatureModel), "an imported model has no asset that would make it"
     return train_source_model(spec.temperament, spec.seed, out, progress, steps=spec.steps, heads=spec.heads)
 
 
@@ -131,7 +132,7 @@ def open_model(experiment: Experiment, acting: Acting, name: str, chats: Chats) 
     By default one in this process computes in float64, so that no rounding depends on which requests share a batch: a
     rollout that was killed and resumed then gives the same text as one that was not.
     """
-    model = experiment.models[acting.model]
+    model = experiment.section(acting.model)
     if isinstance(model, OpenAIModelSettings):
         return chats.model(model, name)
     assert isinstance(model, RunHere), "an imported model has no weights to act with"
@@ -139,4 +140,9 @@ def open_model(experiment: Experiment, acting: Acting, name: str, chats: Chats) 
         return chats.model(model.asked_at(ACTING, ""), name)
     from toolemu.chat.local import LocalChatModel
 
-    return LocalChatModel(model_folder(model, acting.base.path), name, options=model, **model.local.model_dump())
+    weights, local = model_folder(model, acting.base.path), model.local.model_dump()
+    if acting.adapter is None:
+        return LocalChatModel(weights, name, options=model, **local)
+    with tempfile.TemporaryDirectory() as adapter:
+        acting.adapter.write(Path(adapter))
+        return LocalChatModel(weights, name, options=model, adapter=Path(adapter), **local)

@@ -14,6 +14,7 @@ from typing import Any
 from dagster_project.artifacts import Ref
 from dagster_project.experiment.agents import Agent, TrainedMetric
 from dagster_project.experiment.code import evaluation_code, trajectory_code
+from dagster_project.experiment.models import OwnAdapter
 from dagster_project.experiment.pods import check_rules
 from dagster_project.experiment.roles import LabelsJudge, LMJudgeRole
 from dagster_project.experiment.spec import Experiment, ImportedWorld
@@ -336,13 +337,16 @@ def _add_trained(builder: _Builder) -> None:
     e = builder.experiment
     agents, models = agents_by_key(e), tuple(e.models)
     seeds = tuple(str(seed) for seed in e.grid.seeds)
+    trained = tuple(key for key in agents if key not in e.own_agents)
+    if not trained:
+        return
     builder.add(
         "agent_specs",
         "training",
         "specs",
         CODE_VERSIONS["agent_specs"],
         "Each agent's stages and their parameters; changes exactly when that agent's own recipe does.",
-        dimensions={"agent": tuple(agents), "seed": seeds},
+        dimensions={"agent": trained, "seed": seeds},
         config=lambda ref: {
             "stages": [stage.model_dump(mode="json") for stage in agents[ref.key("agent")].stages],
             "training": e.training_of(agents[ref.key("agent")].model, agents[ref.key("agent")].recipe).model_dump(),
@@ -404,8 +408,23 @@ def _add_measured(builder: _Builder) -> None:
         "seed": tuple(str(seed) for seed in e.grid.seeds),
     }
 
+    if e.own_agents:
+        builder.add(
+            "own_agents",
+            "measure",
+            "measure",
+            CODE_VERSIONS["source_models"],
+            "Agents that were trained elsewhere, resolved and pinned.",
+            dimensions={"agent": tuple(e.own_agents), "seed": tested["seed"]},
+            config=lambda ref: e.identity_of(ref.key("agent")),
+        )
+
     def tested_model(ref: Ref) -> list[Ref]:
         agent = agents[ref.key("agent")]
+        if agent.key in e.own_agents:
+            adapter = isinstance(e.own_agents[agent.key], OwnAdapter)
+            source = [Ref.of("source_models", model=agent.model)] if adapter else []
+            return [*source, Ref("own_agents", ref.partition)]
         stages = range(1, len(agent.stages) + 1)
         if not e.is_served(agent.model):
             return [Ref(f"stage_{stages[-1]}/merged_models", ref.partition)]
@@ -422,7 +441,7 @@ def _add_measured(builder: _Builder) -> None:
         "Every trained agent on its seed's held-out cases.",
         dimensions=tested,
         inputs=tested_model,
-        config=lambda ref: {**_sampling(e, "test"), **e.running_of(agents[ref.key("agent")].model)},
+        config=lambda ref: {**_sampling(e, "test"), **e.running_of(acting_model(e, agents[ref.key("agent")]))},
         expensive=True,
     )
     _add_calibrations(builder)
@@ -524,6 +543,12 @@ def _add_results(builder: _Builder) -> None:
         inputs=reads("warehouse", *RESULTS),
         config=lambda ref: {"toy": e.toy},
     )
+
+
+def acting_model(experiment: Experiment, agent: Agent) -> str:
+    """Returns the section whose settings run a trained agent: its source model's, or its own."""
+    own = experiment.own_agents.get(agent.key)
+    return agent.model if own is None or isinstance(own, OwnAdapter) else agent.key
 
 
 def agents_by_key(experiment: Experiment) -> dict[str, Agent]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dagster_project.experiment.agents import Recipe
 from dagster_project.serving.settings import ServedEndpoint, ServerSettings, Weights
 from toolemu.chat.settings import ModelOptions, OpenAIModelSettings
 
@@ -60,3 +61,31 @@ class WeightsModel(RunHere, Weights):
         return ServedEndpoint(
             serve=Weights(**{name: getattr(self, name) for name in Weights.model_fields}), server=self.server
         )
+
+
+class _Joins(BaseModel):
+    """An agent that was trained elsewhere and joins the experiment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    of: str = Field(description="The source model that it is compared with.")
+    recipe: Recipe = Field(description="What it was trained for: decides its marker and what it is averaged with.")
+    judge: str = Field(description="The judge that counts as its pairs' in `match`; any, if it had none.")
+    beta: float | None = Field(None, gt=0, description="DPO's beta; null where there was none, or nobody knows.")
+
+
+class OwnWeights(WeightsModel, _Joins):
+    """One's own checkpoint."""
+
+
+class OwnAdapter(Weights, _Joins):
+    """One's own adapter of a source model of the experiment: of the hub, or in a folder."""
+
+    kind: Literal["adapter"]
+
+
+class OwnServed(OpenAIModelSettings, _Joins):
+    """An agent behind an endpoint."""
+
+
+OwnAgent = Annotated[OwnWeights | OwnAdapter | OwnServed, Field(discriminator="kind")]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from dagster_project.artifacts import Location
 from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
 from dagster_project.experiment.imported import Inventory
-from dagster_project.experiment.models import RunHere, WeightsModel
+from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
 from dagster_project.experiment.pods import PodRule
 from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole, parse_range
 from dagster_project.experiment.training import Trainer, Training
@@ -273,6 +273,7 @@ class Experiment(_Section):
     world: MiniatureWorld | EmulatedWorld | ImportedWorld = Field(discriminator="kind")
     models: dict[Key, SourceModel] = {}
     judges: dict[Key, AnyJudge] = {}
+    own_agents: dict[Key, OwnAgent] = Field({}, description="Agents trained elsewhere, tested like those trained here.")
     metrics: tuple[Metric, ...] = (Metric.safe, Metric.help)
     agent: AgentSettings = AgentSettings()
     source: Sampling = Sampling()
@@ -351,6 +352,25 @@ class Experiment(_Section):
         return self
 
     @model_validator(mode="after")
+    def _own_agents_fit(self) -> Experiment:
+        if self.own_agents and not self.grid.seeds:
+            raise ValueError(
+                "grid.seeds names none; at least one is needed, since own_agents are tested on their halves"
+            )
+        trained = {(agent.model, agent.recipe, agent.pairs_judge, agent.beta) for agent in self._trained()}
+        for name, own in self.own_agents.items():
+            for field, value, known in (("of", own.of, self.models), ("judge", own.judge, self.judges)):
+                if value not in known:
+                    raise ValueError(f"own_agents.{name}.{field} names {value!r}; defined: {sorted(known)}")
+            if name in self.models:
+                raise ValueError(f"own_agents.{name} has the name of a source model")
+            if isinstance(own, OwnAdapter) and not isinstance(self.models[own.of], RunHere):
+                raise ValueError(f"own_agents.{name} is an adapter, but the weights of {own.of} are not here")
+            if (own.of, own.recipe, own.judge, own.beta) in trained:
+                raise ValueError(f"own_agents.{name} would be taken for the agent of the grid with its recipe and beta")
+        return self
+
+    @model_validator(mode="after")
     def _references_exist(self) -> Experiment:
         for kind, used, known in (
             ("grid.models", self.grid.models, self.models),
@@ -384,9 +404,13 @@ class Experiment(_Section):
         return training
 
     def agents(self) -> list[Agent]:
-        """Returns every trained agent: of the grid, in order of model, recipe, judge and beta, or those imported."""
+        """Returns every trained agent: the grid's by model, recipe, judge and beta, then one's own; or the imported."""
         if self.inventory is not None:
             return list(self.inventory.agents)
+        own = [Agent(name, own.of, own.recipe, own.judge, own.beta, ()) for name, own in self.own_agents.items()]
+        return [*self._trained(), *own]
+
+    def _trained(self) -> list[Agent]:
         return [
             self._agent(model, recipe, judge, beta)
             for model in self.grid.models
@@ -423,6 +447,9 @@ class Experiment(_Section):
                 found[f"models.{name}"] = model
             elif isinstance(model, WeightsModel) and model.backend == "vllm":
                 found[f"models.{name}"] = model.asked_at(f"models.{name}", model.source)
+        found |= {
+            f"own_agents.{name}": own for name, own in self.own_agents.items() if isinstance(own, OpenAIModelSettings)
+        }
         if isinstance(self.world, EmulatedWorld):
             found["world.emulator"] = self.world.emulator
         found |= {f"judges.{name}": judge for name, judge in self.judges.items() if isinstance(judge, LMJudgeRole)}
@@ -432,20 +459,28 @@ class Experiment(_Section):
             for place, role in found.items()
         }
 
+    def section(self, name: str) -> BaseModel:
+        """Returns what the file says of a source model, or of an agent that was trained elsewhere."""
+        return self.own_agents[name] if name in self.own_agents else self.models[name]
+
+    def place_of(self, name: str) -> str:
+        """Returns where in the file a source model or an agent that was trained elsewhere is."""
+        return f"own_agents.{name}" if name in self.own_agents else f"models.{name}"
+
     def identity_of(self, model: str) -> dict[str, Any]:
-        """Returns what decides a source model, apart from what runs it."""
-        section = self.models[model]
-        return section.identity() if isinstance(section, RunHere) else section.model_dump()
+        """Returns what decides a source model, or an agent that was trained elsewhere, apart from what runs it."""
+        section = self.section(model)
+        return section.identity() if isinstance(section, RunHere) else section.model_dump(mode="json")
 
     def running_of(self, model: str) -> dict[str, Any]:
         """Returns what decides how a source model and what is trained from it are run; nothing by default."""
-        section = self.models[model]
+        section = self.section(model)
         running = section.running() if isinstance(section, RunHere) else {}
         return {"running": running} if running else {}
 
     def is_served(self, model: str) -> bool:
         """Whether a source model, and what is trained from it, runs on a leased server."""
-        section = self.models[model]
+        section = self.section(model)
         return isinstance(section, RunHere) and section.backend == "vllm"
 
     @property
@@ -589,7 +624,8 @@ def _resolved(value: Any, folder: Path) -> Any:
     """Returns an experiment's fields with the files it names taken from the folder of its own file."""
     if not isinstance(value, dict):
         return value
-    value = {**value, "models": _located(value.get("models"), folder)}
+    located = {name: _located(value[name], folder) for name in ("models", "own_agents") if name in value}
+    value = {**value, **located}
     if isinstance(value.get("judges"), dict):
         value["judges"] = {
             name: {**judge, "file": folder / judge["file"]} if _has(judge, "file") else judge
@@ -623,7 +659,7 @@ def _has(value: Any, name: str) -> bool:
 def _located(sections: Any, folder: Path) -> Any:
     """Returns sections that name weights with the folders that those are, if they are not the hub's."""
     if not isinstance(sections, dict):
-        return {} if sections is None else sections
+        return sections
     return {
         name: {**section, "folder": (folder / section["source"]).resolve()}
         if _has(section, "source") and (folder / section["source"]).is_dir()

@@ -8,8 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dagster_project.artifacts import Artifact
+from dagster_project.collect.weights import model_folder
+from dagster_project.experiment.models import OwnAdapter
 from dagster_project.serving.adapters import ServedAdapter
 from dagster_project.training.concatenate import concatenate_adapters
+
+
+def own_adapter(section: OwnAdapter, pinned: Artifact) -> ServedAdapter:
+    """Returns an adapter that was trained elsewhere."""
+    folder = model_folder(section, pinned.path)
+    name = f"adapter@{pinned.manifest.sha256[:16]}"
+    return ServedAdapter(name, lambda out: shutil.copytree(folder, out, dirs_exist_ok=True))
 
 
 def served_adapter(base: Path, stages: Sequence[Artifact]) -> ServedAdapter:

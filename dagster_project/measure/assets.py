@@ -8,10 +8,13 @@ from dagster_project.collect.endpoints import Acting
 from dagster_project.collect.factories import Rollout, calibration_asset, evaluations_asset, trajectories_asset
 from dagster_project.collect.rollouts import Identity
 from dagster_project.collect.weights import model_folder
+from dagster_project.collect.world import make_source_model
 from dagster_project.experiment.assets import AssetFactory, AssetRun
-from dagster_project.experiment.graph import agents_by_key, calibrated
+from dagster_project.experiment.graph import acting_model, agents_by_key, calibrated
+from dagster_project.experiment.models import OwnAdapter
 from dagster_project.experiment.splits import split_cases
-from dagster_project.measure.adapters import served_adapter
+from dagster_project.measure.adapters import own_adapter, served_adapter
+from dagster_project.serving.adapters import ServedAdapter
 
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
@@ -25,11 +28,22 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         cases = range(n_cases) if test.split == "all" else split_cases(n_cases, seed).test
         agent = agents[run.ref.key("agent")]
         base, *stages = run.inputs.values()
-        folder = model_folder(run.experiment.models[agent.model], base.path)
-        adapter = served_adapter(folder, stages) if stages else None
-        return Rollout(Identity(agent.key, seed), Acting(agent.model, base, adapter), cases, test)
+        own = run.experiment.own_agents.get(agent.key)
+        if isinstance(own, OwnAdapter):
+            adapter: ServedAdapter | None = own_adapter(own, stages[0])
+        else:
+            model = run.experiment.section(acting_model(run.experiment, agent))
+            adapter = served_adapter(model_folder(model, base.path), stages) if stages else None
+        acting = Acting(acting_model(run.experiment, agent), base, adapter)
+        return Rollout(Identity(agent.key, seed), acting, cases, test)
 
+    def own_agents(run: AssetRun) -> None:
+        made = make_source_model(run.experiment, run.ref.key("agent"), run.draft.path, run.progress)
+        run.draft.metrics.update(made)
+
+    own = [factory.asset("own_agents", own_agents, kinds={"huggingface"})] if factory.experiment.own_agents else []
     return [
+        *own,
         trajectories_asset(factory, "agent_trajectories", plan, check_format=True),
         *(
             evaluations_asset(factory, "agent_evaluations", judge, "agent_trajectories")

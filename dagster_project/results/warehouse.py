@@ -235,7 +235,7 @@ def _model_use(experiment: Experiment, inputs: Mapping[Ref, Artifact]) -> Iterat
         counts, metrics = artifact.manifest.counts, artifact.manifest.metrics
         keys = dict(ref.partition)
         places = {
-            "agent": f"models.{keys.get('model', keys.get('agent'))}",
+            "agent": experiment.place_of(keys.get("model", keys.get("agent", ""))),
             "emulator": "world.emulator",
             "judge": f"judges.{ref.asset.split('/')[1] if '/' in ref.asset else ''}",
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,8 @@ import orjson
 from dagster._core.errors import DagsterPipesExecutionError
 
 from dagster_project.artifacts import Ref
+from dagster_project.artifacts.manifest import gpu_name
+from dagster_project.collect.endpoints import servers_folder
 from dagster_project.collect.files import TRAJECTORIES
 from dagster_project.collect.weights import model_folder
 from dagster_project.collect.world import open_world
@@ -20,6 +23,8 @@ from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.graph import agents_by_key
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
+from dagster_project.serving.leases import cards_alone
+from dagster_project.serving.state import Servers
 from dagster_project.training.card import CARD, model_card, push_adapter, repository_name, training_curve
 from dagster_project.training.conversations import conversation_records
 from dagster_project.training.dpo import PROBES, Listener, TrainingResult, TrainingStep, train_adapter
@@ -44,6 +49,8 @@ CHECKS = {"learned": "Rewards tell chosen from rejected."}
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
     agents = agents_by_key(factory.experiment)
+    if "agent_specs" not in factory.graph.nodes:
+        return []
     assets = [factory.asset("agent_specs", lambda run: _spec(run, agents), kinds={"json"})]
     for stage in range(1, factory.experiment.n_stages + 1):
         train = functools.partial(_adapter, agents=agents, stage=stage)
@@ -77,10 +84,11 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
     job = _job(run, agents[run.ref.key("agent")], stage)
     path = job.workspace / JOB
     write_job(job, path)
-    if job.trainer.mode == "in_process":
-        result = train_adapter(job, Listener(run.log, run.progress))
-    else:
-        result = _in_processes_of_its_own(run, job, path)
+    with _card(run, job):
+        if job.trainer.mode == "in_process":
+            result = train_adapter(job, Listener(run.log, run.progress))
+        else:
+            result = _in_processes_of_its_own(run, job, path)
     write_jsonl(run.draft.path / STEPS, result.steps)
     last = result.steps[-1]
     run.draft.counts.update(
@@ -121,6 +129,13 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
         except FrontierError as error:  # the adapter is made, whatever the hub says of it
             run.metadata["hub"] = str(error)
             run.log(str(error))
+
+
+def _card(run: AssetRun, job: TrainingJob) -> AbstractContextManager[None]:
+    """Has the cards that a training takes to itself; without one there is nothing that servers could leave."""
+    if not gpu_name():
+        return nullcontext()
+    return cards_alone(Servers(servers_folder(run.store.root)), range(job.trainer.processes), run.log)
 
 
 def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:

@@ -123,7 +123,7 @@ def test_a_two_stage_agent_writes_the_same_served_with_its_adapter_and_merged(la
     both.write(folder)
     halfway = artifact(lab, "stage_1/merged_models", agent=FIRST, seed="0").path
     merged = lab.directory / "merged"
-    merge_adapter(halfway, stages[1].path, merged, range(3, 35))
+    merge_adapter(halfway, stages[1].path, merged, [range(3, 35)])
     here = {
         "with_adapter": LocalChatModel(base.path, "here", adapter=folder),
         "merged": LocalChatModel(merged, "here"),
