@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts.manifest import content_sha256, file_sha256, tree_entries
 from dagster_project.training.conversations import Tokens
-from dagster_project.training.estimate import Plan, flops_per_token, plan_batches
+from dagster_project.training.estimate import Plan, divisors, flops_per_token
 from dagster_project.training.job import TrainingJob, read_job
 from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
 from dagster_project.training.preflight import Prepared, prepare
@@ -97,10 +97,10 @@ class TrainingResult(BaseModel):
         resumed_at: The step that was gone on from; 0 for a fresh start.
         tokens_per_second: Tokens a second, padding left out.
         mfu: Share of the card's peak that was of use: recomputing is not counted. None without a known card.
-        hfu: The same with what was recomputed. Equal without gradient checkpointing.
+        hfu: The same with what was recomputed.
         peak_memory: Most bytes on the (first) card; None without one.
         micro_batch: Pairs on a card at once.
-        checkpointing: Whether activations were computed again.
+        recomputed: Share of the tokens whose activations were computed again.
         attention: How attention was computed.
         notes: What did not go as planned.
     """
@@ -121,7 +121,7 @@ class TrainingResult(BaseModel):
     hfu: float | None
     peak_memory: int | None
     micro_batch: int
-    checkpointing: bool
+    recomputed: float
     attention: str
     notes: list[str]
 
@@ -165,7 +165,7 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
         try:
             return _Attempt(job, prepared, listener, notes).run()
         except torch.OutOfMemoryError as error:
-            smaller = _smaller(job, prepared)
+            smaller = _smaller(job, prepared.plan)
             if smaller is None or job.trainer.processes > 1:
                 raise FrontierError(
                     f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once: {error}. Set "
@@ -173,7 +173,7 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
                 ) from error
         notes.append(
             f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once; went on with "
-            f"{smaller.micro_batch}{' and recomputed activations' if smaller.checkpointing else ''}."
+            f"{smaller.micro_batch}{'' if smaller.plain_tokens else ' and recomputed activations'}."
         )
         listener.log(notes[-1])
         prepared = prepared._replace(plan=smaller)
@@ -181,16 +181,14 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
         torch.cuda.empty_cache()
 
 
-def _smaller(job: TrainingJob, prepared: Prepared) -> Plan | None:
+def _smaller(job: TrainingJob, plan: Plan) -> Plan | None:
     """Returns a plan of the same batch that needs less memory, if there is one."""
-    plan = prepared.plan
     if plan.micro_batch > 1:
-        longest = max(pair.length for pair in prepared.pairs)
-        checkpointing = "always" if plan.checkpointing else "never"
-        trainer = job.trainer.model_copy(update={"micro_batch_size": None, "gradient_checkpointing": checkpointing})
-        return plan_batches(prepared.shape, job.training, trainer, longest, None, most=plan.micro_batch // 2)
-    if job.trainer.gradient_checkpointing == "auto" and not plan.checkpointing:
-        return plan._replace(checkpointing=True)
+        each = plan.micro_batch * plan.accumulation
+        size = next(size for size in divisors(each) if size <= plan.micro_batch // 2)
+        return plan._replace(micro_batch=size, accumulation=each // size)
+    if job.trainer.gradient_checkpointing == "auto" and plan.plain_tokens:
+        return plan._replace(plain_tokens=0, checkpointing=True)
     return None
 
 
@@ -231,7 +229,7 @@ class _Attempt:
             _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job.label, job.out)
             _save_probes(prepared.conversations.values(), job.out)
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
-        mfu, hfu = (self._utilisation(speed, mean, checkpointing) for checkpointing in (False, True))
+        recomputed = trainer.recomputed_tokens / trainer.tokens
         return TrainingResult(
             steps=steps,
             pairs=len(prepared.pairs),
@@ -243,21 +241,21 @@ class _Attempt:
             reference_seconds=reference_seconds,
             resumed_at=resumed_at,
             tokens_per_second=speed,
-            mfu=mfu,
-            hfu=hfu if prepared.plan.checkpointing else mfu,
+            mfu=self._utilisation(speed, mean, 0.0),
+            hfu=self._utilisation(speed, mean, recomputed),
             peak_memory=torch.cuda.max_memory_allocated() if prepared.card else None,
             micro_batch=prepared.plan.micro_batch,
-            checkpointing=prepared.plan.checkpointing,
+            recomputed=recomputed,
             attention=str(trainer.accelerator.unwrap_model(trainer.model).config._attn_implementation),
             notes=self.notes,
         )
 
-    def _utilisation(self, speed: float, context: float, checkpointing: bool) -> float | None:
+    def _utilisation(self, speed: float, context: float, recomputed: float) -> float | None:
         card = self.prepared.card
         if card is None or card.peak is None:
             return None
         cards = self.job.trainer.processes
-        return speed * flops_per_token(self.prepared.shape, context, checkpointing=checkpointing) / (cards * card.peak)
+        return speed * flops_per_token(self.prepared.shape, context, recomputed=recomputed) / (cards * card.peak)
 
     def _trainer(self, checkpoints: Path) -> PreparedDPOTrainer:
         from peft import LoraConfig
@@ -339,6 +337,7 @@ class _Attempt:
             callbacks=[Watch()],
         )
         trainer.length_grouping = training.length_grouping
+        trainer.plain_tokens = plan.plain_tokens
         trainer.remove_callback(PrinterCallback)
         return trainer
 
