@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.graph import agents_by_key
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
+from dagster_project.training.card import CARD, model_card, push_adapter, repository_name, training_curve
 from dagster_project.training.conversations import conversation_records
 from dagster_project.training.dpo import PROBES, Listener, TrainingResult, train_adapter
 from dagster_project.training.job import NamedPair, TrainingJob, write_job
@@ -87,7 +89,6 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
         references_reused=result.references_reused,
         resumed_at=result.resumed_at,
         micro_batch=result.micro_batch,
-        recomputed=int(result.checkpointing),
         by_case=int(job.training.batch_by == "case"),
         computed_tokens=result.computed_tokens,
     )
@@ -99,12 +100,24 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
         loss=last.loss,
         reward_accuracy=last.reward_accuracy,
         reward_margin=last.reward_margin,
+        recomputed=result.recomputed,
         kl=result.kl,
         **{name: value for name, value in measured.items() if value is not None},
     )
     run.metadata["attention"] = result.attention
+    (run.draft.path / CARD).write_text(model_card(job, result), encoding="utf-8")
+    picture = base64.b64encode(training_curve(result.steps)).decode()
+    run.metadata["curve"] = dg.MetadataValue.md(f"![training](data:image/png;base64,{picture})")
     if result.notes:
         run.metadata["notes"] = " ".join(result.notes)
+    if job.trainer.push_to_hub:
+        label = f"{run.ref.asset.split('/')[0]}-{run.ref.key('agent')}-{run.ref.key('seed')}"
+        repository = repository_name(job.trainer.push_to_hub, run.experiment.name, label)
+        try:
+            run.metadata["hub"] = dg.MetadataValue.url(push_adapter(run.draft.path, repository))
+        except FrontierError as error:  # the adapter is made, whatever the hub says of it
+            run.metadata["hub"] = str(error)
+            run.log(str(error))
 
 
 def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
@@ -142,6 +155,12 @@ def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
         seed=int(run.ref.key("seed")),
         training=experiment.training_of(agent.model, agent.recipe),
         trainer=experiment.trainer,
+        lineage={
+            "experiment": experiment.name,
+            "agent": f"{agent.key}, seed {run.ref.key('seed')}, stage {stage} of {len(agent.stages)}",
+            "base": f"{base.label}, sha256 {run.inputs[base].manifest.sha256}",
+            "pairs": f"{this.metric} by {this.judge}, {len(pairs)}",
+        },
     )
 
 
