@@ -208,7 +208,8 @@ def plan_batches(shape: Shape, training: Training, trainer: Trainer, lengths: Se
 
     def plan(size: int, plain: int) -> Plan:
         tokens = 2 * size * longest
-        return Plan(size, each // size, plain, tokens > plain, memory(tokens, tokens > plain))
+        peak = max(memory(tokens, tokens > plain), memory(min(tokens, plain), False))
+        return Plan(size, each // size, plain, tokens > plain, peak)
 
     if card is None:
         return plan(sizes[0], 0 if trainer.gradient_checkpointing == "always" else UNLIMITED)
