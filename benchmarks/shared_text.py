@@ -65,12 +65,12 @@ LLAMA_8B = {
 
 
 class Way(NamedTuple):
-    """How a training is computed; the first is TRL's."""
+    """How a training is computed; None: all of a step's pairs at once."""
 
     name: str
     shared: bool = False
     by_case: bool = False
-    pairs_at_once: int = 8
+    pairs_at_once: int | None = None
     recomputed: bool = False
 
 
@@ -160,7 +160,7 @@ def make_trainer(
         model = LlamaForCausalLM(config)
         torch.set_default_dtype(torch.float32)
     clock = Clock()
-    at_once = min(way.pairs_at_once, batch)
+    at_once = way.pairs_at_once or batch
     trainer = PreparedDPOTrainer(
         model=model,
         args=DPOConfig(
