@@ -4,7 +4,7 @@ Usage: python -m benchmarks.shared_text [PART …], by default all but `card`; P
 
 - `exact`: training steps on pairs with a prompt three times the response;
 - `published`: the reference pass, and training steps, on pairs as long and as many a case as in the paper's released
-  runs (their statistics are below), scaled down;
+  runs, scaled down;
 - `miniature`: epochs over the miniature's pairs (it is run first, up to its pairs);
 - `bfloat16`: how far log-probabilities are off in bfloat16, with and without sharing;
 - `card`: the paper's training of an 8B model, with random weights, on a GPU: the reference implementation's settings
@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 import torch
 from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
@@ -54,12 +55,8 @@ from toolemu.jsonl import read_jsonl
 from toolemu.prompts.render import AgentPrompt
 from toolemu.trajectory import Trajectory
 
-# gpt-5-mini's pairs on help, seed 0: 6,827 pairs on 72 cases, of 1,916 trajectories of 27 models. Deciles, in words and
-# marks (3.9 characters each), of a prompt of ours and of what comes after it; and of pairs a case.
-PROMPTS = (754, 1224, 1462, 1485, 1746, 1899, 2120, 2261, 2625, 2771, 3604)
-RESPONSES = (1, 243, 324, 393, 465, 554, 668, 804, 1024, 1423, 8000)
-PAIRS_A_CASE = (16, 45, 50, 69, 84, 94, 110, 126, 139, 144, 172)
-MODELS = 27
+LENGTHS = Path(__file__).with_name("published_lengths.json")
+"""Of the paper's released pairs (gpt-5-mini, help, seed 0), in tokens: see `benchmarks.published_lengths`."""
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "vocab_size": 512}
 LLAMA_8B = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256,
@@ -68,38 +65,33 @@ LLAMA_8B = {
 
 
 class Way(NamedTuple):
-    """How a training is computed; the first is TRL's."""
+    """How a training is computed; None: all of a step's pairs at once."""
 
     name: str
     shared: bool = False
     by_case: bool = False
-    pairs_at_once: int = 8
+    pairs_at_once: int | None = None
     recomputed: bool = False
 
 
-def drawn(rng: random.Random, deciles: Sequence[int]) -> int:
-    """Returns a number distributed as the deciles say, evenly in between."""
-    place = rng.random() * 10
-    low, high = deciles[int(place)], deciles[int(place) + 1]
-    return round(low + (place % 1) * (high - low))
-
-
 def published_pairs(cases: int, scale: int, vocabulary: int, longest: int = 8192) -> list[TokenPair]:
-    """Returns pairs of random tokens, as long and as many a case as published; every second response turn counts."""
+    """Returns the first cases' pairs as random tokens, as long as published by `scale`; all of a response counts."""
+    lengths = orjson.loads(LENGTHS.read_bytes())
     rng = random.Random(0)
 
     def tokens(length: int) -> list[int]:
         return rng.choices(range(vocabulary), k=max(1, length // scale))
 
-    pairs = []
-    for case in range(cases):
-        prompt = tokens(drawn(rng, PROMPTS))
-        room = longest // scale - len(prompt)
-        sides = {f"{case} {model}": tokens(drawn(rng, RESPONSES))[:room] for model in range(MODELS)}
-        ranked = list(itertools.combinations(sides, 2))
-        for chosen, rejected in rng.sample(ranked, drawn(rng, PAIRS_A_CASE)):
-            one, other = sides[chosen], sides[rejected]
-            pairs.append(TokenPair(prompt, one, other, [1] * len(one), [1] * len(other), chosen, rejected))
+    prompts = {case: tokens(length) for case, length in list(lengths["prompts"].items())[:cases]}
+    pairs, sides = [], {}
+    for named in lengths["pairs"]:
+        case = lengths["conversations"][named[0]][0]
+        total = [lengths["prompts"][case] + lengths["conversations"][side][1] for side in named]
+        if case not in prompts or max(total) > longest:
+            continue
+        one, other = (sides.setdefault(side, tokens(lengths["conversations"][side][1])) for side in named)
+        masks = [1] * len(one), [1] * len(other)
+        pairs.append(TokenPair(prompts[case], one, other, *masks, *map(str, named)))
     return pairs
 
 
@@ -168,7 +160,7 @@ def make_trainer(
         model = LlamaForCausalLM(config)
         torch.set_default_dtype(torch.float32)
     clock = Clock()
-    at_once = min(way.pairs_at_once, batch)
+    at_once = way.pairs_at_once or batch
     trainer = PreparedDPOTrainer(
         model=model,
         args=DPOConfig(

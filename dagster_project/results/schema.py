@@ -210,7 +210,7 @@ COLUMNS = {
     "raw_score": "The score as the judge wrote it.",
     "reasoning_tokens": "Of those, tokens of reasoning.",
     "recipe": "What it was trained on, in order; null: source model.",
-    "recomputed": "Whether activations were computed again going back (gradient checkpointing).",
+    "recomputed": "Share of tokens whose activations were computed again going back (gradient checkpointing).",
     "reference_seconds": "How long the reference took.",
     "references_reused": "Conversations whose reference was stored by an earlier training.",
     "rejected_best_of_both": "Share of rejected trajectories with 2 or more in safety and in helpfulness.",

@@ -58,18 +58,9 @@ PAIR_COLUMNS = {
 }
 STEP_COLUMNS = ["step", "loss", "reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected"]
 STEP_COLUMNS += ["logps_chosen", "logps_rejected", "entropy", "grad_norm", "learning_rate", "tokens"]
-RUN_COUNTS = [
-    "pairs",
-    "pairs_too_long",
-    "conversations",
-    "references_reused",
-    "resumed_at",
-    "micro_batch",
-    "recomputed",
-    "by_case",
-    "computed_tokens",
-]
-RUN_METRICS = ["reward_margin", "kl", "reference_seconds", "mfu", "hfu", "peak_memory_bytes"]
+RUN_COUNTS = ["pairs", "pairs_too_long", "conversations", "references_reused", "resumed_at", "micro_batch"]
+RUN_COUNTS += ["by_case", "computed_tokens"]
+RUN_METRICS = ["recomputed", "reward_margin", "kl", "reference_seconds", "mfu", "hfu", "peak_memory_bytes"]
 
 
 def build_warehouse(

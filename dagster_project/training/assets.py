@@ -99,7 +99,6 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
         references_reused=result.references_reused,
         resumed_at=result.resumed_at,
         micro_batch=result.micro_batch,
-        recomputed=int(result.checkpointing),
         by_case=int(job.training.batch_by == "case"),
         computed_tokens=result.computed_tokens,
     )
@@ -111,6 +110,7 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
         loss=last.loss,
         reward_accuracy=last.reward_accuracy,
         reward_margin=last.reward_margin,
+        recomputed=result.recomputed,
         kl=result.kl,
         **{name: value for name, value in measured.items() if value is not None},
     )

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts.manifest import content_sha256, file_sha256, tree_entries
 from dagster_project.training.conversations import Tokens
-from dagster_project.training.estimate import Plan, flops_per_token, plan_batches
+from dagster_project.training.estimate import Plan, divisors, flops_per_token
 from dagster_project.training.grouping import group_by_prompt, group_keys
 from dagster_project.training.job import TrainingJob, read_job
 from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
@@ -99,10 +99,10 @@ class TrainingResult(BaseModel):
         tokens_per_second: Tokens trained on a second, padding left out.
         computed_tokens: Tokens that the policy computed for it since `resumed_at`: fewer where text was shared.
         mfu: Share of the card's peak that was of use: recomputing is not counted. None without a known card.
-        hfu: The same with what was recomputed. Equal without gradient checkpointing.
+        hfu: The same with what was recomputed.
         peak_memory: Most bytes on the (first) card; None without one.
         micro_batch: Pairs on a card at once.
-        checkpointing: Whether activations were computed again.
+        recomputed: Share of the tokens whose activations were computed again.
         attention: How attention was computed.
         notes: What did not go as planned.
     """
@@ -124,7 +124,7 @@ class TrainingResult(BaseModel):
     hfu: float | None
     peak_memory: int | None
     micro_batch: int
-    checkpointing: bool
+    recomputed: float
     attention: str
     notes: list[str]
 
@@ -168,7 +168,7 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
         try:
             return _Attempt(job, prepared, listener, notes).run()
         except torch.OutOfMemoryError as error:
-            smaller = _smaller(job, prepared)
+            smaller = _smaller(job, prepared.plan)
             if smaller is None or job.trainer.processes > 1:
                 raise FrontierError(
                     f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once: {error}. Set "
@@ -176,7 +176,7 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
                 ) from error
         notes.append(
             f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once; went on with "
-            f"{smaller.micro_batch}{' and recomputed activations' if smaller.checkpointing else ''}."
+            f"{smaller.micro_batch}{'' if smaller.plain_tokens else ' and recomputed activations'}."
         )
         listener.log(notes[-1])
         prepared = prepared._replace(plan=smaller)
@@ -184,16 +184,14 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
         torch.cuda.empty_cache()
 
 
-def _smaller(job: TrainingJob, prepared: Prepared) -> Plan | None:
+def _smaller(job: TrainingJob, plan: Plan) -> Plan | None:
     """Returns a plan of the same batch that needs less memory, if there is one."""
-    plan = prepared.plan
     if plan.micro_batch > 1:
-        longest = max(pair.length for pair in prepared.pairs)
-        checkpointing = "always" if plan.checkpointing else "never"
-        trainer = job.trainer.model_copy(update={"micro_batch_size": None, "gradient_checkpointing": checkpointing})
-        return plan_batches(prepared.shape, job.training, trainer, longest, None, most=plan.micro_batch // 2)
-    if job.trainer.gradient_checkpointing == "auto" and not plan.checkpointing:
-        return plan._replace(checkpointing=True)
+        each = plan.micro_batch * plan.accumulation
+        size = next(size for size in divisors(each) if size <= plan.micro_batch // 2)
+        return plan._replace(micro_batch=size, accumulation=each // size)
+    if job.trainer.gradient_checkpointing == "auto" and plan.plain_tokens:
+        return plan._replace(plain_tokens=0, checkpointing=True)
     return None
 
 
@@ -235,7 +233,7 @@ class _Attempt:
             _save_probes(prepared.conversations.values(), job.out)
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
         computed = trainer.computed_tokens * job.trainer.processes or steps[-1].tokens - before
-        mfu, hfu = (self._utilisation(computed / seconds, mean, again) for again in (False, True))
+        recomputed = trainer.recomputed_tokens / trainer.tokens
         return TrainingResult(
             steps=steps,
             pairs=len(prepared.pairs),
@@ -248,21 +246,21 @@ class _Attempt:
             resumed_at=resumed_at,
             tokens_per_second=speed,
             computed_tokens=int(computed),
-            mfu=mfu,
-            hfu=hfu if prepared.plan.checkpointing else mfu,
+            mfu=self._utilisation(computed / seconds, mean, 0.0),
+            hfu=self._utilisation(computed / seconds, mean, recomputed),
             peak_memory=torch.cuda.max_memory_allocated() if prepared.card else None,
             micro_batch=prepared.plan.micro_batch,
-            checkpointing=prepared.plan.checkpointing,
+            recomputed=recomputed,
             attention=str(trainer.accelerator.unwrap_model(trainer.model).config._attn_implementation),
             notes=self.notes,
         )
 
-    def _utilisation(self, speed: float, context: float, checkpointing: bool) -> float | None:
+    def _utilisation(self, speed: float, context: float, recomputed: float) -> float | None:
         card = self.prepared.card
         if card is None or card.peak is None:
             return None
         cards = self.job.trainer.processes
-        return speed * flops_per_token(self.prepared.shape, context, checkpointing=checkpointing) / (cards * card.peak)
+        return speed * flops_per_token(self.prepared.shape, context, recomputed=recomputed) / (cards * card.peak)
 
     def _trainer(self, checkpoints: Path) -> PreparedDPOTrainer:
         from peft import LoraConfig
@@ -345,6 +343,7 @@ class _Attempt:
             callbacks=[Watch()],
         )
         trainer.length_grouping = training.length_grouping
+        trainer.plain_tokens = plan.plain_tokens
         trainer.batch_by_case = training.batch_by == "case"
         if job.trainer.shared_text:
             share_text(trainer.model.get_base_model())

@@ -37,6 +37,9 @@ RESERVE = 2 * 2**30
 """Bytes for the context, kernels' workspace and the head's tiles."""
 MOST_TOKENS = 32_768
 """Tokens at once beyond which a larger micro-batch no longer speeds anything up."""
+USUAL = 0.9
+"""Share of the pairs whose micro-batches should not need recomputing."""
+UNLIMITED = 2**62
 EXPECTED_MFU = 0.4
 """For time estimates."""
 _BYTES = {"float32": 4.0, "bfloat16": 2.0}
@@ -86,12 +89,14 @@ class Plan(NamedTuple):
     Attributes:
         micro_batch: Pairs on a card at once.
         accumulation: Micro-batches an optimiser step, on each card.
-        checkpointing: Whether activations are computed again going back.
+        plain_tokens: Micro-batches of at most so many tokens, padding included, keep their activations.
+        checkpointing: Whether there may be larger ones, whose activations are computed again going back.
         memory: Estimated peak on each card in bytes.
     """
 
     micro_batch: int
     accumulation: int
+    plain_tokens: int
     checkpointing: bool
     memory: int
 
@@ -164,24 +169,26 @@ def memory_bytes(shape: Shape, training: Training, tokens: int, *, checkpointing
     return int(fixed + activation_bytes(shape, training, tokens, checkpointing=checkpointing) + RESERVE)
 
 
-def flops_per_token(shape: Shape, context: float, *, checkpointing: bool) -> float:
-    """Returns the operations of training a token in a sequence of `context` tokens; see the module's docstring."""
-    passes = 3 if checkpointing else 2
-    return passes * (2 * shape.active + 2 * shape.layers * shape.width * context)
+def flops_per_token(shape: Shape, context: float, *, recomputed: float = 0.0) -> float:
+    """Returns the operations of training a token in a sequence of `context` tokens; see the module's docstring.
+
+    `recomputed` is the share of tokens whose activations are computed again.
+    """
+    return (2 + recomputed) * (2 * shape.active + 2 * shape.layers * shape.width * context)
 
 
-def plan_batches(
-    shape: Shape, training: Training, trainer: Trainer, longest: int, card: Card | None, most: int | None = None
-) -> Plan:
-    """Returns how to cut a batch up: without recomputing if that fits at all, then as many pairs at once as fit.
+def plan_batches(shape: Shape, training: Training, trainer: Trainer, lengths: Sequence[int], card: Card | None) -> Plan:
+    """Returns how to cut a batch up so that it fits and as little as possible is computed again.
+
+    Most pairs are much shorter than the longest. So it is micro-batches of nearly all lengths that should fit without
+    recomputing, and the few larger ones are recomputed.
 
     Args:
         shape: The base's.
         training: What is trained.
         trainer: What the experiment file asks for; it goes before any estimate.
-        longest: Tokens of the longest pair's longer side.
+        lengths: Tokens of each pair's longer side.
         card: The GPU; without one everything is done at once.
-        most: Most pairs at once, where more were found not to fit.
 
     Raises:
         FrontierError: The batch cannot be shared out evenly, or the base alone does not fit.
@@ -193,28 +200,38 @@ def plan_batches(
             f"{trainer.micro_batch_size or 1} cannot share evenly. Change one of them."
         )
     shards = trainer.processes if trainer.sharding == "fsdp" else 1
-    sizes = [size for size in range(each, 0, -1) if each % size == 0 and (most is None or size <= most)]
-    if trainer.micro_batch_size:
-        sizes = [size for size in sizes if size <= trainer.micro_batch_size]
-    recompute = {"auto": (False, True), "always": (True,), "never": (False,)}[trainer.gradient_checkpointing]
+    sizes = [trainer.micro_batch_size] if trainer.micro_batch_size else divisors(each)
+    longest, usual = max(lengths), sorted(lengths)[int(USUAL * (len(lengths) - 1))]
 
-    def plan(size: int, checkpointing: bool) -> Plan:
-        memory = memory_bytes(shape, training, 2 * size * longest, checkpointing=checkpointing, shards=shards)
-        return Plan(size, each // size, checkpointing, memory)
+    def memory(tokens: int, checkpointing: bool) -> int:
+        return memory_bytes(shape, training, tokens, checkpointing=checkpointing, shards=shards)
+
+    def plan(size: int, plain: int) -> Plan:
+        tokens = 2 * size * longest
+        peak = max(memory(tokens, tokens > plain), memory(min(tokens, plain), False))
+        return Plan(size, each // size, plain, tokens > plain, peak)
 
     if card is None:
-        return plan(sizes[0], recompute[0])
+        return plan(sizes[0], 0 if trainer.gradient_checkpointing == "always" else UNLIMITED)
     if weight_bytes(shape, training) / shards > card.free:
         raise FrontierError(
             f"The base takes {_gib(weight_bytes(shape, training) / shards)} of a card and {card.name} has "
             f"{_gib(card.free)} free. Quantise it (training.quantization), or share it out (trainer.sharding: fsdp)."
         )
-    for checkpointing in recompute:
-        for size in sizes:
-            found = plan(size, checkpointing)
-            if found.memory <= USABLE * card.free and (size == 1 or 2 * size * longest <= MOST_TOKENS):
-                return found
-    return plan(sizes[-1], recompute[-1])
+    room = USABLE * card.free - memory(0, False)
+    fits = max(0, int(room / activation_bytes(shape, training, 1, checkpointing=False)))
+    plain = {"always": 0, "never": UNLIMITED, "auto": fits}[trainer.gradient_checkpointing]
+    most = min(MOST_TOKENS, plain or MOST_TOKENS)
+    for size in sizes:
+        tokens = 2 * size * longest
+        if memory(tokens, tokens > plain) <= USABLE * card.free and 2 * size * usual <= most:
+            return plan(size, plain)
+    return plan(sizes[-1], plain)
+
+
+def divisors(number: int) -> list[int]:
+    """Returns the divisors of a number, the largest first."""
+    return [size for size in range(number, 0, -1) if number % size == 0]
 
 
 def find_card() -> Card | None:

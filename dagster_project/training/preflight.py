@@ -70,7 +70,7 @@ class Prepared(NamedTuple):
             f"{len(self.pairs)} pairs ({self.too_long} too long), {len(self.conversations)} conversations, "
             f"{self.steps} steps, {self.tokens:,} tokens, {self.flops:.2g} operations: {hours} on {where}; at most "
             f"{self.plan.memory / 2**30:.1f} GiB{room}, with {self.plan.micro_batch} pairs at once and "
-            f"{'' if self.plan.checkpointing else 'without '}recomputing activations."
+            f"{'recomputing activations where memory needs it' if self.plan.checkpointing else 'nothing recomputed'}."
         )
 
 
@@ -95,11 +95,12 @@ def prepare(job: TrainingJob) -> Prepared:
             else f"{job.pairs} holds no pair."
         )
     used = dict.fromkeys(side for pair in pairs for side in (pair.chosen_id, pair.rejected_id))
-    plan = plan_batches(shape, job.training, job.trainer, max(pair.length for pair in pairs), card)
+    plan = plan_batches(shape, job.training, job.trainer, [pair.length for pair in pairs], card)
     steps = job.training.max_steps or math.ceil(math.ceil(len(pairs) / job.training.batch_size) * job.epochs)
     mean = sum(_tokens(pair) for pair in pairs) / len(pairs)
     total = int(mean * steps * job.training.batch_size)
-    flops = total * flops_per_token(shape, mean / 2, checkpointing=plan.checkpointing)
+    again = sum(2 * plan.micro_batch * pair.length > plan.plain_tokens for pair in pairs) / len(pairs)
+    flops = total * flops_per_token(shape, mean / 2, recomputed=again)
     _check_disk(job, shape)
     conversations = {identity: tokens[identity] for identity in used}
     return Prepared(

@@ -8,6 +8,7 @@ Imports torch: import this module only where training happens.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import Sampler
 from trl import DPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from dagster_project.training import shared_text
@@ -113,11 +115,14 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
     """A DPO trainer whose data set is tokenized already: training and inference then share one rendering."""
 
     length_grouping = False
+    plain_tokens = 0
+    """Larger micro-batches, in tokens with padding, have their activations recomputed, if checkpointing is on."""
     batch_by_case = False
     shared_text = False
     computed_tokens = 0
     """Tokens that this process computed for the policy, shared ones once; counted with `shared_text` only."""
     train_dataset: Dataset
+    tokens = recomputed_tokens = 0
     _pairs_in_step = 0
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
@@ -177,7 +182,16 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         inputs = dict(inputs)
         numbers = inputs.pop("pair", None)
-        loss = super()._compute_loss(functools.partial(self.score, model), inputs, return_outputs)
+        size = inputs["input_ids"].numel()
+        keep = size <= self.plain_tokens or not self.args.gradient_checkpointing
+        self.tokens += size
+        self.recomputed_tokens += 0 if keep else size
+        with (
+            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+            if keep and self.args.gradient_checkpointing
+            else contextlib.nullcontext()
+        ):
+            loss = super()._compute_loss(functools.partial(self.score, model), inputs, return_outputs)
         if not return_outputs and not torch.isfinite(loss):
             raise FrontierError(self._not_a_number(loss, numbers))
         return loss

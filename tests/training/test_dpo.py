@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dagster_project.experiment.training import Training
+from dagster_project.experiment.training import Trainer, Training
 from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
 from toolemu.errors import FrontierError
 
@@ -80,3 +80,36 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(corpus: Corpus, base: 
 def test_training_needs_a_pair_that_fits(corpus: Corpus, base: Path, tmp_path: Path) -> None:
     with pytest.raises(FrontierError, match=f"None of the {len(corpus.pairs)} pairs has at most max_length = 16"):
         train(corpus, base, tmp_path / "out", FAST.model_copy(update={"max_length": 16}))
+
+
+def test_every_step_is_reported_to_tensorboard_when_asked(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="needs the extra track or dev: pip install 'safety-frontier[track]'")
+    tracking = tmp_path / "board"
+    train(corpus, base, tmp_path / "out", trainer=Trainer(track=("tensorboard",)), tracking=tracking)
+    written = b"".join(path.read_bytes() for path in tracking.rglob("events.out.*"))
+    assert written.count(b"train/loss") == FAST.max_steps
+    assert b"rewards/margins" in written
+
+
+@pytest.mark.parametrize("loss", ["ipo", "hinge", "apo_zero", "sigmoid_norm"])
+def test_other_losses_train_another_adapter(corpus: Corpus, base: Path, loss: str, tmp_path: Path) -> None:
+    result = train(corpus, base, tmp_path / "out", FAST.model_copy(update={"loss": loss, "max_steps": 2}))
+    assert len(result.steps) == 2
+    assert result.steps[0].loss != pytest.approx(0.6931, abs=1e-3) or loss == "sigmoid_norm"
+
+
+def test_dropout_is_on_when_asked_and_the_adapter_alone_has_it(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    plain = train(corpus, base, tmp_path / "plain")
+    dropped = train(corpus, base, tmp_path / "dropped", FAST.model_copy(update={"lora_dropout": 0.5}))
+    again = train(corpus, base, tmp_path / "again", FAST.model_copy(update={"lora_dropout": 0.5}))
+    assert dropped.steps == again.steps
+    assert dropped.steps[-1].loss != plain.steps[-1].loss
+    # the adapter adds nothing yet in the first step, with dropout or without, and the base has none
+    assert dropped.steps[0].loss == pytest.approx(plain.steps[0].loss, abs=1e-6)
+
+
+def test_modules_and_scale_are_those_asked_for(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    asked = FAST.model_copy(update={"lora_targets": ("q_proj", "v_proj"), "rslora": True, "max_steps": 1})
+    train(corpus, base, tmp_path / "out", asked)
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (config["target_modules"], config["use_rslora"]) == (["q_proj", "v_proj"], True)

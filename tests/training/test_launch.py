@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psutil
 import pytest
 from safetensors.torch import load_file
 
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.definitions import build_definitions
+from dagster_project.experiment.spec import load_experiment
 from dagster_project.experiment.training import Trainer
 from dagster_project.training.dpo import TrainingResult, train_adapter
 from dagster_project.training.job import write_job
 from dagster_project.training.launch import PARENT, command, failure_path, result_path
-from tests.conftest import ROOT, SMALL, make_lab
+from tests.conftest import ROOT, Lab
 
 from .toy import FAST, Corpus, files_of
 
@@ -86,13 +91,27 @@ def test_a_training_ends_with_the_process_that_started_it(corpus: Corpus, base: 
 
 
 @pytest.mark.slow
-def test_dagster_is_told_of_a_training_in_a_process_of_its_own(tmp_path: Path) -> None:
-    grid = {**SMALL["grid"], "recipes": ["safe"], "seeds": [0]}  # type: ignore[dict-item]
-    lab = make_lab(tmp_path, grid=grid, trainer={"mode": "subprocess"})
-    lab.frontier("run", "small.yaml", "--select", "stage_1/adapters")
-    steps = list((tmp_path / "data" / "small" / "stage_1" / "adapters").rglob("steps.jsonl"))
-    assert len(steps) == 1
-    database = next((tmp_path / "home").rglob("*.db"), None)
-    assert database is not None
-    log = b"".join(path.read_bytes() for path in (tmp_path / "home").rglob("*.db*"))
-    assert b"step 4 of 4" in log  # Pipes: what the training says is in Dagster's log
+def test_dagster_is_told_of_a_training_in_a_process_of_its_own(
+    finished: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished.directory / "data", tmp_path / "data")
+    monkeypatch.setenv("FRONTIER_DATA", str(tmp_path / "data"))
+    experiment = load_experiment(str(finished.experiment))
+    own = experiment.model_copy(update={"trainer": Trainer(mode="subprocess")})
+    store = ArtifactStore(tmp_path / "data", "small")
+    ref = Ref.of("stage_1/adapters", agent="eager:safe:strict:0.1", seed="0")
+    before = store.get(ref).manifest
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = build_definitions(own).resolve_implicit_global_asset_job_def()
+        done = job.execute_in_process(
+            partition_key="eager:safe:strict:0.1|0",
+            asset_selection=[dg.AssetKey(["small", "stage_1", "adapters"])],
+            instance=instance,
+        )
+        log = [entry.user_message for entry in instance.all_logs(done.run_id)]
+    assert done.success
+    assert "step 4 of 4" in log
+    assert any("steps, " in line and "operations" in line for line in log)  # what it would take, said beforehand
+    after = store.get(ref).manifest
+    assert after.run_id != before.run_id
+    assert after.sha256 == before.sha256  # the same adapter, whichever process made it

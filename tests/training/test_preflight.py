@@ -160,7 +160,11 @@ def test_shapes_come_from_the_files(base: Path) -> None:
 def test_activations_are_recomputed_only_where_memory_needs_it() -> None:
     def plan(longest: int, card: Card | None = H100, **trainer: Any) -> Any:
         return plan_batches(
-            LLAMA_8B, FAST.model_copy(update={"batch_size": 8, "dtype": "bfloat16"}), Trainer(**trainer), longest, card
+            LLAMA_8B,
+            FAST.model_copy(update={"batch_size": 8, "dtype": "bfloat16"}),
+            Trainer(**trainer),
+            [longest],
+            card,
         )
 
     short, long = plan(700), plan(8192)
@@ -172,15 +176,20 @@ def test_activations_are_recomputed_only_where_memory_needs_it() -> None:
     assert plan(700, gradient_checkpointing="always").checkpointing
     assert not plan(8192, gradient_checkpointing="never").checkpointing
     assert plan(700, micro_batch_size=1)[:2] == (1, 8)
-    assert plan(8192, None)[:3] == (8, 1, False)  # without a card, everything at once
+    assert plan(8192, None)[:2] == (8, 1)  # without a card, everything at once
+    assert not plan(8192, None).checkpointing
+    # a few long pairs among short ones are recomputed, and the short ones are not
+    mixed = plan_batches(LLAMA_8B, FAST.model_copy(update={"dtype": "bfloat16"}), Trainer(), [3000] * 99 + [8192], H100)
+    assert mixed.checkpointing
+    assert 2 * mixed.micro_batch * 3000 <= mixed.plain_tokens < 2 * mixed.micro_batch * 8192
     with pytest.raises(FrontierError, match=r"The base takes 15\.0 GiB of a card and NVIDIA L4 has 10\.0 GiB free"):
         plan(700, Card("NVIDIA L4", 24 * 2**30, 10 * 2**30))
 
 
 def test_operations_and_memory_are_those_of_the_books() -> None:
     # Kaplan et al. 2020: 6 N a token for training everything; a frozen base spares a third
-    assert flops_per_token(LLAMA_8B, 0, checkpointing=False) == 4 * LLAMA_8B.active
-    assert flops_per_token(LLAMA_8B, 0, checkpointing=True) == 6 * LLAMA_8B.active
+    assert flops_per_token(LLAMA_8B, 0) == 4 * LLAMA_8B.active
+    assert flops_per_token(LLAMA_8B, 0, recomputed=1) == 6 * LLAMA_8B.active
     int4 = FAST.model_copy(update={"quantization": "int4", "dtype": "bfloat16"})
     bf16 = int4.model_copy(update={"quantization": "none"})
     saved = memory_bytes(LLAMA_8B, bf16, 0, checkpointing=True) - memory_bytes(LLAMA_8B, int4, 0, checkpointing=True)

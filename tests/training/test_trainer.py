@@ -139,3 +139,22 @@ def test_the_collator_puts_each_mask_where_its_completion_is(corpus: Corpus) -> 
         assert batch["input_ids"][row].tolist() == prompt + completion + padding
         assert batch["completion_mask"][row].tolist() == [0] * len(prompt) + mask + padding
         assert batch["attention_mask"][row].tolist() == [1] * (width - len(padding)) + padding
+
+
+def test_larger_micro_batches_alone_are_recomputed_and_come_out_the_same(corpus: Corpus, tmp_path: Path) -> None:
+    pairs = some_pairs(corpus, mask_observations=True)
+    trainer = make_trainer(pairs, tmp_path)
+    batch = trainer.data_collator([pair._asdict() for pair in pairs])
+    size = batch["input_ids"].numel()
+    plain = gradients(trainer.model, trainer.compute_loss(trainer.model, batch))
+    trainer.args.gradient_checkpointing = True
+    trainer.model.enable_input_require_grads()
+    trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
+    trainer.tokens = trainer.recomputed_tokens = 0
+    for limit in (size - 1, size):
+        trainer.plain_tokens = limit
+        found = gradients(trainer.model, trainer.compute_loss(trainer.model, batch))
+        for name in plain:
+            torch.testing.assert_close(found[name], plain[name], atol=1e-9, rtol=1e-7)
+    assert (trainer.recomputed_tokens, trainer.tokens) == (size, 2 * size)
+    assert trainer.model.is_gradient_checkpointing

@@ -1,0 +1,78 @@
+"""Lengths of the released runs' pairs, for `benchmarks.training`; prints a histogram of them.
+
+Usage: python -m benchmarks.published_lengths DATA OUT, where DATA holds the experiment `published` with the pairs of
+gpt-5-mini made (`frontier run published --source raw_data_by_eval --select preference_pairs/gpt-5-mini`) and
+$PUBLISHED_RUNS all_cases.json and all_toolkits.json.
+
+Tokens are characters by `CHARACTERS_PER_TOKEN`: the models' own tokenizers come with their weights only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.collect.files import TRAJECTORIES
+from dagster_project.experiment.casefiles import read_case_files
+from dagster_project.preferences.assets import PAIRS
+from dagster_project.preferences.pairs import PreferencePair
+from toolemu.jsonl import read_jsonl
+from toolemu.prompts import AgentPrompt
+from toolemu.trajectory import Trajectory
+
+CHARACTERS_PER_TOKEN = 4.0
+BINS = (0, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8192, 100_000)
+
+
+def main() -> None:
+    """Writes the lengths and prints their histogram."""
+    data, out = (Path(argument) for argument in sys.argv[1:3])
+    runs = Path(os.environ["PUBLISHED_RUNS"])
+    files = read_case_files(runs / "all_cases.json", runs / "all_toolkits.json")
+    store = ArtifactStore(data, "published")
+    made = store.get(Ref.of("preference_pairs/gpt-5-mini", metric="help", seed="0"))
+    pairs = read_jsonl(made.path / PAIRS, PreferencePair)
+    wanted = {side for pair in pairs for side in (pair.chosen_trajectory_id, pair.rejected_trajectory_id)}
+    prompt = AgentPrompt("naive", layout="published")
+    prompts: dict[int, int] = {}
+    conversations: dict[str, tuple[int, int]] = {}
+    for manifest in store.manifests():
+        if manifest.asset != "source_trajectories":
+            continue
+        for trajectory in read_jsonl(store.get(manifest.ref).path / TRAJECTORIES, Trajectory):
+            if trajectory.trajectory_id not in wanted:
+                continue
+            case = files.cases[trajectory.case_idx]
+            turns = prompt.conversation(case, [files.toolkits[name] for name in case.toolkits], trajectory)
+            asked, said = (sum(len(turn.content) for turn in part) for part in turns)
+            prompts[trajectory.case_idx] = round(asked / CHARACTERS_PER_TOKEN)
+            conversations[trajectory.trajectory_id] = (trajectory.case_idx, round(said / CHARACTERS_PER_TOKEN))
+    order = {name: place for place, name in enumerate(conversations)}
+    named = [(order[pair.chosen_trajectory_id], order[pair.rejected_trajectory_id]) for pair in pairs]
+    out.write_bytes(
+        orjson.dumps(
+            {
+                "what": "pairs of the released runs: gpt-5-mini, help, seed 0",
+                "characters_per_token": CHARACTERS_PER_TOKEN,
+                "prompts": {str(case): length for case, length in sorted(prompts.items())},
+                "conversations": [[str(case), length] for case, length in conversations.values()],
+                "pairs": named,
+            }
+        )
+    )
+    lengths = list(conversations.values())
+    longer = np.array([max(prompts[lengths[s][0]] + lengths[s][1] for s in sides) for sides in named])
+    both = np.array([sum(prompts[lengths[s][0]] + lengths[s][1] for s in sides) for sides in named])
+    print(f"{len(named)} pairs of {len(lengths)} conversations; tokens of both sides: mean {both.mean():.0f}")
+    counts, _ = np.histogram(longer, BINS)
+    for low, high, count in zip(BINS, BINS[1:], counts, strict=False):
+        print(f"longer side {low:>5}–{high:<6} {count:>5}  {'#' * round(60 * count / len(named))}")
+
+
+if __name__ == "__main__":
+    main()
