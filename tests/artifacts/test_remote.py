@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -256,6 +257,8 @@ def test_a_wrong_place_is_told_before_anything_is_written(
     assert "writing .check/" in told("s3://closed/data") and "access is denied" in told("s3://closed/data")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 cannot be reached" in told(f"s3://{BUCKET}/data")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    assert "pip install 'safety-frontier[s3]'" in told(f"s3://{BUCKET}/data")
 
 
 def test_work_goes_on_while_its_copy_cannot_be_written(

@@ -68,6 +68,19 @@ def test_a_failed_write_leaves_the_old_artifact_and_no_rubbish(store: ArtifactSt
     assert "run-2" not in {name for path in files_of(store) for name in Path(path).parts}
 
 
+def test_of_two_runs_that_write_a_partition_at_once_the_last_one_wins_whole(store: ArtifactStore) -> None:
+    ref, options = Ref("table"), {"code_version": "1", "config": {}, "inputs": {}}
+    with store.write(ref, run_id="slow", **options) as slow:  # type: ignore[arg-type]
+        (slow.path / "slow.txt").write_text("slow")
+        with store.write(ref, run_id="quick", **options) as quick:  # type: ignore[arg-type]
+            (quick.path / "quick.txt").write_text("quick")
+        assert [path.name for path in store.get(ref).path.iterdir()] == ["quick.txt"]
+        (slow.path / "end.txt").write_text("slow")
+    artifact = store.get(ref)
+    assert sorted(path.name for path in artifact.path.iterdir()) == ["end.txt", "slow.txt"]
+    assert artifact.altered_files() == [] == store.altered_files(artifact.manifest)
+
+
 def test_the_journal_outlives_a_failure_and_goes_with_the_commit(store: ArtifactStore) -> None:
     ref = Ref("rollout")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -179,6 +180,9 @@ def test_steps_have_pods_only_where_that_is_asked_for(monkeypatch: pytest.Monkey
     monkeypatch.setenv(STEPS, "kubernetes")
     executor = step_executor()
     assert executor is not None and executor.name == "k8s"
+    monkeypatch.setitem(sys.modules, "dagster_k8s", None)
+    with pytest.raises(FrontierError, match=r"pip install 'safety-frontier\[k8s\]'"):
+        step_executor()
     monkeypatch.setenv(STEPS, "slurm")
     with pytest.raises(FrontierError, match="expected kubernetes, or nothing"):
         step_executor()
