@@ -216,3 +216,14 @@ def test_the_experiment_in_the_documentation_loads(tmp_path: Path) -> None:
         "judges.qwen",
         "judges.gpt",
     ]
+
+
+@pytest.mark.parametrize(
+    ("operations", "said"),
+    [({"timezone": "Europe/Nowhere"}, "no such time zone"), ({"cron": "hourly"}, "operations.cron")],
+)
+def test_a_schedule_that_cannot_be_is_told(operations: dict[str, str], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "operations": operations}))
+    with pytest.raises(InputError, match=said):
+        load_experiment(str(path))
