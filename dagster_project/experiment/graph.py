@@ -86,11 +86,11 @@ CODE_VERSIONS = {
     "adapters": "1",
     "merged_models": "1",
     "warehouse": "3",
-    "results": "3",
+    "results": "4",
     "claims": "1",
     "report": "3",
     "transcripts": "1",
-    "page": "1",
+    "page": "2",
 }
 IMPORT = "imported_runs"
 

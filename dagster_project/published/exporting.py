@@ -48,7 +48,8 @@ def export_experiment(
     if out.is_dir():
         raise FrontierError(f"--out {out}: is a folder; name the file to write the pairs to.")
     if judge is None or judge not in experiment.judges:
-        raise FrontierError(f"--judge: expected one of {', '.join(experiment.judges)}, found {judge}.")
+        given = "none was given" if judge is None else f"found {judge}"
+        raise FrontierError(f"--judge: expected one of {', '.join(experiment.judges)}; {given}.")
     if experiment.imports and toolkits is None:
         raise FrontierError("--toolkits: released runs do not hold the toolkits; name their file (all_toolkits.json).")
     known = load_toolkits(toolkits) if toolkits else open_world(experiment).toolkits

@@ -201,6 +201,7 @@ def test_exported_pairs_are_the_pairs_of_the_artifacts_with_texts(imported: Impo
     ("arguments", "said"),
     [
         (("export", "imported.yaml", "pairs", "--out", "x", "--judge", "nobody"), "expected one of Judge-A, judge-b"),
+        (("export", "imported.yaml", "pairs", "--out", "x"), "expected one of Judge-A, judge-b; none was given"),
         (("export", "imported.yaml", "pairs", "--out", "x", "--judge", "Judge-A", "--metric", "speed"), "--metric"),
         (("export", "imported.yaml", "pairs", "--out", "x", "--judge", "Judge-A"), "--toolkits"),
         (("export", "imported.yaml", "pairs", "--out", "raw", "--judge", "Judge-A", "--toolkits", "x"), "is a folder"),

@@ -99,6 +99,9 @@ def _frontier(tables: Tables) -> Iterator[str]:
             f"{between(main['r2_low'], main['r2_high'])} and slope {number(main['slope'])}"
             f"{between(main['slope_low'], main['slope_high'])}"
         )
+        if not missing(main["r2_disattenuated"]):
+            bounds = between(main["r2_disattenuated_low"], main["r2_disattenuated_high"])
+            text += f" (without the points' errors of measurement R² {number(main['r2_disattenuated'])}{bounds})"
         if len(others):
             ordered = others.sort_values("r2").to_dict("records")
             least, most = ordered[0], ordered[-1]
