@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -215,10 +216,10 @@ class Operations(_Section):
 
     cron: str = Field(
         "0 * * * *",
-        pattern=r"^(\S+\s+){4}\S+$",
+        pattern=r"^([0-9A-Za-z*/,-]+ +){4}[0-9A-Za-z*/,-]+$",
         description="When the schedule looks for the next seed to make; it is off until somebody turns it on.",
     )
-    timezone: str = Field("UTC", description="Of the schedule, as in the tz database.")
+    timezone: str = Field("UTC", description="Of the schedule, by its name in the tz database: Europe/Berlin.")
     retries: int = Field(2, ge=0, description="How often a step is tried again after what may pass: a silent server.")
     retry_after_s: float = Field(300, ge=0, description="How long to wait before that, in seconds.")
     gpu: bool | None = Field(
@@ -241,6 +242,15 @@ class Operations(_Section):
     fresh_within_h: float | None = Field(
         None, gt=0, description="An older report shows as overdue in the UI, in hours; null: never."
     )
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_exists(cls, timezone: str) -> str:
+        try:
+            ZoneInfo(timezone)
+        except (ValueError, ZoneInfoNotFoundError):
+            raise ValueError("there is no such time zone; for instance: UTC, Europe/Berlin") from None
+        return timezone
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {

@@ -3,16 +3,16 @@
 # No `from __future__ import annotations` here: Dagster looks at the types of `context` and `config` itself.
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import dagster as dg
 
-from dagster_project.artifacts import ArtifactStore
+from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.preflight import preflight
-from dagster_project.operations.seeds import launch_seed, next_seed
-from dagster_project.operations.state import states
+from dagster_project.operations.seeds import launch_seed
 from toolemu.errors import FrontierError
 
 SEEDS = "seeds"
@@ -51,11 +51,13 @@ def build(graph: Graph, store: ArtifactStore) -> Scheduled:
                 f"The file of {experiment.name} has changed since its code location was loaded, and Dagster's daemon "
                 "knows the old one. Reload the location (Deployment, in the UI) or restart Dagster."
             )
+
+        def check(refs: Sequence[Ref]) -> None:
+            for line in preflight(experiment, store, refs):
+                context.log.info(line)
+
         seeds = () if config.seed is None else (config.seed,)
-        work = next_seed(graph, states(graph, store), seeds)
-        for line in preflight(experiment, store, work.refs if work else ()):
-            context.log.info(line)
-        done = launch_seed(context.instance, context.repository_def.asset_graph, graph, store, seeds)
+        done = launch_seed(context.instance, context.repository_def.asset_graph, graph, store, seeds, check)
         context.log.info(done.reason if done.backfill_id is None else f"{done.backfill_id}: {done.reason}")
         context.add_output_metadata({"backfill": done.backfill_id or "none", "reason": done.reason})
 

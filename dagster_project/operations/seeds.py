@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import dagster as dg
@@ -82,6 +82,7 @@ def launch_seed(
     graph: Graph,
     store: ArtifactStore,
     seeds: Collection[int] = (),
+    check: Callable[[Sequence[Ref]], None] = lambda refs: None,
 ) -> Launch:
     """Launches a backfill over the next seed, unless one of the experiment is under way or there is nothing to make.
 
@@ -91,6 +92,7 @@ def launch_seed(
         graph: The experiment's graph.
         store: Its artifacts.
         seeds: Only these; given by a person, who wants it tried again whatever came of the last time.
+        check: Called with what is to be made before that is launched; raises what stands against it.
     """
     busy = active_backfill(instance, graph.experiment.name)
     if busy is not None:
@@ -103,6 +105,7 @@ def launch_seed(
         futile = _futile(store, earlier, work)
         if futile:
             return Launch(None, futile)
+    check(work.refs)
     backfill = _backfill(instance, asset_graph, graph, work, len(earlier))
     try:
         instance.add_backfill(backfill)

@@ -269,3 +269,14 @@ def test_a_wrong_range_of_cases_is_an_error(tmp_path: Path, cases: str) -> None:
         lm_experiment(tmp_path, world={**lm_world.experiment("")["world"], "cases": cases})
     with pytest.raises(FrontierError, match="--cases"):
         lm_experiment(tmp_path).on_cases(cases)
+
+
+@pytest.mark.parametrize(
+    ("operations", "said"),
+    [({"timezone": "Europe/Nowhere"}, "no such time zone"), ({"cron": "hourly"}, "operations.cron")],
+)
+def test_a_schedule_that_cannot_be_is_told(operations: dict[str, str], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "operations": operations}))
+    with pytest.raises(InputError, match=said):
+        load_experiment(str(path))

@@ -25,6 +25,7 @@ def unwrapped(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "lost", "said"),
     [
@@ -74,6 +75,7 @@ def test_a_judge_that_cannot_be_read_stops_the_pairs(tmp_path: Path) -> None:
     assert "verdicts have no score; at most 1% may" in told and "limits.max_unparsed" in told
 
 
+@pytest.mark.slow
 def test_a_judge_that_drifts_is_found_at_the_next_seed(tmp_path: Path) -> None:
     judge = {"drifted": False}
 

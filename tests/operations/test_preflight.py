@@ -10,9 +10,11 @@ import pytest
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.definitions import build_definitions
+from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, load_experiment
 from dagster_project.operations import preflight as room
 from dagster_project.operations.preflight import preflight
+from dagster_project.operations.seeds import launch_seed
 from tests.collect.test_real_models import make_lab
 from tests.conftest import SMALL
 from toolemu.errors import FrontierError
@@ -22,36 +24,37 @@ def small(**operations: Any) -> Experiment:
     return Experiment.model_validate({**SMALL, "operations": operations})
 
 
-def check(experiment: Experiment, folder: Path, *refs: Ref) -> list[str]:
-    return list(preflight(experiment, ArtifactStore(folder, experiment.name), refs or None))
+def look(experiment: Experiment, folder: Path, *refs: Ref) -> None:
+    for _ in preflight(experiment, ArtifactStore(folder, experiment.name), refs or None):
+        pass
 
 
 def test_nothing_is_asked_for_that_is_not_needed(tmp_path: Path) -> None:
-    assert check(small(), tmp_path) == []
-    assert check(small(gpu=True, gpu_type="H100"), tmp_path, Ref.of("preference_pairs/strict", metric="safe")) == []
+    look(small(), tmp_path)
+    look(small(gpu=True, gpu_type="H100"), tmp_path, Ref.of("preference_pairs/strict", metric="safe"))
 
 
 def test_a_wrong_type_of_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "gpu_name", lambda: "NVIDIA A100-SXM4-80GB")
-    assert check(small(gpu=True, gpu_type="a100"), tmp_path) == []
+    look(small(gpu=True, gpu_type="a100"), tmp_path)
     with pytest.raises(FrontierError, match=r"operations\.gpu_type: small needs a GPU 'H100'.*A100-SXM4"):
-        check(small(gpu=True, gpu_type="H100"), tmp_path)
+        look(small(gpu=True, gpu_type="H100"), tmp_path)
     monkeypatch.setattr(room, "gpu_name", lambda: "")
     with pytest.raises(FrontierError, match="this machine has none"):
-        check(small(gpu=True, gpu_type="H100"), tmp_path, Ref.of("stage_1/adapters", agent="a", seed="0"))
+        look(small(gpu=True, gpu_type="H100"), tmp_path, Ref.of("stage_1/adapters", agent="a", seed="0"))
 
 
 def test_a_missing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FrontierError, match=r"operations\.webhook.*NO_SUCH_HOOK is not set"):
-        check(small(webhook="NO_SUCH_HOOK"), tmp_path)
+        look(small(webhook="NO_SUCH_HOOK"), tmp_path)
     monkeypatch.setenv("NO_SUCH_HOOK", "hooks.example")
     with pytest.raises(FrontierError, match="holds no URL"):
-        check(small(webhook="NO_SUCH_HOOK"), tmp_path)
+        look(small(webhook="NO_SUCH_HOOK"), tmp_path)
     lab = make_lab(tmp_path / "lm", "http://127.0.0.1:1/v1")
     monkeypatch.delenv("TEST_KEY", raising=False)
     with pytest.raises(FrontierError, match="TEST_KEY is not set"):
-        check(load_experiment(str(lab.experiment)), tmp_path)
+        look(load_experiment(str(lab.experiment)), tmp_path)
 
 
 def test_an_endpoint_that_nobody_answers_at_stops_the_schedules_tick(
@@ -63,11 +66,12 @@ def test_an_endpoint_that_nobody_answers_at_stops_the_schedules_tick(
     lab = make_lab(tmp_path / "lm", "", endpoints=endpoint, models=models, grid=grid)
     monkeypatch.chdir(lab.directory)  # where the key is
     monkeypatch.setenv("FRONTIER_DATA", str(tmp_path / "data"))
-    definitions = build_definitions(load_experiment("lm.yaml"))
+    experiment = load_experiment("lm.yaml")
+    store = ArtifactStore(tmp_path / "data", "lm")
+    assets = build_definitions(experiment).get_repository_def().asset_graph
     with dg.DagsterInstance.ephemeral() as instance:
-        job = definitions.resolve_job_def("seeds")
-        done = job.execute_in_process(instance=instance, raise_on_error=False)
-        assert not done.success
-        (failed,) = done.filter_events(lambda event: event.is_step_failure)
-        assert "has answered nothing usable" in str(failed.step_failure_data.error)
+        with pytest.raises(FrontierError, match=r"judges\.strict|world\.emulator"):
+            launch_seed(
+                instance, assets, build_graph(experiment), store, check=lambda refs: look(experiment, tmp_path, *refs)
+            )
         assert instance.get_backfills() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -150,7 +151,8 @@ def test_a_seed_is_launched_watched_and_followed_to_its_runs(tmp_path: Path, pag
         page.get_by_role("link", name="seed_0_").first.click(timeout=120_000)
         page.get_by_text("100% completed").first.wait_for(timeout=600_000)
         screenshot(page, "backfill")
-        page.get_by_text("Succeeded", exact=True).nth(1).wait_for(timeout=600_000)  # the first heads a column
+        ended = page.locator("div", has_text=re.compile(r"^Status\s*Succeeded$"))
+        ended.first.wait_for(timeout=600_000)
 
         page.goto(f"{url}/assets/small/figures")
         page.get_by_text("[Show Markdown]").first.click()
