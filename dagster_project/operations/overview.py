@@ -41,7 +41,10 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
         from dagster_project.collect.endpoints import check_roles
 
         yield f"  asking {', '.join(experiment.roles())} …"
-        yield from (f"    {line}" for line in map(role_line, check_roles(experiment)))
+        asked = check_roles(experiment)
+        yield from (f"    {line}" for line in map(role_line, asked))
+        for place in sorted(experiment.roles().keys() - {report.place for report in asked}):
+            yield f"    {place}: {experiment.roles()[place].model}, on a vLLM server that is started when it is needed"
     yield "  in order"
 
 
