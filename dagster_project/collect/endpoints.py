@@ -233,7 +233,7 @@ def check_roles(experiment: Experiment, places: Iterable[str] | None = None) -> 
     asked = {place: roles[place] for place in (roles if places is None else places)}
     every = experiment.all_endpoints()
     wanted = {place: role for place, role in asked.items() if isinstance(every[role.endpoint], EndpointSettings)}
-    if len(wanted) < len(asked) or any(map(experiment.is_served, experiment.models)):
+    if len(wanted) < len(asked) or (places is None and any(map(experiment.is_served, experiment.models))):
         vllm_python()
     endpoints = {name: endpoint for name, endpoint in every.items() if isinstance(endpoint, EndpointSettings)}
     endpoints = {role.endpoint: endpoints[role.endpoint] for role in wanted.values()}

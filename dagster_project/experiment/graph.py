@@ -390,7 +390,7 @@ def _add_trained(builder: _Builder) -> None:
         builder.add(
             f"stage_{stage}/merged_models",
             "training",
-            f"train_{stage}",
+            f"train_{stage}" if merged == keys else f"merge_{stage}",  # one run, one set of partitions
             CODE_VERSIONS["merged_models"],
             f"Stage {stage}'s adapters merged into their bases.",
             dimensions={"agent": merged, "seed": seeds},
@@ -412,7 +412,7 @@ def _add_measured(builder: _Builder) -> None:
         builder.add(
             "own_agents",
             "measure",
-            "measure",
+            "own",
             CODE_VERSIONS["source_models"],
             "Agents that were trained elsewhere, resolved and pinned.",
             dimensions={"agent": tuple(e.own_agents), "seed": tested["seed"]},

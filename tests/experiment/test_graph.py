@@ -112,3 +112,12 @@ def test_definitions_load_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["miniature", "single-gpu"])
+def test_what_one_run_makes_has_one_set_of_partitions(name: str) -> None:
+    """Dagster runs nothing together that is partitioned in two ways."""
+    by_run: dict[str, set[str]] = {}
+    for node in build_graph(load_experiment(name)).nodes.values():
+        by_run.setdefault(node.run, set()).add(str(sorted(node.dimensions.items())))
+    assert {run for run, partitions in by_run.items() if len(partitions) > 1} == set()
