@@ -36,8 +36,8 @@ CREATE TABLE model_use (
 CREATE TABLE training_runs (
     agent VARCHAR, seed INTEGER, stage INTEGER, steps INTEGER, loss DOUBLE, reward_accuracy DOUBLE,
     tokens_per_second DOUBLE, gpu VARCHAR, seconds DOUBLE, pairs INTEGER, pairs_too_long INTEGER,
-    conversations INTEGER, references_reused INTEGER, resumed_at INTEGER, micro_batch INTEGER, recomputed DOUBLE,
-    by_case BOOLEAN, computed_tokens BIGINT,
+    conversations INTEGER, references_reused INTEGER, resumed_at INTEGER, micro_batch INTEGER, by_case BOOLEAN,
+    computed_tokens BIGINT, recomputed DOUBLE,
     reward_margin DOUBLE, kl DOUBLE, reference_seconds DOUBLE, mfu DOUBLE, hfu DOUBLE, peak_memory_bytes BIGINT,
     PRIMARY KEY (agent, seed, stage)
 );
