@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from toolemu.errors import FrontierError
+from toolemu.errors import FrontierError, PassingError
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -35,6 +35,10 @@ Result = TypeVar("Result")
 
 class StorageError(FrontierError):
     """The object store cannot be reached, does not know the bucket, or does not allow what is needed."""
+
+
+class SilentStorageError(StorageError, PassingError):
+    """The object store failed for as long as it was asked again; it may answer later."""
 
 
 class ExistsError(StorageError):
@@ -178,7 +182,7 @@ class ObjectStore:
                 raise NoObjectError(f"{self.url}: {what}: there is no such object.") from error
             if not isinstance(error, faults.BaseError | OSError):
                 raise
-            raise StorageError(f"{self.url}: {what} failed: {_explained(error)}") from error
+            raise SilentStorageError(f"{self.url}: {what} failed: {_explained(error)}") from error
 
 
 def _client(url: str) -> ModuleType:
