@@ -47,7 +47,8 @@ def work(commands: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     # What a run has to say goes to the parent and to Dagster's event log, not between the parent's lines.
     warnings.filterwarnings("ignore")
-    logging.disable(logging.CRITICAL)
+    logging.lastResort = None
+    logging.getLogger().handlers = []
     os.environ.update({"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"})
 
     from dagster_project.definitions import build_definitions
@@ -95,6 +96,7 @@ def work(commands: Connection) -> None:
                 asset_selection=[AssetFactory.key_of(experiment, ref.asset) for ref in unit.refs],
                 instance=instance,
                 tags={OWNER_TAG: owner()},
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 raise_on_error=True,
             )
         except FrontierError as problem:

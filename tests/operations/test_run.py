@@ -75,6 +75,15 @@ def test_every_partition_is_a_run_in_dagster(lab: Lab) -> None:
             assert event.run_id in manifest_runs
 
 
+def test_what_a_training_says_is_in_dagsters_log(lab: Lab) -> None:
+    import dagster as dg
+
+    (adapter, *_) = build_graph(load_experiment(str(lab.experiment))).nodes["stage_1/adapters"].refs()
+    with dg.DagsterInstance.from_config(str(lab.directory / "home")) as instance:
+        logged = instance.all_logs(store_of(lab).get(adapter).manifest.run_id)
+    assert any("conversations" in entry.user_message for entry in logged if not entry.is_dagster_event)
+
+
 def test_the_warehouse_holds_what_the_artifacts_hold(lab: Lab) -> None:
     (counts,) = query(
         lab,
