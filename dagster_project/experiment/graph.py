@@ -92,7 +92,7 @@ CODE_VERSIONS = {
     "warehouse": "3",
     "results": "4",
     "claims": "1",
-    "report": "3",
+    "report": "4",
     "transcripts": "1",
     "page": "2",
 }

@@ -174,7 +174,7 @@ def audits_table(audits: pd.DataFrame, agents: pd.DataFrame) -> str:
 
 
 def training_table(starts: pd.DataFrame) -> str:
-    """Returns loss and accuracy of the first logged step, mean and sample standard deviation, by recipe and beta."""
+    """Returns loss and accuracy of the first steps, mean and sample standard deviation, by recipe and beta."""
     groups = starts.groupby(["recipe", "beta"], dropna=False)[["loss", "reward_accuracy"]]
     rows = groups.agg(["mean", "std", "size"])
     rows.columns = ["_".join(names) for names in rows.columns]

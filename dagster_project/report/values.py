@@ -89,14 +89,20 @@ def with_agents(table: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
     return table.merge(agents[["agent", *absent]].drop_duplicates("agent"), on="agent", how="left")
 
 
+START_STEPS = 40
+"""As many optimiser steps as the released code logs together; at the very first one every loss is log 2."""
+
+
 def training_starts(steps: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
-    """Returns loss and reward accuracy of the first logged step of each agent's last stage.
+    """Returns mean loss and reward accuracy of the first `START_STEPS` steps of each agent's last stage.
 
     Args:
         steps: `training_steps`.
         agents: `agents`; needed where `steps` has no columns model and recipe.
     """
     table = with_agents(steps, agents)
-    table = table[table["recipe"].notna()].sort_values(["agent", "seed", "stage", "step"])
+    table = table[table["recipe"].notna()]
     last = table.groupby(["agent", "seed"])["stage"].transform("max")
-    return table[table["stage"] == last].groupby(["agent", "seed"], as_index=False).first()
+    started = table[(table["stage"] == last) & (table["step"] <= START_STEPS)]
+    keys = ["agent", "seed", "stage", "model", "recipe", "beta"]
+    return started.groupby(keys, as_index=False, dropna=False)[["loss", "reward_accuracy"]].mean()

@@ -334,13 +334,20 @@ def test_no_arrow_runs_over_a_point_that_it_does_not_join() -> None:
                         assert np.hypot(path[:, 0] - x, path[:, 1] - y).min() > 3 / 72 * figure.dpi
 
 
-def test_the_first_logged_step_is_the_start() -> None:
+def test_the_start_is_the_mean_of_the_first_steps_of_the_last_stage() -> None:
     from dagster_project.report.figures import training_starts
+    from dagster_project.report.values import START_STEPS
 
+    where = {"model": "m", "recipe": "safe_then_help", "beta": float("nan")}
+    rows = [
+        {"agent": "a", "seed": 0, "stage": stage, "step": step, "loss": loss, "reward_accuracy": loss / 2, **where}
+        for stage, step, loss in [(1, 1, 9.0), (2, 1, 0.7), (2, START_STEPS, 0.5), (2, START_STEPS + 1, 0.1)]
+    ]
+    (start,) = training_starts(pd.DataFrame(rows), pd.DataFrame()).to_dict("records")
+    assert (start["stage"], start["loss"], start["reward_accuracy"]) == (2, pytest.approx(0.6), pytest.approx(0.3))
     tables = make_tables(("match",))
     starts = training_starts(tables["training_steps"], tables["agents"])
     assert len(starts) == 180
-    assert set(starts["step"]) == {5}
     assert starts["recipe"].notna().all()
 
 

@@ -1,4 +1,4 @@
-"""Where trainings start: loss and accuracy of the first logged step."""
+"""Where trainings start: mean loss and accuracy of their first steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dagster_project.report.figures.frame import ZERO, Group, frame, ticks
 from dagster_project.report.figures.labels import place_labels
 from dagster_project.report.figures.points import recipe_group, recipe_style
 from dagster_project.report.style import GREY, RECIPE_MARKERS, darker, look, marker_style, tint
-from dagster_project.report.values import beta_name, levels
+from dagster_project.report.values import START_STEPS, beta_name, levels
 
 CHANCE_LOSS = float(np.log(2))
 """DPO's loss of a policy that is its own reference."""
@@ -32,7 +32,7 @@ def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
     with look():
         drawn = frame(
             [""],
-            subtitle="first logged step of each recipe's last stage",
+            subtitle=f"mean of the first {START_STEPS} steps of each recipe's last stage",
             title=title,
             toy=toy,
             height=2.3,
@@ -65,7 +65,7 @@ def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
 
 
 def _limits(values: list[float]) -> tuple[float, float]:
-    """Returns limits with margins, not too close to each other: at its very first step, every loss is the same."""
+    """Returns limits with margins, not too close to each other."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = max(0.08 * (high - low), 0.05)
     return low - margin, high + margin
