@@ -359,9 +359,8 @@ def test_agents_trained_here_are_judged_there(tmp_path: Path) -> None:
     points = ask("SELECT model, recipe FROM frontier_points WHERE judging = 'match' AND judge IS NULL")
     assert points == [{"model": "eager", "recipe": "safe"}]
     used = ask("SELECT DISTINCT asset FROM model_use WHERE role = 'judge' AND calls > 0 ORDER BY 1")
-    assert [row["asset"] for row in used] == [
-        f"{whose}_evaluations/lm/{metric}" for whose in ("agent", "source") for metric in ("help", "safe")
-    ]
+    evaluations = [f"{whose}_evaluations/lm/{metric}" for whose in ("agent", "source") for metric in ("help", "safe")]
+    assert [row["asset"] for row in used] == sorted([*evaluations, "judge_calibration/lm"])
 
 
 def test_the_environment_of_the_tests_has_no_key() -> None:
