@@ -299,7 +299,7 @@ def warehouse_rows(lab: Lab) -> dict[str, list[tuple[object, ...]]]:
     """Returns every table of the warehouse; without run ids, times and paths."""
     store = store_of(lab)
     left_out = {"artifacts": "run_id, started_at, ended_at, path", "lineage": "run_id, input_run_id"}
-    left_out["trajectories"] = "path"
+    left_out |= {"trajectories": "path", "operations": "run_id, seconds"}
     with duckdb.connect(str(store.get(Ref("warehouse")).path / "warehouse.duckdb"), read_only=True) as database:
         names = [str(row[0]) for row in database.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         return {
