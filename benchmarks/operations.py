@@ -84,7 +84,7 @@ def fill(place: Place, graph: Graph) -> int:
             ) as draft:
                 (draft.path / "content").write_text(ref.label)
             assert draft.committed is not None
-            data = StepMaterializationData(materialisation("grid", draft.committed))
+            data = StepMaterializationData(materialisation(store, draft.committed.manifest))
             event = DagsterEvent(DagsterEventType.ASSET_MATERIALIZATION.value, "__ASSET_JOB", event_specific_data=data)
             events.append(
                 EventLogEntry(None, logging.INFO, "", "standin", time.time(), None, "__ASSET_JOB", event)  # type: ignore[no-untyped-call]

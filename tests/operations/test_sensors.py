@@ -35,7 +35,7 @@ class Lab:
         """Makes a partition, and tells Dagster."""
         ref = Ref.of(asset, **keys)
         make(self.graph, self.store, ref, str(time.time()))
-        self.instance.report_runless_asset_event(materialisation("small", self.store.get(ref)))
+        self.instance.report_runless_asset_event(materialisation(self.store, self.store.get(ref).manifest))
 
     def look(self) -> dg.SensorResult:
         """Lets the results' sensor have a look."""
