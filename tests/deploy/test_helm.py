@@ -137,6 +137,6 @@ def test_the_code_location_answers_as_the_chart_starts_it(tmp_path: Path) -> Non
             assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.5)
     finally:
-        process.terminate()
+        process.kill()  # Dagster takes SIGTERM for SIGINT, which is ignored where tests run in the background
         process.wait(timeout=30)
         log.close()
