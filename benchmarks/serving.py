@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import itertools
 import json
+import random
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,7 +37,8 @@ from toolemu.chat.replies import JournaledChatModel, ReplyJournal
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
 from toolemu.prompts import AgentPrompt
 
-TOKENS = 64
+TOKENS = (32, 96)
+"""Each request is for another length in between: of one length they would all end at the same moment."""
 SETTINGS = OpenAIModelSettings(endpoint="here", model="miniature", request={"ignore_eos": True})
 
 
@@ -60,6 +63,11 @@ async def in_flight(count: int, work: list[Callable[[], Awaitable[object]]]) -> 
     return time.perf_counter() - started
 
 
+def length(number: int) -> int:
+    """Returns how many tokens the request of that number is for."""
+    return random.Random(number).randint(*TOKENS)
+
+
 async def measure(url: str, folder: Path, concurrency: int, requests: int, rounds: int) -> dict[str, list[float]]:
     """Returns the seconds of every round, `raw` and `client`."""
     source, seconds = prompts(), {"raw": list[float](), "client": list[float]()}
@@ -72,11 +80,11 @@ async def measure(url: str, folder: Path, concurrency: int, requests: int, round
         ):
             model = JournaledChatModel(OpenAIChatModel(found["here"], SETTINGS), journal)
 
-            async def raw(body: bytes) -> None:
+            async def raw(body: bytes, tokens: int) -> None:
                 headers = {"Content-Type": "application/json"}
                 async with session.post(f"{url}/chat/completions", data=body, headers=headers) as answer:
                     answer.raise_for_status()
-                    assert json.loads(await answer.read())["usage"]["completion_tokens"] == TOKENS
+                    assert json.loads(await answer.read())["usage"]["completion_tokens"] == tokens
 
             for _ in range(rounds + 1):
                 bodies = [
@@ -84,7 +92,7 @@ async def measure(url: str, folder: Path, concurrency: int, requests: int, round
                         {
                             "model": "miniature",
                             "messages": [message._asdict() for message in next(source)],
-                            "max_tokens": TOKENS,
+                            "max_tokens": length(number),
                             "temperature": 1.0,
                             "seed": number,
                             "ignore_eos": True,
@@ -92,9 +100,10 @@ async def measure(url: str, folder: Path, concurrency: int, requests: int, round
                     ).encode()
                     for number in range(requests)
                 ]
-                seconds["raw"].append(await in_flight(concurrency, [lambda body=body: raw(body) for body in bodies]))
+                work = [functools.partial(raw, body, length(number)) for number, body in enumerate(bodies)]
+                seconds["raw"].append(await in_flight(concurrency, work))
                 asked = [
-                    ChatRequest(next(source), max_tokens=TOKENS, temperature=1.0, seed=number)
+                    ChatRequest(next(source), max_tokens=length(number), temperature=1.0, seed=number)
                     for number in range(requests)
                 ]
                 seconds["client"].append(
@@ -118,7 +127,8 @@ def main() -> None:
         with leased(servers, [server], print) as urls:
             found = asyncio.run(measure(urls[server.key], folder, asked.concurrency, asked.requests, asked.rounds))
         stop_servers(servers)
-    print(f"{asked.concurrency} at once, {asked.rounds} rounds of {asked.requests} requests, {TOKENS} tokens each")
+    sizes = f"{asked.rounds} rounds of {asked.requests} requests, {TOKENS[0]} to {TOKENS[1]} tokens each"
+    print(f"{asked.concurrency} at once, {sizes}")
     for kind, seconds in found.items():
         rates = [asked.requests / value for value in seconds]
         print(f"  {kind}: {mean(rates):.1f} requests a second ({', '.join(f'{rate:.1f}' for rate in rates)})")
