@@ -41,14 +41,14 @@ def webhook(*statuses: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         server.server_close()
 
 
-def failure(cause: str = "check") -> Failure:
+def failure(cause: str = "check", message: str = "3 pairs; fewer than 20 train nothing.") -> Failure:
     now = datetime.now(UTC)
     return Failure(
         asset="preference_pairs/strict",
         partition={"metric": "safe", "seed": "0"},
         run_id="r1",
         cause=cause,
-        message="3 pairs; fewer than 20 train nothing.",
+        message=message,
         started_at=now,
         failed_at=now,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.backfill import BulkActionStatus
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.artifacts.failures import Failure, note_failure
+from dagster_project.artifacts.failures import note_failure
 from dagster_project.definitions import build_definitions
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.seeds import Launch, launch_seed, next_seed
 from dagster_project.operations.state import states
 from tests.conftest import SMALL
+from tests.operations.test_alerts import failure
 from tests.operations.test_state import graph_of, make, make_everything
 from toolemu.errors import FrontierError
 
@@ -45,19 +45,7 @@ class Lab:
                 self.instance.update_backfill(backfill.with_status(status))
 
     def fail(self, cause: str) -> None:
-        now = datetime.now(UTC)
-        note_failure(
-            self.store,
-            Failure(
-                asset="preference_pairs/strict",
-                partition={"metric": "safe", "seed": "0"},
-                run_id="r",
-                cause=cause,
-                message="Oh no.",
-                started_at=now,
-                failed_at=now,
-            ),
-        )
+        note_failure(self.store, failure(cause, "Oh no."))
 
 
 @pytest.fixture
