@@ -344,6 +344,12 @@ def partition_mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:
     Two dimensions with the seed in common are mapped key by key; one dimension onto the same one by identity. A
     model's partitions onto an agent's are mapped to all, which is what training reads anyway.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the version of Dagster is pinned; every process would say it
+        return _mapping(node, upstream)
+
+
+def _mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:
     if not upstream.dimensions or not node.dimensions:
         return None
     if set(node.dimensions) == set(upstream.dimensions) and dict(node.dimensions) == dict(upstream.dimensions):
@@ -351,9 +357,7 @@ def partition_mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:
     if "seed" not in upstream.dimensions or "seed" not in node.dimensions:
         return dg.AllPartitionMapping()
     if set(upstream.dimensions) == {"seed"}:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            return dg.MultiToSingleDimensionPartitionMapping("seed")
+        return dg.MultiToSingleDimensionPartitionMapping("seed")
     (ours,) = set(node.dimensions) - {"seed"}
     (theirs,) = set(upstream.dimensions) - {"seed"}
     seed = node.dimensions["seed"][0]
@@ -362,11 +366,9 @@ def partition_mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:
         for source in node.inputs(Ref.of(node.name, **{ours: key, "seed": seed})):
             if source.asset == upstream.name:
                 edges.setdefault(source.key(theirs), []).append(key)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # the version of Dagster is pinned; every process would say it
-        return dg.MultiPartitionMapping(
-            {
-                theirs: dg.DimensionPartitionMapping(ours, dg.StaticPartitionMapping(edges)),
-                "seed": dg.DimensionPartitionMapping("seed", dg.IdentityPartitionMapping()),
-            }
-        )
+    return dg.MultiPartitionMapping(
+        {
+            theirs: dg.DimensionPartitionMapping(ours, dg.StaticPartitionMapping(edges)),
+            "seed": dg.DimensionPartitionMapping("seed", dg.IdentityPartitionMapping()),
+        }
+    )
