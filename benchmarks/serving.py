@@ -5,8 +5,9 @@ Usage: python -m benchmarks.serving [--concurrency N] [--requests N] [--rounds N
 A miniature model is served by vLLM (`make vllm`, or a GPU). The same number of requests, of the same length and with
 the same number of generated tokens, are made in turn by a bare loop around aiohttp, which does nothing but send bodies
 made beforehand and read the answers, and by the client as rollouts use it: limits, retries, reading, journal. Prompts
-differ, so that no round finds the other's prefixes cached. Rounds alternate; the first of either warms up and does not
-count.
+differ, so that no round finds the other's prefixes cached. The bare loop takes two turns in each round, in random order
+with the client: how far those two lie apart is what the machine's unrest alone does. The first round warms up and does
+not count.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import json
 import random
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from statistics import mean, median
+from statistics import harmonic_mean, mean, quantiles
+from typing import NamedTuple
 
 import aiohttp
 
@@ -39,6 +42,7 @@ from toolemu.prompts import AgentPrompt
 
 TOKENS = (32, 96)
 """Each request is for another length in between: of one length they would all end at the same moment."""
+Work = Callable[[], Awaitable[object]]
 SETTINGS = OpenAIModelSettings(endpoint="here", model="miniature", request={"ignore_eos": True})
 
 
@@ -51,7 +55,14 @@ def prompts() -> Iterator[tuple[Message, ...]]:
             yield (Message(opening.role, f"{seed} {number} {opening.content}"), *rest)
 
 
-async def in_flight(count: int, work: list[Callable[[], Awaitable[object]]]) -> float:
+class Turn(NamedTuple):
+    """What one turn gave: requests a second, and our own processor time a request in seconds."""
+
+    rate: float
+    used_s: float
+
+
+async def in_flight(count: int, work: list[Work]) -> float:
     """Does all work, so much at once, and returns the seconds it took."""
     left, started = iter(work), time.perf_counter()
 
@@ -68,17 +79,29 @@ def length(number: int) -> int:
     return random.Random(number).randint(*TOKENS)
 
 
-async def measure(url: str, folder: Path, concurrency: int, requests: int, rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of every round, `raw` and `client`."""
-    source, seconds = prompts(), {"raw": list[float](), "client": list[float]()}
+def request(messages: tuple[Message, ...], number: int) -> ChatRequest:
+    """Returns the client's request of that number."""
+    return ChatRequest(messages, max_tokens=length(number), temperature=1.0, seed=number)
+
+
+def body(messages: tuple[Message, ...], number: int) -> bytes:
+    """Returns the same request as the bare loop sends it."""
+    said = [message._asdict() for message in messages]
+    asked = {"model": "miniature", "messages": said, "max_tokens": length(number), "temperature": 1.0, "seed": number}
+    return json.dumps({**asked, **SETTINGS.request}).encode()
+
+
+async def measure(url: str, folder: Path, concurrency: int, requests: int, rounds: int) -> dict[str, list[Turn]]:
+    """Returns every turn of the bare loop (twice) and of the client."""
+    source, found = prompts(), defaultdict[str, list[Turn]](list)
     endpoints = {"here": EndpointSettings(url=url, max_in_flight=concurrency)}
     connector = aiohttp.TCPConnector(limit=concurrency)
     with ReplyJournal.open(folder / "replies") as journal:
         async with (
             aiohttp.ClientSession(connector=connector) as session,
-            open_endpoints(endpoints, max_in_flight=concurrency) as found,
+            open_endpoints(endpoints, max_in_flight=concurrency) as opened,
         ):
-            model = JournaledChatModel(OpenAIChatModel(found["here"], SETTINGS), journal)
+            model = JournaledChatModel(OpenAIChatModel(opened["here"], SETTINGS), journal)
 
             async def raw(body: bytes, tokens: int) -> None:
                 headers = {"Content-Type": "application/json"}
@@ -86,30 +109,22 @@ async def measure(url: str, folder: Path, concurrency: int, requests: int, round
                     answer.raise_for_status()
                     assert json.loads(await answer.read())["usage"]["completion_tokens"] == tokens
 
-            for _ in range(rounds + 1):
-                bodies = [
-                    json.dumps(
-                        {
-                            "model": "miniature",
-                            "messages": [message._asdict() for message in next(source)],
-                            "max_tokens": length(number),
-                            "temperature": 1.0,
-                            "seed": number,
-                            "ignore_eos": True,
-                        }
-                    ).encode()
-                    for number in range(requests)
+            def bare() -> list[Work]:
+                return [
+                    functools.partial(raw, body(next(source), number), length(number)) for number in range(requests)
                 ]
-                work = [functools.partial(raw, body, length(number)) for number, body in enumerate(bodies)]
-                seconds["raw"].append(await in_flight(concurrency, work))
-                asked = [
-                    ChatRequest(next(source), max_tokens=length(number), temperature=1.0, seed=number)
-                    for number in range(requests)
-                ]
-                seconds["client"].append(
-                    await in_flight(concurrency, [lambda request=request: model.chat(request) for request in asked])
-                )
-    return {name: values[1:] for name, values in seconds.items()}
+
+            def client() -> list[Work]:
+                return [functools.partial(model.chat, request(next(source), number)) for number in range(requests)]
+
+            turns = {"raw": bare, "raw again": bare, "client": client}
+            for number in range(rounds + 1):
+                for name in random.Random(number).sample(list(turns), len(turns)):
+                    work, used = turns[name](), time.process_time()
+                    took = await in_flight(concurrency, work)
+                    if number:
+                        found[name].append(Turn(requests / took, (time.process_time() - used) / requests))
+    return found
 
 
 def main() -> None:
@@ -117,10 +132,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--requests", type=int, default=96, help="a round")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
     asked = parser.parse_args()
     settings = ServerSettings(dtype="float32", adapters=0, arguments=("--enforce-eager",), idle_after_s=1)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder, servers = Path(name), Servers(Path(name) / "servers")
         train_source_model("eager", 0, folder / "weights", steps=1, heads=3)
         server = server_of(folder / "weights", "miniature", settings)
@@ -129,12 +144,19 @@ def main() -> None:
         stop_servers(servers)
     sizes = f"{asked.rounds} rounds of {asked.requests} requests, {TOKENS[0]} to {TOKENS[1]} tokens each"
     print(f"{asked.concurrency} at once, {sizes}")
-    for kind, seconds in found.items():
-        rates = [asked.requests / value for value in seconds]
-        print(f"  {kind}: {mean(rates):.1f} requests a second ({', '.join(f'{rate:.1f}' for rate in rates)})")
-    ratios = [raw / client for raw, client in zip(found["raw"], found["client"], strict=True)]
-    whole = sum(found["raw"]) / sum(found["client"])
-    print(f"  client / raw: {median(ratios):.3f}, the median of the rounds; {whole:.3f} over all")
+    for name, turns in found.items():
+        rates = ", ".join(f"{turn.rate:.0f}" for turn in turns)
+        print(
+            f"  {name}: {harmonic_mean(turn.rate for turn in turns):.1f} requests a second ({rates}); "
+            f"{1000 * mean(turn.used_s for turn in turns):.2f} ms of processor time a request"
+        )
+    for name in ("raw again", "client"):
+        ratios = [turn.rate / bare.rate for turn, bare in zip(found[name], found["raw"], strict=True)]
+        low, middle, high = quantiles(ratios, n=4)
+        print(f"  {name} / raw: {middle:.2f}, the median of the rounds; half of them within {low:.2f} to {high:.2f}")
+    pooled = [turn.rate for name in ("raw", "raw again") for turn in found[name]]
+    whole = harmonic_mean(turn.rate for turn in found["client"]) / harmonic_mean(pooled)
+    print(f"  client / both raw, all rounds together: {whole:.2f}")
 
 
 if __name__ == "__main__":

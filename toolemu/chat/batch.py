@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,14 +113,27 @@ class BatchChatModel:
             orjson.dumps({"custom_id": key, "method": "POST", "url": _URL, "body": body})
             for key, body in bodies.items()
         ]
-        with _told(self._endpoint):
-            client = self._endpoint.client.with_options(max_retries=_RETRIES)
+        async with self._client() as client:
             uploaded = await client.files.create(file=("requests.jsonl", b"\n".join(lines) + b"\n"), purpose="batch")
             # The ledger knows of the file before there is a batch: a kill in between loses neither.
             self._note(uploaded.id, list(bodies))
             await client.batches.create(input_file_id=uploaded.id, endpoint=_URL, completion_window="24h")
         self._endpoint.counts["batches"] += 1
         return uploaded.id
+
+    @contextlib.asynccontextmanager
+    async def _client(self) -> AsyncIterator[openai.AsyncOpenAI]:
+        """Opens what knows files and batches; what it raises becomes an error that names the endpoint."""
+        endpoint = self._endpoint
+        key, url = endpoint.key.get_secret_value(), endpoint.settings.url
+        try:
+            async with openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=_RETRIES) as client:
+                yield client
+        except openai.APIError as error:
+            raise EndpointError(
+                f"Endpoint {endpoint.name} ({url}): its Batch API failed: {endpoint.clean(str(error))} "
+                "Batches under way are not lost: run again, or leave `batch` out."
+            ) from None
 
     def _note(self, file: str, keys: Sequence[str]) -> None:
         self._ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -135,8 +148,7 @@ class BatchChatModel:
         return await asyncio.shield(self._answers[file])
 
     async def _collect(self, file: str) -> dict[str, Any]:
-        with _told(self._endpoint):
-            client = self._endpoint.client.with_options(max_retries=_RETRIES)
+        async with self._client() as client:
             batch = None
             async for found in client.batches.list(limit=100):
                 if found.input_file_id == file:
@@ -170,15 +182,3 @@ def _read_ledger(path: Path) -> dict[str, str]:
         entry = orjson.loads(line)
         sent.update(dict.fromkeys(entry["keys"], entry["file"]))
     return sent
-
-
-@contextlib.contextmanager
-def _told(endpoint: Endpoint) -> Iterator[None]:
-    """Turns what the client raises into an error that names the endpoint."""
-    try:
-        yield
-    except openai.APIError as error:
-        raise EndpointError(
-            f"Endpoint {endpoint.name} ({endpoint.settings.url}): its Batch API failed: "
-            f"{endpoint.clean(str(error))} Batches under way are not lost: run again, or leave `batch` out."
-        ) from None

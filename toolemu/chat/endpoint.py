@@ -1,7 +1,7 @@
 """A server that speaks OpenAI's protocol, and getting an answer out of it: limits, time-outs, retries, giving up.
 
-The `openai` package does the talking; its own retries are off, since they know nothing of the limit or of other
-requests. What an answer means is the business of `toolemu.chat.openai`.
+Requests go out over aiohttp as bytes: a chat completion is one POST, and beside a vLLM that keeps all cores busy
+each millisecond of ours costs throughput. What an answer means is the business of `toolemu.chat.openai`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx2
-import openai
+import aiohttp
 import orjson
 from pydantic import SecretStr
 
@@ -81,28 +82,25 @@ class Endpoint:
         self._key = key
         self._shared = shared
         self._limit = AdaptiveLimit(max(1, settings.max_in_flight // share))
-        timeout = httpx2.Timeout(settings.timeout_s, connect=min(_CONNECT_S, settings.timeout_s))
-        # As many connections as requests: waiting in the client's pool would count as a time-out. (None would not be
-        # no limit, but aiohttp's of 100.)
-        limits = httpx2.Limits(max_connections=settings.max_in_flight, max_keepalive_connections=settings.max_in_flight)
-        self._client = openai.AsyncOpenAI(
-            api_key=key.get_secret_value(),
-            base_url=settings.url,
-            max_retries=0,
-            timeout=timeout,
-            http_client=openai.DefaultAioHttpClient(base_url=settings.url, timeout=timeout, limits=limits),
+        self._url = f"{settings.url.rstrip('/')}/chat/completions"
+        self._session = aiohttp.ClientSession(
+            # As many connections as requests: waiting in the client's pool would count as a time-out.
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(settings.timeout_s, sock_connect=min(_CONNECT_S, settings.timeout_s)),
+            headers={"Authorization": f"Bearer {key.get_secret_value()}", "Content-Type": "application/json"},
+            proxy=_proxy(settings.url),  # found once: with trust_env, aiohttp asks a thread at every request
         )
         self._answered_at = float("-inf")
         self._failing_since: float | None = None
 
     async def close(self) -> None:
         """Closes its connections."""
-        await self._client.close()
+        await self._session.close()
 
     @property
-    def client(self) -> openai.AsyncOpenAI:
-        """What talks to the server, for requests that are no chat completion."""
-        return self._client
+    def key(self) -> SecretStr:
+        """Its key, for requests that are no chat completion."""
+        return self._key
 
     @property
     def limit(self) -> int:
@@ -163,17 +161,15 @@ class Endpoint:
         """Makes one attempt: the answer, or what went wrong that may pass."""
         self.counts["attempts"] += 1
         try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=dict(body))
-                content = response.content
-        except (TimeoutError, openai.APITimeoutError):
+            async with self._session.post(self._url, data=orjson.dumps(body)) as response:
+                content = await response.read()
+        except TimeoutError:
             self._limit.lower(REFUSED, asked)
             return _Fault("timeout", f"no answer within {self.settings.timeout_s:g} s")
-        except openai.APIStatusError as error:
-            return self._refused(error, asked)
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            return _Fault("connection", self.clean(f"{type(cause).__name__} {cause}".strip()))
+        except (aiohttp.ClientError, OSError) as error:
+            return _Fault("connection", self.clean(f"{type(error).__name__} {error}".strip()))
+        if response.status >= 300:
+            return self._refused(response.status, response.headers, content, asked)
         try:
             answer = orjson.loads(content)
             problem = wrong_with(answer) if isinstance(answer, dict) else "no JSON object"
@@ -193,28 +189,30 @@ class Endpoint:
         else:
             self._limit.raise_after_success()
 
-    def _refused(self, error: openai.APIStatusError, asked: float) -> _Fault:
+    def _refused(self, status: int, headers: Mapping[str, str], content: bytes, asked: float) -> _Fault:
         """Returns a fault that may pass; raises one that will not."""
-        status, code = error.status_code, error.code or ""
-        told = error.body.get("message") if isinstance(error.body, dict) else None
-        message = self.clean(str(told or error.message))
+        told = _told(content)
+        message, code = (
+            self.clean(told.get("message") or content.decode(errors="replace").strip()),
+            told.get("code", ""),
+        )
         where = f"Endpoint {self.name} ({self.settings.url})"
         if status in (401, 403):
             # What the server says to that may quote the key.
             variable = self.settings.key
             hint = f"Check {variable}." if variable else "Name the variable with its key as `key` of the endpoint."
-            raise EndpointError(f"{where} refuses the key (HTTP {status}). {hint}") from None
+            raise EndpointError(f"{where} refuses the key (HTTP {status}). {hint}")
         if code in _NO_CREDIT:
-            raise EndpointError(f"{where} says that the account has no credit ({code}).") from None
+            raise EndpointError(f"{where} says that the account has no credit ({code}).")
         if status == 404:
-            raise EndpointError(f"{where}: HTTP 404: {message} Check the URL and the model's name.") from None
+            raise EndpointError(f"{where}: HTTP 404: {message} Check the URL and the model's name.")
         if status not in _TRANSIENT and status < 500:
             self._answered_at = time.monotonic()
             self._failing_since = None
-            raise RequestRefusedError(status, message, str(error.param or ""), code) from None
+            raise RequestRefusedError(status, message, told.get("param", ""), code)
         if status in (429, 503, 529):
             self._limit.lower(REFUSED, asked)
-        return _Fault(f"http_{status}", f"HTTP {status}: {message}", _retry_after(error.response.headers))
+        return _Fault(f"http_{status}", f"HTTP {status}: {message}", _retry_after(headers))
 
     def clean(self, text: str) -> str:
         """Returns a server's message without the key, and not too long."""
@@ -230,6 +228,29 @@ class _Fault:
     kind: str
     text: str
     wait: float | None = None
+
+
+def _proxy(url: str) -> str | None:
+    """Returns the proxy that the environment (`HTTPS_PROXY`, `NO_PROXY` and the like) has for a URL."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+
+
+def _told(content: bytes) -> dict[str, str]:
+    """Returns what an error's body says, as far as it has it: `message`, `param`, `code`.
+
+    OpenAI's are within `error`; some servers leave that out, or give nothing but text there.
+    """
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {}
+    error = body.get("error", body) if isinstance(body, dict) else None
+    if isinstance(error, str):
+        return {"message": error}
+    if not isinstance(error, dict):
+        return {}
+    return {name: str(error[name]) for name in ("message", "param", "code") if error.get(name)}
 
 
 def _backoff(attempt: int) -> float:

@@ -27,13 +27,14 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """An HTTP error with the body that OpenAI gives it."""
+    """An HTTP error with the body that OpenAI gives it, or another."""
 
     status: int
     message: str = "no"
     parameter: str | None = None
     code: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ class ChatServer:
             await asyncio.sleep(3600)
         if isinstance(answer, Refusal):
             error = {"message": answer.message, "type": "error", "param": answer.parameter, "code": answer.code}
-            await _send(writer, json.dumps({"error": error}).encode(), answer.status, answer.headers)
+            content = json.dumps({"error": error}).encode() if answer.body is None else answer.body
+            await _send(writer, content, answer.status, answer.headers)
             return True
         whole = json.dumps(_completion(answer if isinstance(answer, Say) else Say(str(answer)), body)).encode()
         if answer is Fault.malformed:
