@@ -66,16 +66,16 @@ def plan(
     seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
     update: Annotated[bool, typer.Option(help="Also what is stale and expensive.")] = False,
 ) -> None:
-    """Show what would run, how long it took before, and what it would take of models behind endpoints."""
-    from dagster_project.operations.overview import estimate_table, plan_table
+    """Show what would run, and what it would take: time, calls, tokens, money, GPU-hours, disk."""
+    from dagster_project.operations.overview import estimate_table, forecast_table, plan_table
     from dagster_project.operations.state import make_plan, states
 
     _, graph, store = _open(name)
     planned = make_plan(graph, states(graph, store), select=select or (), seeds=seed or (), update=update)
     out.print(plan_table(planned, graph, store))
-    estimated = estimate_table(planned, graph, store)
-    if estimated is not None:
-        out.print(estimated)
+    for table in (estimate_table(planned, graph, store), forecast_table(planned, graph, store)):
+        if table is not None:
+            out.print(table)
 
 
 @app.command()
