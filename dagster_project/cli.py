@@ -167,6 +167,29 @@ def transcript(
 
 
 @app.command()
+def search(
+    name: ExperimentArgument,
+    words: Annotated[list[str], typer.Argument(metavar="WORDS", help="All must be there; a phrase goes in quotes.")],
+    agent: Annotated[str | None, typer.Option(help="Only this agent or source model.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
+) -> None:
+    """Find words in all transcripts: tasks, turns, tools' results, answers, and what judges thought."""
+    from dagster_project.report.search import render_hits
+    from dagster_project.report.search import search as search_all
+    from dagster_project.report.transcript_files import made_sources
+
+    _, graph, store = _open(name)
+    found, _ = made_sources(graph, store, agent, seed)
+    hits = list(search_all(found, words))
+    if hits:
+        out.print(render_hits(hits, words, limit))
+        out.print(f"A whole one: frontier transcript {name} ID", markup=False, highlight=False)
+    else:
+        out.print("No transcript has all of that.")
+
+
+@app.command()
 def compare(
     name: ExperimentArgument,
     first: Annotated[str, typer.Argument(metavar="AGENT", help="An agent's key, or a source model's name.")],

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts import ArtifactStore
 from dagster_project.artifacts.processes import die_with_parent, process_context
-from dagster_project.experiment.graph import TRANSCRIPTS, Graph
-from dagster_project.report.transcript_files import Source, sources, transcripts
+from dagster_project.experiment.graph import Graph
+from dagster_project.report.transcript_files import Source, made_sources, transcripts
 from toolemu.errors import FrontierError
 
 if TYPE_CHECKING:
@@ -39,19 +39,8 @@ def export_logs(
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FrontierError(f"{directory}: there is something already. Name a new or an empty folder.")
-    transcribed = graph.nodes[TRANSCRIPTS].inputs(Ref(TRANSCRIPTS))
-    made = {ref: store.get(ref) for ref in transcribed if store.manifest(ref)}
-    found = [
-        source
-        for source in sources({ref: artifact.path for ref, artifact in made.items()})
-        if agent in (None, source.agent) and seed in (None, source.seed)
-    ]
-    if not found:
-        asked = f"agent {agent or 'any'}, seed {'any' if seed is None else seed}"
-        name = graph.experiment.name
-        raise FrontierError(f"{name} has no trajectories of {asked}: frontier query {name} 'FROM agents' lists them.")
-    created = max(artifact.manifest.ended_at for artifact in made.values()).isoformat()
-    return write_logs(graph.experiment.name, found, directory, created)
+    found, made = made_sources(graph, store, agent, seed)
+    return write_logs(graph.experiment.name, found, directory, made.isoformat())
 
 
 def write_logs(
