@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -101,9 +102,13 @@ def run(
     if processes is not None:
         limits = experiment.limits.model_copy(update={"processes": processes})
         experiment = experiment.model_copy(update={"limits": limits})
-    done = run_experiment(
-        experiment, out, sources=source or (), select=select or (), seeds=seed or (), update=update, fresh=fresh
-    )
+    try:
+        done = run_experiment(
+            experiment, out, sources=source or (), select=select or (), seeds=seed or (), update=update, fresh=fresh
+        )
+    except KeyboardInterrupt:
+        err.print("Interrupted. What was finished is kept, replies as well: run again to go on.")
+        raise typer.Exit(128 + signal.SIGINT) from None
     if not done:
         raise typer.Exit(1)
 
