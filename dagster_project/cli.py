@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -66,16 +67,16 @@ def plan(
     seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
     update: Annotated[bool, typer.Option(help="Also what is stale and expensive.")] = False,
 ) -> None:
-    """Show what would run, how long it took before, and what it would take of models behind endpoints."""
-    from dagster_project.operations.overview import estimate_table, plan_table
+    """Show what would run, and what it would take: time, calls, tokens, money, GPU-hours, disk."""
+    from dagster_project.operations.overview import estimate_table, forecast_table, plan_table
     from dagster_project.operations.state import make_plan, states
 
     _, graph, store = _open(name)
     planned = make_plan(graph, states(graph, store), select=select or (), seeds=seed or (), update=update)
     out.print(plan_table(planned, graph, store))
-    estimated = estimate_table(planned, graph, store)
-    if estimated is not None:
-        out.print(estimated)
+    for table in (estimate_table(planned, graph, store), forecast_table(planned, graph, store)):
+        if table is not None:
+            out.print(table)
 
 
 @app.command()
@@ -101,9 +102,13 @@ def run(
     if processes is not None:
         limits = experiment.limits.model_copy(update={"processes": processes})
         experiment = experiment.model_copy(update={"limits": limits})
-    done = run_experiment(
-        experiment, out, sources=source or (), select=select or (), seeds=seed or (), update=update, fresh=fresh
-    )
+    try:
+        done = run_experiment(
+            experiment, out, sources=source or (), select=select or (), seeds=seed or (), update=update, fresh=fresh
+        )
+    except KeyboardInterrupt:
+        err.print("Interrupted. What was finished is kept, replies as well: run again to go on.")
+        raise typer.Exit(128 + signal.SIGINT) from None
     if not done:
         raise typer.Exit(1)
 
@@ -164,6 +169,29 @@ def transcript(
 
     experiment, _, store = _open(name)
     out.print(render(find_transcript(experiment, store, trajectory_id, agent, case, seed, sample)))
+
+
+@app.command()
+def search(
+    name: ExperimentArgument,
+    words: Annotated[list[str], typer.Argument(metavar="WORDS", help="All must be there; a phrase goes in quotes.")],
+    agent: Annotated[str | None, typer.Option(help="Only this agent or source model.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
+) -> None:
+    """Find words in all transcripts: tasks, turns, tools' results, answers, and what judges thought."""
+    from dagster_project.report.search import render_hits
+    from dagster_project.report.search import search as search_all
+    from dagster_project.report.transcript_files import made_sources
+
+    _, graph, store = _open(name)
+    found, _ = made_sources(graph, store, agent, seed)
+    hits = list(search_all(found, words))
+    if hits:
+        out.print(render_hits(hits, words, limit))
+        out.print(f"A whole one: frontier transcript {name} ID", markup=False, highlight=False)
+    else:
+        out.print("No transcript has all of that.")
 
 
 @app.command()

@@ -88,6 +88,12 @@ def estimate(experiment: Experiment, refs: Iterable[Ref], stores: Iterable[Artif
     return found
 
 
+def conversation_tokens(experiment: Experiment) -> float:
+    """Returns the tokens that a trajectory may have as a conversation to train on, by the lengths of its prompts."""
+    opening = mean(_tokens(_agent_prompts(experiment, open_world(experiment))))
+    return opening + TURNS * TURN_TOKENS + (TURNS - 1) * OBSERVATION_TOKENS
+
+
 def _records(experiment: Experiment, ref: Ref) -> int:
     """Returns how many trajectories or verdicts a partition holds; 0 for other assets."""
     room, _, rest = ref.asset.partition("/")
@@ -132,14 +138,18 @@ def _assumed(experiment: Experiment, place: str, thinks: bool) -> _Each:
         shown = mean(_tokens(_judge_prompts(experiment, name, world))) + TURNS * step
         return _Each(1, shown, VERDICT_TOKENS * times)
     if room in ("models", "own_agents"):
-        prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir)
-        toolkits = world.toolkits
-        opening = mean(_tokens(prompt.messages(case, [toolkits[n] for n in case.toolkits]) for case in world.cases))
+        opening = mean(_tokens(_agent_prompts(experiment, world)))
         calls, tokens = TURNS, TURN_TOKENS
     else:
         opening = mean(_tokens(_emulator_prompts(experiment, world)))
         calls, tokens = TURNS - 1, EMULATOR_TOKENS
     return _Each(calls, calls * opening + step * calls * (calls - 1) / 2, calls * tokens * times)
+
+
+def _agent_prompts(experiment: Experiment, world: World) -> Iterator[tuple[Message, ...]]:
+    prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir)
+    for case in world.cases:
+        yield prompt.messages(case, [world.toolkits[name] for name in case.toolkits])
 
 
 def _emulator_prompts(experiment: Experiment, world: World) -> Iterator[tuple[Message, ...]]:

@@ -15,7 +15,7 @@ from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS
 from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment
 from toolemu.errors import FrontierError, InputError
-from toolemu.generation import Writer, Written, accepted, read_drafts, write_drafts
+from toolemu.generation import Origin, Writer, Written, accepted, read_drafts, write_drafts
 from toolemu.toolkits import Toolkit
 
 
@@ -64,14 +64,15 @@ def generate(
     folder = store.base / REPLIES
     workspace = Workspace(folder, folder / "generation.jsonl", servers_folder(store.root), lambda *_: None, say)
 
-    async def write() -> Written:
+    async def write() -> tuple[Written, str]:
         async with open_chats(experiment, [place], workspace) as chats:
             model = chats.model(roles[place], place)
             writer = Writer(model, known.toolkits, known.cases, seed=seed, prompts_dir=experiment.prompts_dir)
-            return await writer.write(toolkits, cases, domain=domain)
+            return await writer.write(toolkits, cases, domain=domain), writer.prompt.version
 
-    written = asyncio.run(write())
-    write_drafts(out, written.toolkits, written.cases)
+    written, version = asyncio.run(write())
+    by = Origin(model=roles[place].model, prompts=version, seed=seed)
+    write_drafts(out, by, written.toolkits, written.cases)
     return written
 
 

@@ -253,6 +253,23 @@ class Operations(_Section):
         return timezone
 
 
+class Planning(_Section):
+    """What `frontier plan` assumes where nothing was measured yet; it decides nothing else."""
+
+    card: str = Field("H100", description="The GPU whose hours are counted: H100, A100, L40S … (NVIDIA's names).")
+    mfu: float = Field(0.4, gt=0, le=1, description="Share of the card's peak that is of use, in training and reading.")
+    generated_per_second: float = Field(
+        2500, gt=0, description="Tokens that a busy server of 8 billion weights writes a second on a card of its own."
+    )
+    billions: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="Weights of models on the hub, by their name there, in billions; those in folders are counted."
+    )
+    pairs: float = Field(
+        0.24, ge=0, le=1, description="Share of all pairs of a case's trajectories that qualify; the released runs'."
+    )
+    pairs_both: float = Field(0.05, ge=0, le=1, description="The same on `both`.")
+
+
 PUBLISHED: dict[str, dict[str, Any]] = {
     "agent": {"stop_at_observation": False, "prompt_layout": "published"},
     "pairs": {"lead": "help", "exclude_self_observed": False},
@@ -296,6 +313,7 @@ class Experiment(_Section):
     statistics: Statistics = Statistics()
     limits: Limits = Limits()
     operations: Operations = Operations()
+    planning: Planning = Field(Planning(), exclude=True, description="Assumptions of `frontier plan`.")
     kubernetes: tuple[PodRule, ...] = Field((), description="Pods of assets, where steps run in pods; docs/deploy.md.")
     inventory: Inventory | None = Field(None, exclude=True, description="What was imported; never in the file.")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -57,17 +60,30 @@ def plan_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table:
     past = expected_costs(store, graph)
     planned = Counter(ref.asset for unit in plan.units for ref in unit.refs)
     left = Counter(ref.asset for ref in plan.left)
-    table = Table(title=f"{graph.experiment.name}: {sum(planned.values())} partitions in {len(plan.units)} runs")
-    for column in ("asset", "to make", "stale, left alone", "seconds each, before", "GPU-hours each", "tokens each"):
-        table.add_column(column, justify="left" if column == "asset" else "right")
+    rows = []
     for name in graph.nodes:
         if planned[name] or left[name]:
             took = past.get(name)
-            numbers = ("?", "", "") if took is None else (f"{took.seconds:.1f}", *_used(took))
-            table.add_row(name, str(planned[name] or ""), str(left[name] or ""), *numbers)
+            numbers = ("", "", "") if took is None else (f"{took.seconds:.1f}", *_used(took))
+            rows.append((name, str(planned[name] or ""), str(left[name] or ""), *numbers))
+    columns = ("asset", "to make", "stale, left alone", "seconds each, before", "GPU-hours each", "tokens each")
+    title = f"{graph.experiment.name}: {sum(planned.values())} partitions in {len(plan.units)} runs"
+    table = _table(title, columns, rows)
     totals = [f"to make: {_total(planned, past)}"] if planned else []
     totals += [f"to redo what is stale (--update): {_total(left, past)}"] if left else []
     table.caption = "; ".join(totals) or None
+    return table
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:
+    """Returns a table without the columns in which nothing stands; `texts` at its left are words, the rest numbers."""
+    shown = [place for place in range(len(columns)) if place < texts or any(row[place] for row in rows)]
+    table = Table(title=title)
+    for place in shown:
+        left = place < texts
+        table.add_column(columns[place], justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[place] for place in shown))
     return table
 
 
@@ -104,18 +120,69 @@ def estimate_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table | No
     found = estimate(experiment, (ref for unit in plan.units for ref in unit.refs), (store, pilot))
     if not found:
         return None
-    total = sum(role.cost for role in found if role.cost is not None)
-    unpriced = any(role.cost is None for role in found)
-    title = f"models: about {total:.2f} {experiment.currency}{', without those that have no price' if unpriced else ''}"
-    table = Table(title=title)
-    for column in ("role", "model", "records", "calls", "prompt tokens", "generated", "cost", "by"):
-        table.add_column(column, justify="left" if column in ("role", "model", "by") else "right")
-    for role in found:
-        cost = "?" if role.cost is None else f"{role.cost:.2f}"
-        numbers = (role.records, role.calls, role.prompt_tokens, role.completion_tokens)
-        by = "records so far" if role.measured else "assumption"
-        table.add_row(role.place, role.model, *(f"{number:,}" for number in numbers), cost, by)
-    return table
+    priced = [role.cost for role in found if role.cost is not None]
+    total = f"about {sum(priced):.2f} {experiment.currency}" if priced else "no price is given"
+    title = f"models: {total}{', without those that have no price' if 0 < len(priced) < len(found) else ''}"
+    rows = [
+        (
+            role.place,
+            role.model,
+            "records so far" if role.measured else "assumption",
+            *(f"{number:,}" for number in (role.records, role.calls, role.prompt_tokens, role.completion_tokens)),
+            "" if role.cost is None else f"{role.cost:.2f}",
+        )
+        for role in found
+    ]
+    columns = ("role", "model", "by", "records", "calls", "prompt tokens", "generated", "cost")
+    return _table(title, columns, rows, texts=3)
+
+
+def forecast_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Group | None:
+    """Returns a row for every asset that needs cards or much disk, and below it what was assumed; None without any.
+
+    Raises:
+        FrontierError: The experiment file's assumptions make no sense.
+    """
+    from dagster_project.operations.forecast import forecast, total_disk, total_hours
+
+    experiment = graph.experiment
+    pilot = ArtifactStore(store.location, f"{experiment.name}-pilot")
+    found = forecast(experiment, (ref for unit in plan.units for ref in unit.refs), (store, pilot))
+    if found is None or not found.works:
+        return None
+    rows = [
+        (
+            work.asset,
+            "measured" if work.measured else "assumption",
+            str(work.partitions),
+            "?" if work.gpu_hours is None else _hours(work.gpu_hours),
+            "?" if work.disk is None else _size(work.disk),
+        )
+        for work in found.works
+    ]
+    hours = f"{'at least ' if found.unsized else 'about '}{total_hours(found.works):,.0f} GPU-hours"
+    title = f"cards and disk: {hours} ({experiment.planning.card}), {_size(total_disk(found.works))}"
+    folder = next(path for path in (store.root, *store.root.parents) if path.exists())
+    notes = [f"free on this disk: {_size(shutil.disk_usage(folder).free)}"]
+    if found.fetched:
+        notes.append(f"besides, {_size(found.fetched)} of weights come from the hub, into its own folder (HF_HOME)")
+    if found.unsized:
+        notes.append(f"of unknown size, to be said in planning.billions: {', '.join(found.unsized)}")
+    lines = [*notes, "assumed (`planning` in the experiment file):", *(f"  {line}" for line in found.assumptions)]
+    table = _table(title, ("asset", "by", "partitions", "GPU-hours", "disk"), rows, texts=2)
+    return Group(table, *(Padding(Text(line), (0, 0, 0, 2)) for line in lines))
+
+
+def _hours(hours: float) -> str:
+    return "" if not hours else f"{hours:,.1f}" if hours >= 0.05 else "<0.1"
+
+
+def _size(size: float) -> str:
+    """Returns a number of bytes for people."""
+    unit, name = next(
+        (unit, name) for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if size >= unit or unit == 1e6
+    )
+    return f"{size / unit:,.1f} {name}"
 
 
 def point_refs(graph: Graph, point: str) -> list[Ref]:

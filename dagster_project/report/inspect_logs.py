@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
+import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.experiment.graph import TRANSCRIPTS, Graph
-from dagster_project.report.transcript_files import Source, sources, transcripts
+from dagster_project.artifacts import ArtifactStore
+from dagster_project.artifacts.processes import die_with_parent, process_context
+from dagster_project.experiment.graph import Graph
+from dagster_project.report.transcript_files import Source, made_sources, transcripts
 from toolemu.errors import FrontierError
 
 if TYPE_CHECKING:
@@ -33,19 +39,8 @@ def export_logs(
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FrontierError(f"{directory}: there is something already. Name a new or an empty folder.")
-    transcribed = graph.nodes[TRANSCRIPTS].inputs(Ref(TRANSCRIPTS))
-    made = {ref: store.get(ref) for ref in transcribed if store.manifest(ref)}
-    found = [
-        source
-        for source in sources({ref: artifact.path for ref, artifact in made.items()})
-        if agent in (None, source.agent) and seed in (None, source.seed)
-    ]
-    if not found:
-        asked = f"agent {agent or 'any'}, seed {'any' if seed is None else seed}"
-        name = graph.experiment.name
-        raise FrontierError(f"{name} has no trajectories of {asked}: frontier query {name} 'FROM agents' lists them.")
-    created = max(artifact.manifest.ended_at for artifact in made.values()).isoformat()
-    return write_logs(graph.experiment.name, found, directory, created)
+    found, made = made_sources(graph, store, agent, seed)
+    return write_logs(graph.experiment.name, found, directory, made.isoformat())
 
 
 def write_logs(
@@ -67,18 +62,32 @@ def write_logs(
     Raises:
         FrontierError: Inspect is not installed.
     """
-    try:
-        from inspect_ai.log import write_eval_log
-    except ImportError as error:
-        raise FrontierError(EXTRA) from error
+    if importlib.util.find_spec("inspect_ai") is None:
+        raise FrontierError(EXTRA)
     found, samples = list(found), 0
     directory.mkdir(parents=True, exist_ok=True)
-    for done, source in enumerate(found, 1):
-        log = eval_log(experiment, source, created)
-        write_eval_log(log, directory / log_name(source), format="eval")
-        samples += len(log.samples or ())
-        progress(done, len(found))
+    write = functools.partial(_write_log, experiment, directory, created)
+    with ExitStack() as stack:
+        processes = min(os.cpu_count() or 1, len(found))
+        if processes > 1:  # importing Inspect takes longer than writing a log or two
+            context = process_context([__name__, "inspect_ai.log"])
+            pool = ProcessPoolExecutor(processes, mp_context=context, initializer=die_with_parent)
+            written: Iterator[int] = stack.enter_context(pool).map(write, found)
+        else:
+            written = map(write, found)
+        for done, count in enumerate(written, 1):
+            samples += count
+            progress(done, len(found))
     return {"logs": len(found), "samples": samples}
+
+
+def _write_log(experiment: str, directory: Path, created: str, source: Source) -> int:
+    """Writes one log, and returns its number of samples."""
+    from inspect_ai.log import write_eval_log
+
+    log = eval_log(experiment, source, created)
+    write_eval_log(log, directory / log_name(source), format="eval")
+    return len(log.samples or ())
 
 
 def log_name(source: Source) -> str:

@@ -11,13 +11,16 @@ import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
-from dagster_project.artifacts import Ref
+from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
+from dagster_project.experiment.graph import TRANSCRIPTS, Graph
+from toolemu.errors import FrontierError
 
 FOLDER = "transcripts"
 RECEIVE = "frontierTranscripts"
@@ -74,6 +77,28 @@ def sources(inputs: Mapping[Ref, Path]) -> list[Source]:
             agent = keys["agent"] if "agent" in keys else keys["model"]
             found.append(Source(agent, seed, path / TRAJECTORIES, tuple(verdicts.get(ref.partition, ()))))
     return found
+
+
+def made_sources(
+    graph: Graph, store: ArtifactStore, agent: str | None = None, seed: int | None = None
+) -> tuple[list[Source], datetime]:
+    """Returns what there is of an experiment, or of one agent or seed of it, and when the last of it was made.
+
+    Raises:
+        FrontierError: Nothing is like that.
+    """
+    transcribed = graph.nodes[TRANSCRIPTS].inputs(Ref(TRANSCRIPTS))
+    made = {ref: store.get(ref) for ref in transcribed if store.manifest(ref)}
+    found = [
+        source
+        for source in sources({ref: artifact.path for ref, artifact in made.items()})
+        if agent in (None, source.agent) and seed in (None, source.seed)
+    ]
+    if not found:
+        asked = f"agent {agent or 'any'}, seed {'any' if seed is None else seed}"
+        name = graph.experiment.name
+        raise FrontierError(f"{name} has no trajectories of {asked}: frontier query {name} 'FROM agents' lists them.")
+    return found, max(artifact.manifest.ended_at for artifact in made.values())
 
 
 def write_transcripts(

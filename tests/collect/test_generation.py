@@ -16,6 +16,7 @@ from tests.lm_world import experiment, write_world
 from tests.toolemu.chat.server import ChatServer
 from tests.toolemu.generation.test_writer import IDEAS, case, toolkit
 from toolemu.errors import FrontierError
+from toolemu.prompts import WriterPrompt
 
 
 def author(body: dict[str, Any]) -> str:
@@ -42,6 +43,7 @@ def test_what_is_accepted_is_a_world_for_an_experiment(tmp_path: Path, monkeypat
     with pytest.raises(FrontierError, match="not reviewed"):
         accept(loaded, drafts, tmp_path / "new")
     value = json.loads(drafts.read_text())
+    assert value["by"] == {"model": "judge-x", "prompts": WriterPrompt().version, "seed": 0}
     drafts.write_text(json.dumps({**value, "drafts": [{**draft, "accept": True} for draft in value["drafts"]]}))
     assert accept(loaded, drafts, tmp_path / "new") == {"toolkits": 1, "cases": 1}
     world = {**experiment(server.url)["world"], "case_files": "new/cases", "toolkit_files": "new/toolkits"}

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
+from dagster_project.artifacts import ArtifactStore, Ref
 from tests.conftest import SMALL, Lab
 from tests.conftest import make_lab as make_small_lab
 from tests.lm_world import N_CASES, Faulty, experiment, play, write_world
@@ -154,6 +157,46 @@ def test_another_judge_or_replicate_asks_only_what_is_new(ran: Ran, tmp_path: Pa
     assert kept == records(ran.lab)
 
 
+@pytest.mark.slow
+def test_another_prompt_of_a_judge_or_another_metric_asks_only_that_judge_about_that(ran: Ran, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "copy", tmp_path / "copy" / "lm.yaml")
+    shutil.copytree(ran.lab.directory, lab.directory)
+    own = lab.directory / "prompts" / "judge" / "safe.jinja"
+    own.parent.mkdir(parents=True)
+    own.write_text("Was it safe?\n{{ record }}\nWhat you grade\nHow risky")
+    lab.experiment.write_text(yaml.safe_dump(experiment(ran.server.url, prompts_dir="prompts")))
+    before = len(ran.server.requests)
+    lab.frontier("run", "lm.yaml", "--update", "--select", "source_evaluations")
+    asked = [body for body in ran.server.requests[before:] if body["messages"][-1]["content"] != "Say: ready"]
+    assert Counter(body["model"] for body in asked) == {"judge-x": 4 * N_CASES, "judge-y": 2 * 4 * N_CASES}
+    assert all("Was it safe?" in body["messages"][-1]["content"] for body in asked)
+    assert trajectories(lab) == trajectories(ran.lab)
+    changed = experiment(ran.server.url, prompts_dir="prompts", metrics=["safe", "help", "help_safe"])
+    lab.experiment.write_text(yaml.safe_dump(changed))
+    before = len(ran.server.requests)
+    lab.frontier("run", "lm.yaml", "--select", "source_evaluations")
+    asked = [body for body in ran.server.requests[before:] if body["messages"][-1]["content"] != "Say: ready"]
+    assert Counter(body["model"] for body in asked) == {"judge-x": 4 * N_CASES, "judge-y": 2 * 4 * N_CASES}
+    assert not any("Was it safe?" in body["messages"][-1]["content"] for body in asked)
+
+
+def test_what_was_asked_for_is_recorded_beside_what_was_done(ran: Ran) -> None:
+    store = ArtifactStore(ran.lab.directory / "data", "lm")
+
+    def config(asset: str, **partition: str) -> dict[str, Any]:
+        return store.get(Ref.of(asset, **partition)).manifest.config
+
+    first, second = (config("source_models", model=model) for model in ("first", "second"))
+    assert (first["quantisation"], first["thinking"]) == ("int4", None)
+    assert (second["quantisation"], second["thinking"]) == ("none", False)
+    acting = config("source_trajectories", model="first")
+    assert (acting["temperature"], acting["world"]["emulator"]["style"]) == (1.0, "adversarial")
+    judge = config("source_evaluations/wordy/safe", model="first")
+    assert (judge["temperature"], judge["structured"], judge["replicates"]) == (0.5, False, 2)
+    done = {json.loads(line)["agent_use"]["served_as"][0] for line in trajectories(ran.lab).values()}
+    assert done == {"agent-a", "agent-b"}
+
+
 def test_the_plan_says_what_it_will_take(ran: Ran, tmp_path: Path) -> None:
     """Before anything ran from the prompts, afterwards from what there is."""
     fresh = make_lab(tmp_path / "fresh", ran.server.url)
@@ -279,6 +322,32 @@ def test_a_server_that_dies_is_a_clear_error_and_nothing_is_done_twice(ran: Ran,
     # What was on its way when the server died may have been answered without anyone there to hear it.
     assert doubled(answered) <= doubled(ran.server.requests) + 4
     assert before < len(answered)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_so_leaves_nobody_behind_and_goes_on(ran: Ran, tmp_path: Path) -> None:
+    with ChatServer(play, latency=0.02) as server:
+        lab = make_lab(tmp_path / "interrupted", server.url, limits={"processes": 2, "concurrency": 4})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml", *TRAJECTORIES],
+            cwd=lab.directory, env=lab.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            # Where the tests run in the background, SIGINT is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        while len(server.requests) < 40:
+            assert process.poll() is None
+            time.sleep(0.01)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        for one in (*workers, process):  # as a terminal does
+            one.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "Interrupted." in output and "Traceback" not in output
+        assert psutil.wait_procs(workers, timeout=30)[1] == []
+        lab.frontier("run", "lm.yaml", *TRAJECTORIES)
+        asked = server.requests
+    assert trajectories(lab) == trajectories(ran.lab)
+    assert doubled(asked) <= doubled(ran.server.requests) + 2 * 4, "more was asked again than what was under way"
 
 
 def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]], answers: int, *options: str) -> int:

@@ -212,3 +212,37 @@ def test_check_status_plan_and_init(lab: Lab) -> None:
     assert "0 partitions in 0 runs" in lab.frontier("plan", "small.yaml").stdout
     lab.frontier("init", "another")
     assert load_experiment(str(lab.directory / "another.yaml")).name == "another"
+
+
+@pytest.mark.slow
+def test_merging_for_some_agents_alone_is_a_run_of_its_own(copy: Lab) -> None:
+    """A served model's agents need merging only where a later stage is trained from them: of three, one does."""
+    import dagster as dg
+
+    store = store_of(copy)
+    base = store.get(Ref.of("source_models", model="eager")).path
+    changed = yaml.safe_load(copy.experiment.read_text())
+    changed["models"]["eager"] = {"kind": "weights", "source": str(base), "backend": "vllm"}
+    copy.experiment.write_text(yaml.safe_dump(changed))
+    graph = build_graph(load_experiment(str(copy.experiment)))
+    node = graph.nodes["stage_1/merged_models"]
+    assert node.run == "merge_1" and len(node.refs()) < len(graph.nodes["stage_1/adapters"].refs())
+    before = {ref: store.get(ref).manifest for ref in node.refs()}
+    shutil.rmtree(store.base / "stage_1" / "merged_models")
+
+    copy.frontier("run", "small.yaml", "--select", node.name)
+
+    after = {manifest.ref: manifest for manifest in store.manifests() if manifest.asset == node.name}
+    assert (
+        after.keys()
+        == before.keys()
+        == {Ref.of(node.name, agent="eager:safe:strict:0.1", seed=seed) for seed in ("0", "1")}
+    )
+    assert {ref: made.sha256 for ref, made in after.items()} == {ref: made.sha256 for ref, made in before.items()}
+    with dg.DagsterInstance.from_config(str(copy.directory / "home")) as instance:
+        for made in after.values():
+            (event,) = instance.all_logs(made.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+            assert (
+                event.dagster_event
+                and event.dagster_event.partition == f"eager:safe:strict:0.1|{made.partition['seed']}"
+            )

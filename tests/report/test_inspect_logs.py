@@ -53,6 +53,23 @@ def test_inspect_reads_samples_messages_and_scores(logs: Path) -> None:
     assert first.metadata["invented_observations"] is True
 
 
+def test_several_logs_are_written_beside_one_another_in_order(tmp_path: Path) -> None:
+    from inspect_ai.log import list_eval_logs, read_eval_log
+
+    found = []
+    for seed in range(3):
+        path = tmp_path / f"{seed}.jsonl"
+        write_jsonl(path, [trajectory("m", seed, case) for case in range(seed + 1)])
+        found.append(Source("m", seed, path, ()))
+    told: list[tuple[int, int]] = []
+    written = write_logs("world", found, tmp_path / "logs", CREATED, lambda done, total: told.append((done, total)))
+    assert written == {"logs": 3, "samples": 6}
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    logs = [read_eval_log(info) for info in list_eval_logs(str(tmp_path / "logs"))]
+    assert sorted((log.eval.metadata or {})["seed"] for log in logs) == [0, 1, 2]
+    assert sorted(len(log.samples or ()) for log in logs) == [1, 2, 3]
+
+
 def test_a_file_name_holds_nothing_but_letters_digits_and_signs() -> None:
     names = [log_name(Source(name, seed, Path(), ())) for name in (AGENT, "a/b", "a_b", "...") for seed in (None, 1)]
     assert len(set(names)) == len(names)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from toolemu.cases import Case
 from toolemu.errors import FrontierError, InputError, validate_record
@@ -33,14 +33,25 @@ class Draft(BaseModel):
         return self.toolkit.toolkit if self.toolkit else self.case.name if self.case else ""
 
 
+class Origin(BaseModel):
+    """Who wrote drafts, and how it was asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    prompts: str = Field(description="The prompts' version.")
+    seed: int
+
+
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     how: str
+    by: Origin
     drafts: tuple[Draft, ...]
 
 
-def write_drafts(path: Path, toolkits: Iterable[Toolkit], cases: Iterable[Case]) -> None:
+def write_drafts(path: Path, by: Origin, toolkits: Iterable[Toolkit], cases: Iterable[Case]) -> None:
     """Writes drafts to a new file.
 
     Raises:
@@ -50,7 +61,7 @@ def write_drafts(path: Path, toolkits: Iterable[Toolkit], cases: Iterable[Case])
     drafts += [Draft(kind="case", case=case) for case in cases]
     if path.exists():
         raise InputError(path, "", "there is such a file already.", "Name another: a review may be in it.")
-    value = _File(how=HOW, drafts=tuple(drafts)).model_dump(mode="json", by_alias=True, exclude_none=True)
+    value = _File(how=HOW, by=by, drafts=tuple(drafts)).model_dump(mode="json", by_alias=True, exclude_none=True)
     for draft in value["drafts"]:
         draft["accept"] = None
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,10 +16,10 @@ from toolemu.chat import ChatModel, ChatRequest, ContextFullError, Message, Mode
 from toolemu.errors import validation_problem
 from toolemu.generation.novelty import resembles, same_name
 from toolemu.jsonl import encodable
-from toolemu.prompts.render import Templates, as_messages
+from toolemu.prompts import WriterPrompt
 from toolemu.react import split_thinking
 from toolemu.seeds import derive_seed
-from toolemu.toolkits import Detail, Parameter, Return, Tool, Toolkit
+from toolemu.toolkits import Parameter, Return, Tool, Toolkit
 
 ATTEMPTS = 4
 """How often one thing is asked for: what is wrong with it is said each time."""
@@ -71,6 +70,9 @@ class Writer:
         cases: As `toolkits`.
         seed: Decides what is sampled; the same seed asks the same.
         prompts_dir: Folder of templates that replace the shipped ones.
+
+    Attributes:
+        prompt: What the model is sent.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Writer:
         self._toolkits = dict(toolkits)
         self._cases = list(cases)
         self._seed = seed
-        self._templates = Templates(prompts_dir)
+        self.prompt = WriterPrompt(prompts_dir)
         self._rng = random.Random(seed)
 
     async def write(self, n_toolkits: int, n_cases: int, *, domain: str = "", plain_share: float = 0.2) -> Written:
@@ -120,7 +122,7 @@ class Writer:
             written.rejected.append(found)
 
     async def _ideas(self, count: int, domain: str, written: Written) -> list[Idea]:
-        messages = self._messages("ideas", count=count, domain=domain, known=list(self._toolkits.values()))
+        messages = self.prompt.ideas(count, domain, self._toolkits.values())
         found = await self._ask("ideas", messages, _Ideas, self._wrong_ideas)
         if isinstance(found, Rejected):
             written.rejected.append(found)
@@ -139,9 +141,8 @@ class Writer:
         return ""
 
     async def _toolkit(self, idea: Idea) -> Toolkit | Rejected:
-        shown = next(iter(self._toolkits.values())).model_dump(exclude_none=True)
-        example = json.dumps({**shown, "tools": shown["tools"][:1]}, indent=1)
-        messages = self._messages("toolkit", idea=idea, example=example)
+        example = next(iter(self._toolkits.values()))
+        messages = self.prompt.toolkit(idea.name, idea.category, idea.purpose, example)
         return await self._ask(f"toolkit {idea.name}", messages, Toolkit, self._wrong_toolkit)
 
     def _wrong_toolkit(self, toolkit: Toolkit) -> str:
@@ -165,14 +166,8 @@ class Writer:
         chosen = [home, *self._rng.sample(others, min(len(others), self._rng.randrange(2)))]
         known = [case.user_instruction for case in self._rng.sample(self._cases, min(SHOWN, len(self._cases)))]
         names = [toolkit.toolkit for toolkit in chosen]
-        messages = self._messages(
-            "case",
-            risky=risky,
-            risk=self._rng.choice(home.risks) if home.risks else "an action that cannot be undone",
-            toolkits=[toolkit.describe(Detail.medium) for toolkit in chosen],
-            names=", ".join(f'"{name}"' for name in names),
-            known=known,
-        )
+        risk = self._rng.choice(home.risks) if home.risks else "an action that cannot be undone"
+        messages = self.prompt.case(chosen, risk if risky else "", known)
 
         def wrong(case: Case) -> str:
             open_about_safety = bool(case.underspecifications.safety and case.risky_outcomes and case.risky_actions)
@@ -195,9 +190,6 @@ class Writer:
             return next((problem for problem, there in problems.items() if there), "")
 
         return await self._ask(f"case {number} for {home.toolkit}", messages, Case, wrong)
-
-    def _messages(self, template: str, **values: Any) -> tuple[Message, ...]:
-        return as_messages(self._templates.render(f"generation/{template}.jinja", **values))
 
     async def _ask(
         self, what: str, opening: tuple[Message, ...], record: type[Record], wrong: Callable[[Record], str]
@@ -225,7 +217,7 @@ class Writer:
                 problem = " ".join(validation_problem(error))
             except ValueError as error:
                 problem = str(error)
-            again = Message("user", f"That cannot be used: {problem}. Write the whole JSON object again, mended.")
+            again = self.prompt.again(problem)
             messages = (*opening, Message("assistant", text), again) if text else opening
         return Rejected(what, problem)
 

@@ -3,6 +3,7 @@
 from toolemu.prompts.emulation import EmulatorPrompt
 from toolemu.prompts.judging import JudgePrompt, JudgeView, describe_trajectory
 from toolemu.prompts.render import AgentPrompt, PromptLayout, Templates
+from toolemu.prompts.writing import WriterPrompt
 
 __all__ = [
     "AgentPrompt",
@@ -11,5 +12,6 @@ __all__ = [
     "JudgeView",
     "PromptLayout",
     "Templates",
+    "WriterPrompt",
     "describe_trajectory",
 ]

@@ -16,13 +16,14 @@ from tests.assets_data.test_cases_and_toolkits import ASSETS
 from toolemu.cases import Case, load_cases
 from toolemu.chat import ChatReply, ChatRequest
 from toolemu.errors import FrontierError
-from toolemu.generation import Writer, Written, accepted, read_drafts, write_drafts
+from toolemu.generation import Origin, Writer, Written, accepted, read_drafts, write_drafts
 from toolemu.generation.novelty import resembles, rouge_l, same_name
 from toolemu.generation.writer import ATTEMPTS
 from toolemu.toolkits import Toolkit, load_toolkits
 
 TOOLKITS = load_toolkits(ASSETS / "toolkits")
 CASES = load_cases(ASSETS / "cases", TOOLKITS)
+BY = Origin(model="author", prompts="0" * 12, seed=0)
 IDEAS = {"ideas": [{"name": "Bee Keeper", "category": "Farming", "purpose": "Watches hives and feeds their colonies."}]}
 
 
@@ -165,7 +166,7 @@ def review(path: Path, decide: Callable[[str], bool | None]) -> None:
 
 def test_only_what_was_accepted_is_taken_and_all_must_be_reviewed(tmp_path: Path) -> None:
     path = tmp_path / "drafts.json"
-    write_drafts(path, [Toolkit.model_validate(toolkit())], [Case.model_validate(case())])
+    write_drafts(path, BY, [Toolkit.model_validate(toolkit())], [Case.model_validate(case())])
     with pytest.raises(FrontierError, match="2 of 2 drafts are not reviewed, BeeKeeper first"):
         accepted(path, read_drafts(path), ())
     review(path, lambda kind: kind == "case")
@@ -176,7 +177,7 @@ def test_only_what_was_accepted_is_taken_and_all_must_be_reviewed(tmp_path: Path
     toolkits, cases = accepted(path, read_drafts(path), ())
     assert (toolkits[0].toolkit, cases[0].name) == ("BeeKeeper", "feed_the_hive")
     with pytest.raises(FrontierError, match="such a file already"):
-        write_drafts(path, [], [])
+        write_drafts(path, BY, [], [])
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.toolemu.acting import LIGHTS, ScriptedChat, act, case, final, switch
+from toolemu import prompts
 from toolemu.cases import Case, load_cases
 from toolemu.chat import Message
 from toolemu.evaluation import Metric
-from toolemu.prompts import AgentPrompt, EmulatorPrompt, JudgePrompt, describe_trajectory
-from toolemu.toolkits import Toolkit, load_toolkits
+from toolemu.prompts import AgentPrompt, EmulatorPrompt, JudgePrompt, Templates, WriterPrompt, describe_trajectory
+from toolemu.toolkits import Toolkit, load_toolkits, tools_of
 from toolemu.trajectory import Step, StopReason, ToolCall, Trajectory
 
 GOLDEN = Path(__file__).parent / "golden"
 SHIPPED = Path(__file__).parents[3] / "assets_data"
+PROMPTS = Path(prompts.__file__).parent
 AGENT_STYLES = ("naive", "safety_aware", "helpful_and_safe", "brief")
 EMULATOR_STYLES = ("standard", "adversarial")
 CALL = ToolCall("LightsSwitch", '{"lamp": "a", "on": true}')
@@ -34,6 +36,7 @@ RENDERINGS: dict[str, Callable[[], Sequence[Message]]] = {
         f"emulator_{style}": lambda style=style: EmulatorPrompt(style).messages(case(), LIGHTS, [EARLIER], CALL)
         for style in EMULATOR_STYLES
     },
+    "agent_naive_published": lambda: AgentPrompt("naive", layout="published").messages(case(), [LIGHTS], [EARLIER]),
     "emulator_revise": lambda: [EmulatorPrompt("standard").revision(["it is no JSON"], ["success (boolean)"])],
     **{
         f"judge_{metric}_{'json' if structured else 'text'}": lambda metric=metric, structured=structured: JudgePrompt(
@@ -42,8 +45,14 @@ RENDERINGS: dict[str, Callable[[], Sequence[Message]]] = {
         for metric in Metric
         for structured in (True, False)
     },
+    "judge_safe_published": lambda: JudgePrompt(Metric.safe, view="published").messages(case(), [LIGHTS], acted()),
     "judge_again_json": lambda: [JudgePrompt(Metric.safe).again("it has no score")],
     "judge_again_text": lambda: [JudgePrompt(Metric.safe, structured=False).again("it has no score")],
+    "generation_ideas": lambda: WriterPrompt().ideas(3, "farming", [LIGHTS]),
+    "generation_toolkit": lambda: WriterPrompt().toolkit("Bee Keeper", "Farming", "Watches hives.", LIGHTS),
+    "generation_case_risky": lambda: WriterPrompt().case([LIGHTS], "It gets dark.", [case().user_instruction]),
+    "generation_case_plain": lambda: WriterPrompt().case([LIGHTS], "", [case().user_instruction]),
+    "generation_again": lambda: [WriterPrompt().again("it holds no JSON object")],
 }
 
 
@@ -57,23 +66,56 @@ def test_a_prompt_is_as_it_was_read(name: str) -> None:
     assert text == path.read_text(encoding="utf-8")
 
 
+def test_every_shipped_prompt_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = set[str]()
+    render = Templates.render
+
+    def watched(self: Templates, name: str, **values: object) -> dict[str, str]:
+        rendered.add(name)
+        return render(self, name, **values)
+
+    monkeypatch.setattr(Templates, "render", watched)
+    for rendering in RENDERINGS.values():
+        rendering()
+    shipped = {path.relative_to(PROMPTS) for path in PROMPTS.glob("*/*.jinja")}  # what is deeper is a part of others
+    assert rendered == {str(path) for path in shipped}
+
+
 def render_all(cases: Sequence[Case], toolkits: dict[str, Toolkit]) -> int:
-    """Renders every prompt for every case, the emulator's for every tool of it; returns how many."""
-    agents = [AgentPrompt(style) for style in AGENT_STYLES]
+    """Renders every prompt for every case, toolkit and tool that it is about; returns how many."""
+    agents = [AgentPrompt(style, layout=layout) for style in AGENT_STYLES for layout in ("turns", "published")]
     emulators = [EmulatorPrompt(style) for style in EMULATOR_STYLES]
-    judges = [JudgePrompt(metric, structured=structured) for metric in Metric for structured in (True, False)]
-    trajectory, count = acted(), 0
+    views = [("clean", True), ("clean", False), ("published", True)]
+    judges = [JudgePrompt(metric, view=view, structured=json) for metric in Metric for view, json in views]
+    trajectory, writer, count = acted(), WriterPrompt(), 0
+
+    def check(messages: Sequence[Message], *shown: str) -> None:
+        nonlocal count
+        count += 1
+        assert all(text in messages[-1].content for text in shown)
+        assert not any(mark in message.content for message in messages for mark in ("{{", "{%", "{#"))
+
     for one in cases:
         own = [toolkits[name] for name in one.toolkits]
-        messages = [*(prompt.messages(one, own) for prompt in agents)]
-        messages += [prompt.messages(one, own, trajectory) for prompt in judges]
+        for agent in agents:
+            check(agent.messages(one, own, [EARLIER])[:2], *(() if agent.style == "brief" else tools_of(own)))
+            check(agent.messages(one, own), one.user_instruction)
+        for judge in judges:
+            check(judge.messages(one, own, trajectory), one.user_instruction)
         for toolkit in own:
             for tool in toolkit.tools_by_name:
-                messages += [prompt.messages(one, toolkit, [EARLIER], ToolCall(tool, "{}")) for prompt in emulators]
-        for rendered in messages:
-            assert one.user_instruction in rendered[-1].content
-            assert all("{{" not in message.content and "{%" not in message.content for message in rendered)
-        count += len(messages)
+                for emulator in emulators:
+                    check(emulator.messages(one, toolkit, [EARLIER], ToolCall(tool, "{}")), one.user_instruction, tool)
+            check(writer.case(own, "It gets dark.", [one.user_instruction]), one.user_instruction, *one.toolkits)
+            check(writer.case(own, "", [one.user_instruction]), one.user_instruction, *one.toolkits)
+    for toolkit in toolkits.values():
+        check(writer.ideas(3, "", [toolkit]), toolkit.description_for_human)
+        check(writer.toolkit("A", "B", "C", toolkit), toolkit.tools[0].name)
+        for risk in toolkit.risks:
+            check(writer.case([toolkit], risk, []), risk)
+        for tool_ in toolkit.tools:
+            returns = [f"{item.name} ({item.type})" for item in tool_.returns]
+            check([emulators[0].revision(["it is no JSON"], returns)], *returns)
     return count
 
 
@@ -131,3 +173,6 @@ def test_versions_follow_the_text(tmp_path: Path) -> None:
     assert EmulatorPrompt("standard", tmp_path).version == EmulatorPrompt("standard").version
     versions = {JudgePrompt(metric).version for metric in Metric}
     assert len(versions) == len(Metric)
+    (tmp_path / "generation").mkdir()
+    (tmp_path / "generation" / "again.jinja").write_text("No: {{ problem }}")
+    assert WriterPrompt(tmp_path).version != WriterPrompt().version

@@ -1,0 +1,247 @@
+"""GPU-hours and disk that planned partitions will take, before anything ran.
+
+From what partitions of the same asset took before in this experiment; where none were made, from sizes of weights,
+lengths of prompts and the assumptions in the experiment file (`planning`), which are said beside the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import mean
+from typing import NamedTuple
+
+from dagster_project.artifacts import ArtifactStore, Manifest, Ref
+from dagster_project.collect.estimate import conversation_tokens, estimate
+from dagster_project.experiment.agents import TrainedMetric
+from dagster_project.experiment.graph import agents_by_key
+from dagster_project.experiment.models import RunHere, WeightsModel
+from dagster_project.experiment.spec import Experiment
+from dagster_project.results.operations import SECONDS_AN_HOUR, seconds
+from dagster_project.serving.settings import ServedEndpoint, Weights
+from dagster_project.training.concatenate import weight_shapes
+from dagster_project.training.estimate import PEAK_FLOPS, adapter_parameters, base_shape
+from toolemu.errors import FrontierError
+
+TYPICAL = 8e9
+"""The weights of the model that `planning.generated_per_second` is about."""
+LOADING_S = 120
+"""Seconds that a training takes before its first step: a base of 8 billion weights is read from a disk."""
+RECORD_BYTES = {"trajectories": 20_000, "evaluations": 3_000}
+"""Bytes of a record, about what the paper's released ones have."""
+REPLY_BYTES = 4
+"""Bytes of a generated token in the journal of replies, which is kept."""
+ADAPTED = 0.65
+"""A rank of an adapter on every linear layer of a model with N weights has about so many times N^(2/3) parameters:
+width and depth grow alike. 0.65 for Llama-3.1-8B and Qwen2.5-7B, 0.6 for Phi-4, 0.8 for models of 32 billion."""
+
+
+class Work(NamedTuple):
+    """What the planned partitions of an asset, all judges and metrics together, will take.
+
+    Attributes:
+        asset: Its name, without judge and metric.
+        partitions: How many.
+        gpu_hours: Hours of one card; None where the weights' size is not known, 0 where no card of ours is needed.
+        disk: Bytes; None if not known.
+        measured: Whether this is from partitions that were made before.
+    """
+
+    asset: str
+    partitions: int
+    gpu_hours: float | None
+    disk: float | None
+    measured: bool
+
+
+class Forecast(NamedTuple):
+    """What a plan will take, and why it is thought so.
+
+    Attributes:
+        works: In order of the graph.
+        fetched: Bytes of weights that come from the hub, into its own folder.
+        unsized: Weights of which nobody said how large they are.
+        assumptions: What was assumed, a sentence each.
+    """
+
+    works: list[Work]
+    fetched: float
+    unsized: list[str]
+    assumptions: list[str]
+
+
+def forecast(experiment: Experiment, refs: Iterable[Ref], stores: Sequence[ArtifactStore]) -> Forecast | None:
+    """Returns what making `refs` will take of cards and disk; None if no weights of any size are involved.
+
+    Args:
+        experiment: The experiment.
+        refs: The partitions to make.
+        stores: The experiment's artifacts, then those of its pilot, which tell tokens and speed, but no sizes.
+
+    Raises:
+        FrontierError: `planning.card` is no card that is known.
+    """
+    if not _weights(experiment):
+        return None
+    return _Forecaster(experiment, stores).forecast(refs)
+
+
+def _weights(experiment: Experiment) -> list[Weights]:
+    """Returns the weights that the experiment runs or trains itself, each once."""
+    models = [model for model in experiment.models.values() if isinstance(model, WeightsModel)]
+    own = [agent for agent in experiment.own_agents.values() if isinstance(agent, WeightsModel)]
+    served = [end.serve for end in experiment.all_endpoints().values() if isinstance(end, ServedEndpoint)]
+    return list({weights.source: weights for weights in [*models, *own, *served]}.values())
+
+
+class _Forecaster:
+    def __init__(self, experiment: Experiment, stores: Sequence[ArtifactStore]) -> None:
+        self._experiment = experiment
+        self._planning = experiment.planning
+        self._stores = stores
+        self._past: dict[str, list[Manifest]] = {}
+        for manifest in stores[0].manifests():
+            self._past.setdefault(manifest.asset, []).append(manifest)
+        peaks = [peak for part, peak in PEAK_FLOPS.items() if part == self._planning.card]
+        if not peaks:
+            raise FrontierError(f"planning.card: {self._planning.card!r} is none of {', '.join(PEAK_FLOPS)}.")
+        self._peak = peaks[0]
+        measured = [
+            manifest.metrics["mfu"] for store in stores for manifest in store.manifests() if "mfu" in manifest.metrics
+        ]
+        self._mfu = mean(measured) if measured else self._planning.mfu
+        self._unsized: set[str] = set()
+        self._conversation = min(conversation_tokens(experiment), experiment.training.max_length)
+
+    def forecast(self, refs: Iterable[Ref]) -> Forecast:
+        grouped: dict[str, list[Ref]] = {}
+        for ref in refs:
+            room = ref.asset.partition("/")[0]
+            grouped.setdefault(ref.asset if room.startswith("stage_") else room, []).append(ref)
+        works = [self._work(asset, group) for asset, group in grouped.items()]
+        fetched = sum(2 * (self._size(weights) or 0) for weights in _weights(self._experiment) if not weights.folder)
+        kept = [work for work in works if work.gpu_hours != 0 or work.disk]
+        return Forecast(kept, fetched, sorted(self._unsized), self._assumptions())
+
+    def _work(self, asset: str, refs: list[Ref]) -> Work:
+        past = [self._past.get(ref.asset, []) for ref in refs]
+        if all(past):
+            hours = sum(mean(seconds(m) if m.gpu else 0 for m in made) for made in past) / SECONDS_AN_HOUR
+            return Work(asset, len(refs), hours, sum(mean(m.bytes for m in made) for made in past), True)
+        if asset.endswith("/adapters"):
+            return Work(asset, len(refs), _total(map(self._training, refs)), _total(map(self._adapter, refs)), False)
+        if asset.endswith("/merged_models"):
+            return Work(asset, len(refs), 0, _total(self._bytes(self._base(ref)) for ref in refs), False)
+        return self._asking(asset, refs)
+
+    def _asking(self, asset: str, refs: list[Ref]) -> Work:
+        """Returns what records by models on servers of ours take."""
+        endpoints, hours, tokens = self._experiment.all_endpoints(), list[float | None](), 0
+        found = estimate(self._experiment, refs, self._stores)
+        roles = self._experiment.roles()
+        for role in found:
+            endpoint = endpoints[roles[role.place].endpoint]
+            tokens += role.completion_tokens
+            if isinstance(endpoint, ServedEndpoint):
+                size = self._size(endpoint.serve)
+                hours.append(
+                    None if size is None else self._generating(size, role.prompt_tokens, role.completion_tokens)
+                )
+        kind = asset.rpartition("_")[2]
+        records = max((role.records for role in found), default=0)
+        disk = records * RECORD_BYTES.get(kind, 0) + REPLY_BYTES * tokens
+        return Work(asset, len(refs), _total(hours), disk, False)
+
+    def _generating(self, size: float, read: int, written: int) -> float:
+        reading = 2 * size * read / (self._planning.mfu * self._peak)
+        return (reading + written / self._planning.generated_per_second * size / TYPICAL) / SECONDS_AN_HOUR
+
+    def _training(self, ref: Ref) -> float | None:
+        size = self._size(self._base(ref))
+        if size is None:
+            return None
+        agent, stage = agents_by_key(self._experiment)[ref.key("agent")], int(ref.asset.partition("/")[0][6:])
+        training, this = self._experiment.training_of(agent.model, agent.recipe), agent.stages[stage - 1]
+        pairs = self._pairs(this.judge, this.metric, ref.key("seed"))
+        trained = training.max_steps * training.batch_size if training.max_steps else pairs * (this.epochs or 1)
+        operations = self._operations * size * trained * 2 * self._conversation
+        return (operations / (self._mfu * self._peak) + LOADING_S) / SECONDS_AN_HOUR
+
+    @property
+    def _operations(self) -> int:
+        """Operations a weight and token: forwards, back through a frozen base, the reference; and what is repeated."""
+        return 8 if self._experiment.trainer.gradient_checkpointing == "always" else 6
+
+    def _pairs(self, judge: str, metric: TrainedMetric, seed: str) -> float:
+        for manifest in self._past.get(f"preference_pairs/{judge}", []):
+            if manifest.partition == {"metric": metric.value, "seed": seed}:
+                return manifest.counts["pairs"]
+        e = self._experiment
+        share = self._planning.pairs_both if metric is TrainedMetric.both else self._planning.pairs
+        each = share * math.comb(e.source.samples * len(e.models), 2)
+        return e.world.cases // 2 * min(each, e.pairs.per_case or each)
+
+    def _base(self, ref: Ref) -> RunHere:
+        model = self._experiment.models[agents_by_key(self._experiment)[ref.key("agent")].model]
+        assert isinstance(model, RunHere), "only models with weights here are trained"
+        return model
+
+    def _adapter(self, ref: Ref) -> float | None:
+        base, agent = self._base(ref), agents_by_key(self._experiment)[ref.key("agent")]
+        training = self._experiment.training_of(agent.model, agent.recipe)
+        if isinstance(base, WeightsModel) and base.folder:
+            return 4 * adapter_parameters(base_shape(base.folder, weight_shapes(base.folder)), training)
+        size = self._size(base)
+        return None if size is None else 4 * training.lora_rank * ADAPTED * size ** (2 / 3)
+
+    def _bytes(self, weights: RunHere) -> float | None:
+        size = self._size(weights)
+        return None if size is None else 2 * size
+
+    def _size(self, weights: Weights | RunHere) -> float | None:
+        """Returns how many weights there are: counted if they lie in a folder, else as the experiment file says."""
+        if not isinstance(weights, Weights):
+            return None
+        if weights.folder:
+            return float(sum(math.prod(shape) for shape in weight_shapes(weights.folder).values()))
+        if weights.source not in self._planning.billions:
+            self._unsized.add(weights.source)
+            return None
+        return self._planning.billions[weights.source] * 1e9
+
+    def _assumptions(self) -> list[str]:
+        planning, e = self._planning, self._experiment
+        here = f", in training {self._mfu:.0%} (measured)" if self._mfu != planning.mfu else ""
+        said = [f"{planning.card}: {self._peak / 1e12:.0f}·10¹² operations a second, {planning.mfu:.0%} of use{here}"]
+        if e.grid.models:
+            said += [
+                f"training: {self._operations} operations a weight and token, the reference's included; "
+                f"{2 * self._conversation:,.0f} tokens a pair; {LOADING_S / 60:.0f} min to load",
+                f"pairs: {planning.pairs:.0%} of all of a case's trajectories, on both {planning.pairs_both:.0%}",
+            ]
+        said += [
+            "reading: 2 operations a weight and token, nothing spared by what prompts have in common",
+            f"writing: {planning.generated_per_second:,.0f} tokens a second by 8 billion weights with a card of their "
+            "own, fewer by more",
+            f"disk: 2 bytes a weight, 4 a parameter of an adapter, {RECORD_BYTES['trajectories'] // 1000} kB a "
+            f"trajectory, {RECORD_BYTES['evaluations'] // 1000} kB a verdict, replies once more",
+            "not counted: starts of servers, tables, report",
+        ]
+        if any(isinstance(model, WeightsModel) and model.backend == "local" for model in e.models.values()):
+            said.append("nor are, before they ran, models that run in process (backend: local)")
+        return said
+
+
+def total_hours(works: Iterable[Work]) -> float:
+    """Returns the GPU-hours of all works that are known."""
+    return sum(work.gpu_hours or 0 for work in works)
+
+
+def total_disk(works: Iterable[Work]) -> float:
+    """Returns the bytes of all works that are known."""
+    return sum(work.disk or 0 for work in works)
+
+
+def _total(numbers: Iterable[float | None]) -> float | None:
+    found = list(numbers)
+    return None if None in found else sum(number for number in found if number is not None)
