@@ -19,6 +19,8 @@ SMALL_DISK = 2 * 1024**3
 def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] | None = None) -> Iterator[str]:
     """Checks what making `refs`, or everything, needs, the quickest first, and yields what models say of themselves.
 
+    Not whether the store can be written to: whoever asks has just read it, and checks that before (`store.check`).
+
     Raises:
         FrontierError: Something is not there; names its place in the experiment file, and says what to do.
     """
@@ -41,8 +43,7 @@ def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] 
 
 
 def check_disk(store: ArtifactStore) -> None:
-    """Raises `FrontierError` if artifacts cannot be written, or the disk is nearly full."""
-    store.check()
+    """Raises `FrontierError` if the disk with the artifacts, or with copies of them, is nearly full."""
     free = shutil.disk_usage(store.root).free
     if free < SMALL_DISK:
         raise FrontierError(f"{store.root} has {free / 1024**3:.1f} GiB left; free some, or set FRONTIER_DATA.")
