@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -11,14 +12,26 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
+import yaml
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
+from dagster_project.artifacts import Ref
+from dagster_project.experiment.assets import AssetFactory, dagster_partition_key
+from dagster_project.experiment.graph import Graph, build_graph
+from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.spec import load_experiment
+from dagster_project.operations.schedules import SEEDS
+
+ROOT = Path(__file__).parents[1]
+LOCATION = "load_from:\n  - python_module: {{module_name: {module}, attribute: experiment, location_name: {name}}}\n"
 DAEMON = (
     "import dagster._daemon.backfill as backfills; backfills.DEFAULT_DAEMON_INTERVAL_SECONDS = 2;"
     "from dagster._daemon.cli import main; main()"
@@ -66,6 +79,32 @@ class Place(NamedTuple):
     def dagster(self, *arguments: str) -> None:
         """Runs Dagster's command line here."""
         self.run("-m", "dagster", *arguments, "-w", "workspace.yaml")
+
+
+def make_place(
+    folder: Path, experiment: Mapping[str, Any], module: str = "dagster_project.definitions", **settings: int
+) -> tuple[Place, Graph]:
+    """Returns a place with an experiment, and the experiment's graph.
+
+    Args:
+        folder: Where; made.
+        experiment: The content of its file.
+        module: Whose attribute `experiment` is the code location.
+        settings: Numbers in dagster.yaml, as `Place.prepare` takes them.
+    """
+    name = experiment["name"]
+    file = folder / f"{name}.yaml"
+    folder.mkdir(parents=True)
+    file.write_text(yaml.safe_dump(dict(experiment)))
+    own = {
+        "FRONTIER_DATA": str(folder / "data"),
+        "DAGSTER_HOME": str(folder / "home"),
+        "FRONTIER_EXPERIMENT": str(file),
+        "PYTHONPATH": str(ROOT),
+    }
+    place = Place(folder, {**os.environ, **own})
+    place.prepare(LOCATION.format(module=module, name=name), **settings)
+    return place, build_graph(load_experiment(str(file)))
 
 
 class Daemon:
@@ -154,6 +193,102 @@ class Held(NamedTuple):
     begin: float
     end: float
     run_id: str
+
+
+class Outage(NamedTuple):
+    """Everything was killed at once, so many seconds after the start, while a run was training."""
+
+    run_id: str
+    after_s: float
+
+
+def make_through_an_outage(place: Place, instance: dg.DagsterInstance, timeout_s: float) -> Outage:
+    """Has the daemon make what the schedule finds, with a `kill -9` of everything in the first training.
+
+    Returns when the backfill has ended and the schedule has looked once more.
+
+    Raises:
+        TimeoutError: A part of it took longer than `timeout_s`.
+    """
+    place.dagster("schedule", "start", SEEDS)
+    started = time.monotonic()
+    with Daemon(place) as daemon:
+        wait_for(lambda: bool(in_training(instance)), timeout_s, "a training")
+        outage = Outage(in_training(instance)[0], time.monotonic() - started)
+        daemon.kill()
+    with Daemon(place):
+        wait_for(lambda: has_ended(instance), timeout_s, "the backfill's end")
+        before = len(looks(instance))
+        wait_for(lambda: len(looks(instance)) > before, timeout_s, "a look at the seeds after the end")
+    return outage
+
+
+def has_ended(instance: dg.DagsterInstance) -> bool:
+    """Says whether there was a backfill and none is under way."""
+    found: Sequence[PartitionBackfill] = instance.get_backfills()
+    return bool(found) and all(backfill.status in BULK_ACTION_TERMINAL_STATUSES for backfill in found)
+
+
+def looks(instance: dg.DagsterInstance) -> list[str]:
+    """Returns what looking at the seeds came to, the latest first."""
+    return [
+        str(event.step_output_data.metadata["reason"].value)
+        for run in instance.get_runs(dg.RunsFilter(job_name=SEEDS, statuses=[dg.DagsterRunStatus.SUCCESS]))
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_OUTPUT)
+        if (event := entry.dagster_event) is not None
+    ]
+
+
+def ticks(instance: dg.DagsterInstance, name: str) -> Counter[str]:
+    """Returns how many ticks of a schedule or sensor ended how."""
+    return Counter(
+        tick.status.value
+        for state in instance.all_instigator_state()
+        if state.instigator_name == name
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
+    )
+
+
+def unlike(instance: dg.DagsterInstance, graph: Graph) -> list[str]:
+    """Returns the partitions that were materialised more than once, with different content."""
+    versions = defaultdict(set)
+    for name in graph.nodes:
+        for record in instance.fetch_materializations(AssetFactory.key_of(graph.experiment, name), limit=5000).records:
+            made = record.asset_materialization
+            assert made is not None and made.tags is not None
+            versions[f"{name} {made.partition or ''}".strip()].add(made.tags["dagster/data_version"])
+    return [place for place, found in versions.items() if len(found) > 1]
+
+
+def too_early(instance: dg.DagsterInstance, graph: Graph) -> list[tuple[Ref, Ref]]:
+    """Returns what was first materialised before something that it reads, with that, or although that never was."""
+    first: dict[tuple[str, str | None], int] = {}
+    for name in graph.nodes:
+        key = AssetFactory.key_of(graph.experiment, name)
+        for record in instance.fetch_materializations(key, limit=5000, ascending=True).records:
+            first.setdefault((name, record.partition_key), record.storage_id)
+
+    def moment(ref: Ref) -> int | None:
+        return first.get((ref.asset, dagster_partition_key(ref)))
+
+    return [
+        (ref, source)
+        for node in graph.nodes.values()
+        for ref in node.refs()
+        for source in node.inputs(ref)
+        if (made := moment(ref)) is not None and ((before := moment(source)) is None or before > made)
+    ]
+
+
+def gpu_steps(graph: Graph) -> set[str]:
+    """Returns the names of the steps that take a place in the pool `gpu`."""
+    experiment = graph.experiment
+    return {AssetFactory.op_of(experiment, name) for name in graph.nodes if pool_of(experiment, name) == GPU}
+
+
+def overlaps(spans: Sequence[Held]) -> int:
+    """Returns how many began before the one before them ended; `spans` are in order."""
+    return sum(earlier.end > later.begin for earlier, later in itertools.pairwise(spans))
 
 
 def held(instance: dg.DagsterInstance, backfill_id: str, steps: Collection[str]) -> list[Held]:
