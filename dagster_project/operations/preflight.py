@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.collect.endpoints import RoleReport, check_roles, roles_of
+from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.pods import secrets_of
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import Experiment
+from dagster_project.operations.kubernetes import check_secrets
 from toolemu.chat.keys import read_secret
 from toolemu.errors import FrontierError
 
@@ -29,6 +32,8 @@ def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] 
     check_webhook(experiment)
     if wanted is None or any(pool_of(experiment, ref.asset) == GPU for ref in wanted):
         check_gpu(experiment)
+    assets = build_graph(experiment).nodes if wanted is None else dict.fromkeys(ref.asset for ref in wanted)
+    yield from check_secrets(secrets_of(experiment.kubernetes, assets))
     places = list(
         experiment.roles()
         if wanted is None
