@@ -15,6 +15,7 @@ import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -23,12 +24,13 @@ import yaml
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
-from dagster_project.artifacts import Ref
+from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.assets import AssetFactory, dagster_partition_key
 from dagster_project.experiment.graph import Graph, build_graph
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import load_experiment
 from dagster_project.operations.schedules import SEEDS
+from dagster_project.operations.state import State, states
 
 ROOT = Path(__file__).parents[1]
 LOCATION = "load_from:\n  - python_module: {{module_name: {module}, attribute: experiment, location_name: {name}}}\n"
@@ -37,6 +39,15 @@ DAEMON = (
     "from dagster._daemon.cli import main; main()"
 )
 """Looks at backfills every two seconds and not every thirty, or most of the time would be waiting."""
+IMPATIENT = {"max_concurrent_runs": 4, "poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 2}
+"""Settings of dagster.yaml with which an outage is noticed at once, and runs are beside each other."""
+PHASES = {
+    "queued": (dg.DagsterEventType.RUN_ENQUEUED, dg.DagsterEventType.RUN_DEQUEUED),
+    "its process starts": (dg.DagsterEventType.RUN_DEQUEUED, dg.DagsterEventType.RUN_START),
+    "its first step starts": (dg.DagsterEventType.RUN_START, dg.DagsterEventType.STEP_START),
+    "works": (dg.DagsterEventType.STEP_START, dg.DagsterEventType.RUN_SUCCESS),
+}
+"""What a run does between which of its events."""
 ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 
 
@@ -318,3 +329,37 @@ def most_at_once(instance: dg.DagsterInstance) -> int:
         if record.start_time and record.end_time
     ]
     return max((sum(begin <= moment < end for begin, end in spans) for moment, _ in spans), default=0)
+
+
+def phases(instance: dg.DagsterInstance) -> dict[str, float]:
+    """Returns the mean seconds that a run spent in each of its phases."""
+    spent: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])):
+        first: dict[str, float] = {}
+        for entry in instance.all_logs(run.run_id):
+            if entry.dagster_event is not None:
+                first.setdefault(entry.dagster_event.event_type_value, entry.timestamp)
+        for phase, (begin, end) in PHASES.items():
+            if begin.value in first and end.value in first:
+                spent[phase].append(first[end.value] - first[begin.value])
+    return {phase: mean(seconds) for phase, seconds in spent.items() if seconds}
+
+
+def tell(place: Place, graph: Graph, instance: dg.DagsterInstance, outage: Outage) -> None:
+    """Prints what came of a seed that the daemon made, and what was asked for."""
+    store = ArtifactStore(Path(place.environment["FRONTIER_DATA"]), graph.experiment.name)
+    found = Counter(state.state for state in states(graph, store).values())
+    runs = Counter(record.dagster_run.status.value for record in instance.get_run_records())
+    (backfill,) = instance.get_backfills()
+    assert backfill.backfill_end_timestamp is not None
+    took = backfill.backfill_end_timestamp - backfill.backfill_timestamp
+    spans = held(instance, backfill.backfill_id, gpu_steps(graph))
+    spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in phases(instance).items())
+    print(f"everything was killed after {outage.after_s:.0f} s, with a training under way")
+    print(f"{backfill.backfill_id}: {backfill.status.value} {took:.0f} s after its launch, the outage included")
+    print(f"{found[State.done]} of {found.total()} partitions; {runs.total()} runs, {dict(runs)}")
+    print(f"at most {most_at_once(instance)} runs at once; a run, on average: {spent}")
+    print(f"{len(spans)} steps had the GPU, {overlaps(spans)} of them beside another (asked: 0)")
+    print(f"made twice with different content: {unlike(instance, graph) or 'none'} (asked: none)")
+    print(f"made before what it reads: {too_early(instance, graph) or 'nothing'} (asked: nothing)")
+    print(f"ticks of the schedule: {dict(ticks(instance, SEEDS))}; they found: {looks(instance)[::-1]}", flush=True)
