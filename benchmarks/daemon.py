@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -11,19 +12,42 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
+import yaml
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.experiment.assets import AssetFactory, dagster_partition_key
+from dagster_project.experiment.graph import Graph, build_graph
+from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.spec import load_experiment
+from dagster_project.operations.schedules import SEEDS
+from dagster_project.operations.state import State, states
+
+ROOT = Path(__file__).parents[1]
+LOCATION = "load_from:\n  - python_module: {{module_name: {module}, attribute: experiment, location_name: {name}}}\n"
 DAEMON = (
     "import dagster._daemon.backfill as backfills; backfills.DEFAULT_DAEMON_INTERVAL_SECONDS = 2;"
     "from dagster._daemon.cli import main; main()"
 )
 """Looks at backfills every two seconds and not every thirty, or most of the time would be waiting."""
+IMPATIENT = {"max_concurrent_runs": 4, "poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 2}
+"""Settings of dagster.yaml with which an outage is noticed at once, and runs are beside each other."""
+PHASES = {
+    "queued": (dg.DagsterEventType.RUN_ENQUEUED, dg.DagsterEventType.RUN_DEQUEUED),
+    "its process starts": (dg.DagsterEventType.RUN_DEQUEUED, dg.DagsterEventType.RUN_START),
+    "its first step starts": (dg.DagsterEventType.RUN_START, dg.DagsterEventType.STEP_START),
+    "works": (dg.DagsterEventType.STEP_START, dg.DagsterEventType.RUN_SUCCESS),
+}
+"""What a run does between which of its events."""
 ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 
 
@@ -66,6 +90,32 @@ class Place(NamedTuple):
     def dagster(self, *arguments: str) -> None:
         """Runs Dagster's command line here."""
         self.run("-m", "dagster", *arguments, "-w", "workspace.yaml")
+
+
+def make_place(
+    folder: Path, experiment: Mapping[str, Any], module: str = "dagster_project.definitions", **settings: int
+) -> tuple[Place, Graph]:
+    """Returns a place with an experiment, and the experiment's graph.
+
+    Args:
+        folder: Where; made.
+        experiment: The content of its file.
+        module: Whose attribute `experiment` is the code location.
+        settings: Numbers in dagster.yaml, as `Place.prepare` takes them.
+    """
+    name = experiment["name"]
+    file = folder / f"{name}.yaml"
+    folder.mkdir(parents=True)
+    file.write_text(yaml.safe_dump(dict(experiment)))
+    own = {
+        "FRONTIER_DATA": str(folder / "data"),
+        "DAGSTER_HOME": str(folder / "home"),
+        "FRONTIER_EXPERIMENT": str(file),
+        "PYTHONPATH": str(ROOT),
+    }
+    place = Place(folder, {**os.environ, **own})
+    place.prepare(LOCATION.format(module=module, name=name), **settings)
+    return place, build_graph(load_experiment(str(file)))
 
 
 class Daemon:
@@ -156,6 +206,102 @@ class Held(NamedTuple):
     run_id: str
 
 
+class Outage(NamedTuple):
+    """Everything was killed at once, so many seconds after the start, while a run was training."""
+
+    run_id: str
+    after_s: float
+
+
+def make_through_an_outage(place: Place, instance: dg.DagsterInstance, timeout_s: float) -> Outage:
+    """Has the daemon make what the schedule finds, with a `kill -9` of everything in the first training.
+
+    Returns when the backfill has ended and the schedule has looked once more.
+
+    Raises:
+        TimeoutError: A part of it took longer than `timeout_s`.
+    """
+    place.dagster("schedule", "start", SEEDS)
+    started = time.monotonic()
+    with Daemon(place) as daemon:
+        wait_for(lambda: bool(in_training(instance)), timeout_s, "a training")
+        outage = Outage(in_training(instance)[0], time.monotonic() - started)
+        daemon.kill()
+    with Daemon(place):
+        wait_for(lambda: has_ended(instance), timeout_s, "the backfill's end")
+        before = len(looks(instance))
+        wait_for(lambda: len(looks(instance)) > before, timeout_s, "a look at the seeds after the end")
+    return outage
+
+
+def has_ended(instance: dg.DagsterInstance) -> bool:
+    """Says whether there was a backfill and none is under way."""
+    found: Sequence[PartitionBackfill] = instance.get_backfills()
+    return bool(found) and all(backfill.status in BULK_ACTION_TERMINAL_STATUSES for backfill in found)
+
+
+def looks(instance: dg.DagsterInstance) -> list[str]:
+    """Returns what looking at the seeds came to, the latest first."""
+    return [
+        str(event.step_output_data.metadata["reason"].value)
+        for run in instance.get_runs(dg.RunsFilter(job_name=SEEDS, statuses=[dg.DagsterRunStatus.SUCCESS]))
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_OUTPUT)
+        if (event := entry.dagster_event) is not None
+    ]
+
+
+def ticks(instance: dg.DagsterInstance, name: str) -> Counter[str]:
+    """Returns how many ticks of a schedule or sensor ended how."""
+    return Counter(
+        tick.status.value
+        for state in instance.all_instigator_state()
+        if state.instigator_name == name
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
+    )
+
+
+def unlike(instance: dg.DagsterInstance, graph: Graph) -> list[str]:
+    """Returns the partitions that were materialised more than once, with different content."""
+    versions = defaultdict(set)
+    for name in graph.nodes:
+        for record in instance.fetch_materializations(AssetFactory.key_of(graph.experiment, name), limit=5000).records:
+            made = record.asset_materialization
+            assert made is not None and made.tags is not None
+            versions[f"{name} {made.partition or ''}".strip()].add(made.tags["dagster/data_version"])
+    return [place for place, found in versions.items() if len(found) > 1]
+
+
+def too_early(instance: dg.DagsterInstance, graph: Graph) -> list[tuple[Ref, Ref]]:
+    """Returns what was first materialised before something that it reads, with that, or although that never was."""
+    first: dict[tuple[str, str | None], int] = {}
+    for name in graph.nodes:
+        key = AssetFactory.key_of(graph.experiment, name)
+        for record in instance.fetch_materializations(key, limit=5000, ascending=True).records:
+            first.setdefault((name, record.partition_key), record.storage_id)
+
+    def moment(ref: Ref) -> int | None:
+        return first.get((ref.asset, dagster_partition_key(ref)))
+
+    return [
+        (ref, source)
+        for node in graph.nodes.values()
+        for ref in node.refs()
+        for source in node.inputs(ref)
+        if (made := moment(ref)) is not None and ((before := moment(source)) is None or before > made)
+    ]
+
+
+def gpu_steps(graph: Graph) -> set[str]:
+    """Returns the names of the steps that take a place in the pool `gpu`."""
+    experiment = graph.experiment
+    return {AssetFactory.op_of(experiment, name) for name in graph.nodes if pool_of(experiment, name) == GPU}
+
+
+def overlaps(spans: Sequence[Held]) -> int:
+    """Returns how many began before the one before them ended; `spans` are in order."""
+    return sum(earlier.end > later.begin for earlier, later in itertools.pairwise(spans))
+
+
 def held(instance: dg.DagsterInstance, backfill_id: str, steps: Collection[str]) -> list[Held]:
     """Returns when these steps of a backfill were under way, in order; a killed one only has a beginning."""
     return sorted(_held(instance, backfill_id, steps))
@@ -183,3 +329,37 @@ def most_at_once(instance: dg.DagsterInstance) -> int:
         if record.start_time and record.end_time
     ]
     return max((sum(begin <= moment < end for begin, end in spans) for moment, _ in spans), default=0)
+
+
+def phases(instance: dg.DagsterInstance) -> dict[str, float]:
+    """Returns the mean seconds that a run spent in each of its phases."""
+    spent: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])):
+        first: dict[str, float] = {}
+        for entry in instance.all_logs(run.run_id):
+            if entry.dagster_event is not None:
+                first.setdefault(entry.dagster_event.event_type_value, entry.timestamp)
+        for phase, (begin, end) in PHASES.items():
+            if begin.value in first and end.value in first:
+                spent[phase].append(first[end.value] - first[begin.value])
+    return {phase: mean(seconds) for phase, seconds in spent.items() if seconds}
+
+
+def tell(place: Place, graph: Graph, instance: dg.DagsterInstance, outage: Outage) -> None:
+    """Prints what came of a seed that the daemon made, and what was asked for."""
+    store = ArtifactStore(Path(place.environment["FRONTIER_DATA"]), graph.experiment.name)
+    found = Counter(state.state for state in states(graph, store).values())
+    runs = Counter(record.dagster_run.status.value for record in instance.get_run_records())
+    (backfill,) = instance.get_backfills()
+    assert backfill.backfill_end_timestamp is not None
+    took = backfill.backfill_end_timestamp - backfill.backfill_timestamp
+    spans = held(instance, backfill.backfill_id, gpu_steps(graph))
+    spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in phases(instance).items())
+    print(f"everything was killed after {outage.after_s:.0f} s, with a training under way")
+    print(f"{backfill.backfill_id}: {backfill.status.value} {took:.0f} s after its launch, the outage included")
+    print(f"{found[State.done]} of {found.total()} partitions; {runs.total()} runs, {dict(runs)}")
+    print(f"at most {most_at_once(instance)} runs at once; a run, on average: {spent}")
+    print(f"{len(spans)} steps had the GPU, {overlaps(spans)} of them beside another (asked: 0)")
+    print(f"made twice with different content: {unlike(instance, graph) or 'none'} (asked: none)")
+    print(f"made before what it reads: {too_early(instance, graph) or 'nothing'} (asked: nothing)")
+    print(f"ticks of the schedule: {dict(ticks(instance, SEEDS))}; they found: {looks(instance)[::-1]}", flush=True)

@@ -8,29 +8,22 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
-from dagster._core.execution.backfill import BulkActionStatus
 
-from benchmarks.daemon import Daemon, Place, free_port, held, in_training, most_at_once, wait_for, webserver
+from benchmarks.daemon import IMPATIENT, Place, free_port, make_place, make_through_an_outage, tell, webserver
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.assets import materialisation
-from dagster_project.experiment.graph import Graph, build_graph
-from dagster_project.experiment.pools import GPU, pool_of
-from dagster_project.experiment.spec import load_experiment
-from dagster_project.operations.state import State, states
+from dagster_project.experiment.graph import Graph
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ["safe", "help", "both", "safe_then_help", "help_then_safe"]
@@ -50,24 +43,9 @@ GRID: dict[str, Any] = {
     },
     "operations": {"gpu": True, "cron": "* * * * *"},
 }
-LOCATION = "load_from:\n  - python_module: {{module_name: {module}, attribute: experiment, location_name: grid}}\n"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BATCH = 200
-
-
-def make_place(folder: Path, experiment: Mapping[str, Any], module: str, **settings: int) -> tuple[Place, Graph]:
-    """Returns a place with an experiment, and the experiment's graph."""
-    folder.mkdir()
-    (folder / "grid.yaml").write_text(yaml.safe_dump(dict(experiment)))
-    own = {
-        "FRONTIER_DATA": str(folder / "data"),
-        "DAGSTER_HOME": str(folder / "home"),
-        "FRONTIER_EXPERIMENT": str(folder / "grid.yaml"),
-        "PYTHONPATH": str(ROOT),
-    }
-    place = Place(folder, {**os.environ, **own})
-    place.prepare(LOCATION.format(module=module), **settings)
-    return place, build_graph(load_experiment(str(folder / "grid.yaml")))
+TIMEOUT_S = 3600.0
 
 
 def fill(place: Place, graph: Graph) -> int:
@@ -157,34 +135,10 @@ def whole_grid(folder: Path) -> None:
 def one_seed(folder: Path) -> None:
     """Prints how the daemon makes one model's and one seed's part with four runs at once and one GPU."""
     part = {**GRID, "grid": {**GRID["grid"], "models": ["model-0"], "seeds": [0]}}
-    place, graph = make_place(
-        folder, part, "benchmarks.standin", max_concurrent_runs=4, poll_interval_seconds=5,
-        free_slots_after_run_end_seconds=5,
-    )  # fmt: skip
-    place.dagster("schedule", "start", "seeds")
-    pooled = {f"grid__{name.replace('/', '__')}" for name in graph.nodes if pool_of(graph.experiment, name) == GPU}
-    pooled = {step.replace("-", "_") for step in pooled}
-    started = time.perf_counter()
+    place, graph = make_place(folder, part, "benchmarks.standin", **IMPATIENT)
     with dg.DagsterInstance.from_config(place.environment["DAGSTER_HOME"]) as instance:
-
-        def ended() -> bool:
-            found = instance.get_backfills()
-            return bool(found) and all(backfill.status is not BulkActionStatus.REQUESTED for backfill in found)
-
-        with Daemon(place) as daemon:
-            wait_for(lambda: bool(in_training(instance)), 1200, "a training")
-            daemon.kill()
-        print(f"killed after {time.perf_counter() - started:.0f} s, with a training under way", flush=True)
-        with Daemon(place):
-            wait_for(ended, 3600, "the end")
-        (backfill,) = instance.get_backfills()
-        spans = held(instance, backfill.backfill_id, pooled)
-        overlaps = sum(earlier.end > later.begin for earlier, later in itertools.pairwise(spans))
-        runs, most = instance.get_runs_count(), most_at_once(instance)
-    found = states(graph, ArtifactStore(folder / "data", "grid")).values()
-    done = sum(state.state is State.done for state in found)
-    print(f"{backfill.status.value} after {time.perf_counter() - started:.0f} s: {done} of {len(found)} partitions,")
-    print(f"{runs} runs, at most {most} at once; {len(spans)} steps had the GPU, {overlaps} of them beside another")
+        outage = make_through_an_outage(place, instance, TIMEOUT_S)
+        tell(place, graph, instance, outage)
 
 
 def main() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
 from dagster_project.definitions import build_definitions
-from dagster_project.experiment.assets import AssetFactory, AssetRun, Compute
+from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.spec import load_experiment
 
 SECONDS = float(os.environ.get("STANDIN_SECONDS", "1"))
@@ -23,18 +23,11 @@ def stand_in(runs: dict[str, AssetRun]) -> None:
 
 
 class StandInFactory(AssetFactory):
-    """Makes the same assets with the same partitions, dependencies and pools, without their work."""
+    """Makes the same assets with the same partitions, dependencies and pools, without their work and its checks."""
 
-    def multi_asset(
-        self,
-        names: Sequence[str],
-        compute: Compute,
-        *,
-        checks: Mapping[str, Mapping[str, str]] | None = None,
-        kinds: set[str] | None = None,
-    ) -> dg.AssetsDefinition:
+    def multi_asset(self, names: Any, compute: Any, **options: Any) -> dg.AssetsDefinition:
         """Returns assets that only stand in for these."""
-        return super().multi_asset(names, stand_in, kinds=kinds)
+        return super().multi_asset(names, stand_in, **{**options, "checks": None})
 
 
 def __getattr__(name: str) -> dg.Definitions:

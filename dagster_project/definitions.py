@@ -12,9 +12,9 @@ from dagster_project.experiment.assets import AssetFactory
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, data_root, load_experiment
 from dagster_project.measure import assets as measure_room
-from dagster_project.operations import schedules, sensors
+from dagster_project.operations import schedules, sensors, specs
+from dagster_project.operations.executor import forked_executor
 from dagster_project.operations.kubernetes import step_executor
-from dagster_project.operations.runner import PRELOAD
 from dagster_project.preferences import assets as preferences_room
 from dagster_project.published import assets as published_room
 from dagster_project.published.opening import open_experiment
@@ -24,10 +24,6 @@ from dagster_project.training import assets as training_room
 
 MADE = (collect_room, preferences_room, training_room, measure_room, results_room, report_room)
 UNTRAINED = (collect_room, preferences_room, results_room, report_room)
-EXECUTOR = dg.multiprocess_executor.configured(
-    {"start_method": {"forkserver": {"preload_modules": list(PRELOAD)}}}, name="forked"
-)
-"""Of runs by the daemon: steps are forks of one process that has imported what they need."""
 IMPORTED = (published_room, preferences_room, results_room, report_room)
 
 
@@ -36,13 +32,15 @@ def build_definitions(experiment: Experiment, make: type[AssetFactory] = AssetFa
     graph, store = build_graph(experiment), ArtifactStore(data_root(), experiment.name)
     factory = make(graph, store)
     rooms = IMPORTED if experiment.imports else MADE if experiment.agents() else UNTRAINED
-    seeds = schedules.build(graph, store) if experiment.grid.seeds and not experiment.imports else None
+    made_here = not experiment.imports
+    seeds = schedules.build(graph, store) if experiment.grid.seeds and made_here else None
+    followed = specs.build(graph, store) if specs.ASSET in graph.nodes and made_here else None
     return dg.Definitions(
         assets=[asset for room in rooms for asset in room.build(factory)],
-        jobs=[seeds.job] if seeds else [],
+        jobs=[part.job for part in (seeds, followed) if part],
         schedules=[seeds.schedule] if seeds else [],
-        sensors=[] if experiment.imports else sensors.build(graph, store),
-        executor=step_executor() or EXECUTOR,
+        sensors=[*(sensors.build(graph, store) if made_here else []), *([followed.sensor] if followed else [])],
+        executor=step_executor() or forked_executor,
     )
 
 

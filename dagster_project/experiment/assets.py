@@ -147,6 +147,11 @@ class AssetFactory:
         """Returns the key of one of this experiment's assets."""
         return self.key_of(self.experiment, name)
 
+    @staticmethod
+    def op_of(experiment: Experiment, name: str) -> str:
+        """Returns the name of the op, and so of the step, that makes an asset and those made together with it."""
+        return "__".join([experiment.name, *name.split("/")]).replace("-", "_").replace(".", "_")
+
     def asset(
         self,
         name: str,
@@ -194,7 +199,7 @@ class AssetFactory:
         order = {PRIORITY_TAG: str(list(self.graph.nodes).index(nodes[0].name))} if pool else {}
 
         @dg.multi_asset(
-            name="__".join([self.experiment.name, *nodes[0].name.split("/")]).replace("-", "_").replace(".", "_"),
+            name=self.op_of(self.experiment, nodes[0].name),
             specs=specs,
             can_subset=len(specs) > 1,
             check_specs=check_specs or None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -74,7 +74,7 @@ def pod_config(rules: Iterable[PodRule], asset: str) -> dict[str, Any]:
     there = False
     for rule in rules:
         there = True
-        if not rule.assets or any(_is_meant(asset, name) for name in rule.assets):
+        if _applies(rule, asset):
             given |= {field: getattr(rule, field) for field in rule.model_fields_set}
     if not there:
         return {}
@@ -85,6 +85,22 @@ def pod_config(rules: Iterable[PodRule], asset: str) -> dict[str, Any]:
         "pod_spec_config": _without_empty(_spec(pod)),
         "pod_template_spec_metadata": {"labels": labels},
     }
+
+
+def secrets_of(rules: Sequence[PodRule], assets: Iterable[str]) -> dict[str, str]:
+    """Returns the secrets that the pods of assets take variables from, each with its place in the experiment file."""
+    found: dict[str, str] = {}
+    for asset in assets:
+        meant = [
+            place for place, rule in enumerate(rules) if _applies(rule, asset) and "secrets" in rule.model_fields_set
+        ]
+        if meant:
+            found |= dict.fromkeys(rules[meant[-1]].secrets, f"kubernetes.{meant[-1]}.secrets")
+    return found
+
+
+def _applies(rule: PodRule, asset: str) -> bool:
+    return not rule.assets or any(_is_meant(asset, name) for name in rule.assets)
 
 
 def _is_meant(asset: str, name: str) -> bool:

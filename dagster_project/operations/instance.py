@@ -67,7 +67,7 @@ def owner() -> str:
 def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
     """Marks unfinished runs of processes that are gone as failed, and returns how many there were.
 
-    Only runs that `frontier` started on this host, so never one of a living process, the daemon or another machine.
+    Only runs whose process of this host is known, so never one of a living process or another machine.
     """
     unfinished = RunsFilter(
         statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
@@ -75,7 +75,7 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
     count = 0
     for run in instance.get_runs(unfinished):
         host, _, rest = run.tags.get(OWNER_TAG, "").partition("|")
-        if host != socket.gethostname() or is_alive(rest):
+        if host != socket.gethostname() or process_of(rest) is not None:
             continue
         instance.report_run_failed(run, message="The process of this run is gone.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
@@ -83,13 +83,15 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
     return count
 
 
-def is_alive(identity: str) -> bool:
-    """Says whether a process is there, by its number and when it started, as `owner` writes them after the host."""
+def process_of(identity: str) -> psutil.Process | None:
+    """Returns a process, by its number and when it started, as `owner` writes them after the host; None: it is gone."""
     pid, _, created = identity.partition("|")
     try:
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) < 1)
+        process = psutil.Process(int(pid))
+        there = abs(process.create_time() - float(created)) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, ValueError):
-        return False
+        return None
+    return process if there else None
 
 
 def serve(port: int, experiment: Path | None = None) -> None:

@@ -33,6 +33,7 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
     yield f"  {trained} trained agents: {', '.join(recipe.value for recipe in experiment.grid.recipes)}"
     yield f"  judges: {', '.join(experiment.judges)}; metrics: {', '.join(experiment.metrics)}"
     yield f"  {len(graph.nodes)} assets, {partitions} partitions, in {store.place()}"
+    store.check()
     yield from (f"  {line}" for line in preflight(experiment, store))
     yield "  in order"
 

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.collect.endpoints import RoleReport, check_roles, roles_of
+from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.pods import secrets_of
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import Experiment
+from dagster_project.operations.kubernetes import check_secrets
 from toolemu.chat.keys import read_secret
 from toolemu.errors import FrontierError
 
@@ -19,6 +22,8 @@ SMALL_DISK = 2 * 1024**3
 def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] | None = None) -> Iterator[str]:
     """Checks what making `refs`, or everything, needs, the quickest first, and yields what models say of themselves.
 
+    Not whether the store can be written to: whoever asks has just read it, and checks that before (`store.check`).
+
     Raises:
         FrontierError: Something is not there; names its place in the experiment file, and says what to do.
     """
@@ -27,6 +32,8 @@ def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] 
     check_webhook(experiment)
     if wanted is None or any(pool_of(experiment, ref.asset) == GPU for ref in wanted):
         check_gpu(experiment)
+    assets = build_graph(experiment).nodes if wanted is None else dict.fromkeys(ref.asset for ref in wanted)
+    yield from check_secrets(secrets_of(experiment.kubernetes, assets))
     places = list(
         experiment.roles()
         if wanted is None
@@ -41,8 +48,7 @@ def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] 
 
 
 def check_disk(store: ArtifactStore) -> None:
-    """Raises `FrontierError` if artifacts cannot be written, or the disk is nearly full."""
-    store.check()
+    """Raises `FrontierError` if the disk with the artifacts, or with copies of them, is nearly full."""
     free = shutil.disk_usage(store.root).free
     if free < SMALL_DISK:
         raise FrontierError(f"{store.root} has {free / 1024**3:.1f} GiB left; free some, or set FRONTIER_DATA.")

@@ -12,7 +12,7 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.preflight import preflight
-from dagster_project.operations.seeds import launch_seed
+from dagster_project.operations.seeds import active_backfill, launch_seed
 from toolemu.errors import FrontierError
 
 SEEDS = "seeds"
@@ -53,6 +53,7 @@ def build(graph: Graph, store: ArtifactStore) -> Scheduled:
             )
 
         def check(refs: Sequence[Ref]) -> None:
+            store.check()
             for line in preflight(experiment, store, refs):
                 context.log.info(line)
 
@@ -77,7 +78,10 @@ def build(graph: Graph, store: ArtifactStore) -> Scheduled:
         execution_timezone=experiment.operations.timezone,
         description="Goes through the seeds of the experiment file, one backfill at a time. Off until turned on.",
     )
-    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        busy = active_backfill(context.instance, experiment.name)
+        if busy is not None:  # the job would say so, too, after its process has started
+            return dg.SkipReason(f"backfill {busy} is under way; one at a time")
         config = SeedConfig(definitions=loaded)
         return dg.RunRequest(run_config=dg.RunConfig(ops={"launch": config}))
 

@@ -31,12 +31,12 @@ from dagster_project.training.dpo import PROBES, Listener, TrainingResult, Train
 from dagster_project.training.job import NamedPair, TrainingJob, write_job
 from dagster_project.training.launch import command, environment, failure_path, result_path
 from dagster_project.training.merge import merge_adapter
+from dagster_project.training.specs import write_spec
 from toolemu.errors import FrontierError
 from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.prompts.render import AgentPrompt
 from toolemu.trajectory import Trajectory
 
-SPEC = "spec.json"
 STEPS = "steps.jsonl"
 JOB = "job.json"
 CONVERSATIONS = "conversations.jsonl"
@@ -51,7 +51,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     agents = agents_by_key(factory.experiment)
     if "agent_specs" not in factory.graph.nodes:
         return []
-    assets = [factory.asset("agent_specs", lambda run: _spec(run, agents), kinds={"json"})]
+    assets = [factory.asset("agent_specs", functools.partial(_spec, agents=agents), kinds={"json"})]
     for stage in range(1, factory.experiment.n_stages + 1):
         train = functools.partial(_adapter, agents=agents, stage=stage)
         assets.append(factory.asset(f"stage_{stage}/adapters", train, checks=CHECKS, kinds={"peft"}))
@@ -61,17 +61,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
 
 
 def _spec(run: AssetRun, agents: dict[str, Agent]) -> None:
-    agent = agents[run.ref.key("agent")]
-    spec = {
-        "agent": agent.key,
-        "model": agent.model,
-        "recipe": agent.recipe.value,
-        "pairs_judge": agent.pairs_judge,
-        "beta": agent.beta,
-        "stages": [stage.model_dump(mode="json") for stage in agent.stages],
-        "training": run.experiment.training_of(agent.model, agent.recipe).model_dump(mode="json"),
-    }
-    (run.draft.path / SPEC).write_bytes(orjson.dumps(spec, option=orjson.OPT_INDENT_2))
+    write_spec(run.draft.path, run.experiment, agents[run.ref.key("agent")])
 
 
 def _base(run: AssetRun) -> Ref:

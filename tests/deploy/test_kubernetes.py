@@ -101,6 +101,17 @@ def test_no_pod_is_root_or_may_ask_the_cluster() -> None:
             assert "memory" in container["resources"]["limits"]
 
 
+def test_who_launches_runs_may_read_the_secrets_that_are_named_and_no_others() -> None:
+    (rule,) = by_kind(base(), "Role")["frontier-named-secrets"]["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["secrets"], ["get"])
+    rules = load_experiment(str(BASE / "experiment.yaml")).kubernetes
+    assert {secret for given in rules for secret in given.secrets} <= set(rule["resourceNames"])
+    binding = by_kind(base(), "RoleBinding")["frontier-named-secrets"]
+    values = load(DEPLOY / "helm" / "values.yaml")
+    assert [subject["name"] for subject in binding["subjects"]] == [values["serviceAccount"]["name"]]
+    assert binding["roleRef"]["name"] == "frontier-named-secrets"
+
+
 def test_servers_are_probed_share_memory_and_take_adapters() -> None:
     for name in SERVERS:
         deployment = by_kind(base(), "Deployment")[name]

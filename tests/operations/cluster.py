@@ -1,4 +1,4 @@
-"""A Kubernetes API on loopback that knows only jobs, and runs a job's container as a process of this machine."""
+"""A Kubernetes API on loopback that knows jobs, which it runs as processes of this machine, and secrets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ import yaml
 JOBS = re.compile(r"^/apis/batch/v1/namespaces/(?P<namespace>[^/]+)/jobs(/(?P<name>[^/?]+)(/status)?)?(\?.*)?$")
 
 
+SECRETS = re.compile(r"^/api/v1/namespaces/frontier/secrets/(?P<name>[^/?]+)$")
+
+
 class Cluster:
     """What was asked of the API: jobs by name, as they were sent, and their processes.
+
+    `secrets` are the entries of its secrets by name, in the namespace frontier; None: nobody may read that one.
 
     Args:
         environment: Variables of every container besides its own: what secrets and the image would give.
@@ -30,6 +35,7 @@ class Cluster:
 
     def __init__(self, environment: Mapping[str, str], log: Path, kubeconfig: Path) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.secrets: dict[str, dict[str, str] | None] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = environment
         self._log, self._kubeconfig = log, kubeconfig
@@ -82,9 +88,12 @@ def serve_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[tupl
             self._answer(201, cluster.job(job["metadata"]["name"]))
 
         def do_GET(self) -> None:
-            found = JOBS.match(self.path)
-            if found and found["name"] in cluster.jobs:
-                self._answer(200, cluster.job(found["name"]))
+            job, secret = JOBS.match(self.path), SECRETS.match(self.path)
+            if job and job["name"] in cluster.jobs:
+                self._answer(200, cluster.job(job["name"]))
+            elif secret and secret["name"] in cluster.secrets:
+                data = cluster.secrets[secret["name"]]
+                self._answer(200 if data is not None else 403, {"kind": "Secret", "data": data})
             else:
                 self._answer(404, {"kind": "Status", "reason": "NotFound", "code": 404})
 
@@ -108,7 +117,7 @@ def serve_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[tupl
                 "kind": "Config",
                 "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
                 "users": [{"name": "u", "user": {}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "frontier"}}],
                 "current-context": "x",
             }
         )
@@ -117,4 +126,5 @@ def serve_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[tupl
         yield cluster, kubeconfig
     finally:
         server.shutdown()
+        server.server_close()
         cluster.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from dagster_project.definitions import build_definitions
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, load_experiment
 from dagster_project.operations import preflight as room
+from dagster_project.operations.kubernetes import STEPS
 from dagster_project.operations.preflight import preflight
 from dagster_project.operations.seeds import launch_seed
 from tests.collect.test_real_models import make_lab
 from tests.conftest import SMALL
+from tests.operations.cluster import Cluster, serve_cluster
 from toolemu.errors import FrontierError
 
 
@@ -55,6 +58,57 @@ def test_a_missing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("TEST_KEY", raising=False)
     with pytest.raises(FrontierError, match="TEST_KEY is not set"):
         look(load_experiment(str(lab.experiment)), tmp_path)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    with serve_cluster(tmp_path, {}) as (served, kubeconfig):
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        monkeypatch.setenv(STEPS, "kubernetes")
+        yield served
+
+
+TRAINING = Ref.of("stage_1/adapters", agent="eager:safe:strict:0.1", seed="0")
+SECRET = [{"cpu": "1"}, {"assets": ["stage_1"], "secrets": ["hub-token"]}]
+
+
+def told(folder: Path, *refs: Ref) -> list[str]:
+    experiment = Experiment.model_validate({**SMALL, "kubernetes": SECRET})
+    return list(preflight(experiment, ArtifactStore(folder, "small"), refs or None))
+
+
+def test_a_secret_that_the_cluster_has_not(tmp_path: Path, cluster: Cluster) -> None:
+    where = r"kubernetes\.1\.secrets: there is no secret 'hub-token' in the namespace 'frontier'.*kubectl -n frontier"
+    with pytest.raises(FrontierError, match=where):
+        told(tmp_path)
+    with pytest.raises(FrontierError, match=where):
+        told(tmp_path, TRAINING)
+    assert told(tmp_path, Ref.of("source_models", model="eager")) == [], "its pods do not name it"
+    cluster.secrets["hub-token"] = {}
+    with pytest.raises(FrontierError, match="has no entries"):
+        told(tmp_path)
+    cluster.secrets["hub-token"] = {"HF_TOKEN": "aGY="}
+    assert told(tmp_path) == []
+
+
+def test_what_could_not_be_looked_at_is_said(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.secrets["hub-token"] = None
+    (line,) = told(tmp_path, TRAINING)
+    assert "403" in line and "hub-token" in line
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    (line,) = told(tmp_path, TRAINING)
+    assert "kubeconfig" in line
+    monkeypatch.delenv(STEPS)
+    (line,) = told(tmp_path, TRAINING)
+    assert STEPS in line
+
+
+def test_a_cluster_that_does_not_answer_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_cluster(tmp_path, {}) as (_, kubeconfig):
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    monkeypatch.setenv(STEPS, "kubernetes")
+    (line,) = told(tmp_path, TRAINING)
+    assert "does not answer" in line
 
 
 def test_an_endpoint_that_nobody_answers_at_stops_the_schedules_tick(

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.backfill import BulkActionStatus
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.failures import note_failure
-from dagster_project.definitions import build_definitions
-from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.seeds import Launch, launch_seed, next_seed
 from dagster_project.operations.state import states
 from tests.conftest import SMALL
+from tests.operations.conftest import InstanceLab
 from tests.operations.test_alerts import failure
 from tests.operations.test_state import graph_of, make, make_everything
 from toolemu.errors import FrontierError
 
 
-class Lab:
-    """A store, an instance, and the experiment as Dagster has it."""
-
-    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
-        self.experiment = Experiment.model_validate(SMALL)
-        self.graph = build_graph(self.experiment)
-        self.store = ArtifactStore(folder, "small")
-        self.instance = instance
-        self.assets: AssetGraph = build_definitions(self.experiment).get_repository_def().asset_graph
+class Lab(InstanceLab):
+    """A lab that launches seeds."""
 
     def launch(self, *seeds: int) -> Launch:
-        return launch_seed(self.instance, self.assets, self.graph, self.store, seeds)
+        return launch_seed(self.instance, self.repository.asset_graph, self.graph, self.store, seeds)
 
     def end(self, status: BulkActionStatus) -> None:
         """Ends every backfill that is under way."""
@@ -49,10 +38,8 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    monkeypatch.setenv("FRONTIER_DATA", str(tmp_path))
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Lab(tmp_path, instance)
+def lab(instance: dg.DagsterInstance, tmp_path: Path) -> Lab:
+    return Lab(tmp_path, instance)
 
 
 def test_the_next_seed_is_the_first_that_lacks_anything(tmp_path: Path) -> None:

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
-from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.failures import failures
-from dagster_project.definitions import build_definitions
-from dagster_project.experiment.assets import materialisation
-from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.following import results
-from tests.conftest import SMALL
+from tests.operations.conftest import InstanceLab
 from tests.operations.test_alerts import webhook
-from tests.operations.test_state import make
 
 
-class Lab:
-    """A store, an instance, and the experiment's definitions."""
-
-    def __init__(self, folder: Path, instance: dg.DagsterInstance, **operations: Any) -> None:
-        experiment = Experiment.model_validate({**SMALL, "operations": {"settle_s": 0, **operations}})
-        self.graph, self.store = build_graph(experiment), ArtifactStore(folder, "small")
-        self.repository = build_definitions(experiment).get_repository_def()
-        self.instance, self.cursor = instance, None
-
-    def make(self, asset: str, **keys: str) -> None:
-        """Makes a partition, and tells Dagster."""
-        ref = Ref.of(asset, **keys)
-        make(self.graph, self.store, ref, str(time.time()))
-        self.instance.report_runless_asset_event(materialisation(self.store, self.store.get(ref).manifest))
+class Lab(InstanceLab):
+    """A lab whose results' sensor looks."""
 
     def look(self) -> dg.SensorResult:
         """Lets the results' sensor have a look."""
-        sensor = self.repository.get_sensor_def("results")
-        context = dg.build_sensor_context(self.instance, cursor=self.cursor, repository_def=self.repository)
-        found = sensor.evaluate_tick(context)
-        self.cursor = found.cursor
-        return found
+        return self.look_of("results")
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    monkeypatch.setenv("FRONTIER_DATA", str(tmp_path))
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Lab(tmp_path, instance)
+def lab(instance: dg.DagsterInstance, tmp_path: Path) -> Lab:
+    return Lab(tmp_path, instance)
 
 
 def test_results_are_asked_for_once_and_only_they(lab: Lab) -> None:
@@ -98,7 +71,7 @@ def fail(lab: Lab, tags: dict[str, str] | None = None) -> str:
 def test_a_lost_run_is_noted_and_posted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab: Lab) -> None:
     with webhook() as (url, got):
         monkeypatch.setenv("MY_WEBHOOK", url)
-        posting = Lab(tmp_path, lab.instance, webhook="MY_WEBHOOK")
+        posting = Lab(tmp_path, lab.instance, operations={"webhook": "MY_WEBHOOK"})
         assert "small failed (lost)" in fail(posting)
         assert "tried again" in fail(posting, {"dagster/will_retry": "true"})
     (body,) = got

@@ -1,0 +1,18 @@
+"""How the steps of a run are made, unless each has a pod of its own: as forks of the run's process."""
+
+from __future__ import annotations
+
+import dagster as dg
+from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
+from dagster._core.execution.retries import RetryMode
+from dagster._core.executor.multiprocess import MultiprocessExecutor
+
+
+@dg.executor(name="forked", requirements=multiple_process_executor_requirements())
+def forked_executor(context: dg.InitExecutorContext) -> MultiprocessExecutor:
+    """Makes every step in a process that has what the run's has imported, and the run's definitions.
+
+    Dagster's own offers two other ways, and both import everything once more, which takes longer than most steps. It
+    leaves this one out because of threads; the process of a run has none that hold anything.
+    """
+    return MultiprocessExecutor(retries=RetryMode.ENABLED, max_concurrent=None, start_method="fork")

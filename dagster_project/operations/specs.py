@@ -1,0 +1,77 @@
+"""`agent_specs` follows the experiment file, so that Dagster's UI, too, shows what a change of a parameter makes stale.
+
+Dagster compares what was read with what is there; a parameter that changed is there once its specification is. Only
+specifications that were made before are made again: the first ones belong to their seed.
+"""
+
+# No `from __future__ import annotations` here: Dagster looks at the type of `context` itself.
+
+from typing import NamedTuple
+
+import dagster as dg
+
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.experiment.assets import materialisation
+from dagster_project.experiment.graph import Graph, agents_by_key
+from dagster_project.operations.schedules import JOB_PRIORITY, fingerprint
+from dagster_project.operations.state import State, states
+from dagster_project.training.specs import write_spec
+
+SPECS = "specs"
+ASSET = "agent_specs"
+LOOK_EVERY_S = 30
+
+
+class Following(NamedTuple):
+    """The sensor over an experiment's specifications and its job."""
+
+    sensor: dg.SensorDefinition
+    job: dg.JobDefinition
+
+
+def stale_specs(graph: Graph, store: ArtifactStore) -> list[Ref]:
+    """Returns the specifications that were made from other parameters than the experiment file has now."""
+    return [ref for ref, found in states(graph, store).items() if ref.asset == ASSET and found.state is State.stale]
+
+
+def build(graph: Graph, store: ArtifactStore) -> Following:
+    """Returns an experiment's sensor, on until it is turned off, and its job."""
+    experiment, node = graph.experiment, graph.nodes[ASSET]
+    agents = agents_by_key(experiment)
+    loaded = f"{fingerprint(experiment)}-{node.code_version}"
+
+    @dg.op(name="make")
+    def make(context: dg.OpExecutionContext) -> None:
+        for ref in stale_specs(graph, store):
+            config, run_id = node.config(ref), context.run_id
+            with store.write(ref, run_id=run_id, code_version=node.code_version, config=config, inputs={}) as draft:
+                write_spec(draft.path, experiment, agents[ref.key("agent")])
+            assert draft.committed is not None
+            context.log_event(materialisation(store, draft.committed.manifest))
+
+    @dg.job(
+        name=SPECS,
+        description="Makes the specifications anew that were made from other parameters: seconds, in one run.",
+        executor_def=dg.in_process_executor,
+        tags={"dagster/priority": JOB_PRIORITY},
+    )
+    def specs() -> None:
+        make()
+
+    @dg.sensor(
+        name=SPECS,
+        job=specs,
+        minimum_interval_seconds=LOOK_EVERY_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="After a change of the experiment file: has the specifications follow, so that the UI shows what "
+        "is stale. Nothing that was trained is made again by it.",
+    )
+    def follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        if context.cursor == loaded:
+            return dg.SensorResult(skip_reason="the experiment file is as it was")
+        stale = stale_specs(graph, store)
+        if not stale:
+            return dg.SensorResult(skip_reason="every specification is as the experiment file says", cursor=loaded)
+        return dg.SensorResult([dg.RunRequest()], cursor=loaded)
+
+    return Following(follow, specs)
