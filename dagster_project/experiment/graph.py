@@ -79,9 +79,10 @@ class Graph:
         return list(dict.fromkeys(source.asset for ref in refs for source in self.nodes[name].inputs(ref)))
 
 
+IMPORT, INTERPOLATED = "imported_runs", "interpolated_adapters"
 CODE_VERSIONS = {
     "source_models": "1",
-    "imported_runs": "1",
+    IMPORT: "1",
     "trajectories": "1",
     "evaluations": "1",
     "judge_calibration": "1",
@@ -89,6 +90,7 @@ CODE_VERSIONS = {
     "agent_specs": "1",
     "adapters": "2",
     "merged_models": "2",
+    INTERPOLATED: "1",
     "warehouse": "3",
     "results": "4",
     "claims": "1",
@@ -96,7 +98,6 @@ CODE_VERSIONS = {
     "transcripts": "1",
     "page": "2",
 }
-IMPORT = "imported_runs"
 WEIGHTS = ("*.safetensors",)
 
 
@@ -304,7 +305,7 @@ def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimen
 
 def _add_pairs(builder: _Builder, models: tuple[str, ...], seeds: tuple[str, ...]) -> None:
     e = builder.experiment
-    trained = tuple(dict.fromkeys(stage.metric.value for agent in e.agents() for stage in agent.stages))
+    trained = tuple(dict.fromkeys(stage.metric.value for agent in e.trainees() for stage in agent.stages))
     there = {
         ref
         for node in builder.nodes
@@ -347,10 +348,7 @@ def _add_trained(builder: _Builder) -> None:
         CODE_VERSIONS["agent_specs"],
         "Each agent's stages and their parameters; changes exactly when that agent's own recipe does.",
         dimensions={"agent": trained, "seed": seeds},
-        config=lambda ref: {
-            "stages": [stage.model_dump(mode="json") for stage in agents[ref.key("agent")].stages],
-            "training": e.training_of(agents[ref.key("agent")].model, agents[ref.key("agent")].recipe).model_dump(),
-        },
+        config=lambda ref: agent_spec(e, agents[ref.key("agent")]),
     )
     for stage in range(1, e.n_stages + 1):
         keys = tuple(agent.key for agent in e.stage_agents(stage))
@@ -379,8 +377,10 @@ def _add_trained(builder: _Builder) -> None:
         )
 
         # A leased server loads adapters, so what nothing is trained from would be merged for nobody.
-        bases = {agent.prefix(stage) for agent in e.agents() if len(agent.stages) > stage}
-        merged = tuple(key for key in keys if key in bases or not e.is_served(agents[key].model))
+        # Nor is what is only mixed: a mixture is one adapter over its source model.
+        bases = {agent.prefix(stage) for agent in e.trainees() if len(agent.stages) > stage}
+        tested = {agent.key for agent in e.agents() if not e.is_served(agent.model)}
+        merged = tuple(key for key in keys if key in bases or key in tested)
         if not merged:
             continue
 
@@ -397,6 +397,46 @@ def _add_trained(builder: _Builder) -> None:
             inputs=merge_inputs,
             expensive=True,
         )
+    _add_interpolated(builder, agents)
+
+
+def _add_interpolated(builder: _Builder, agents: Mapping[str, Agent]) -> None:
+    """Adds mixtures of trained agents' adapters."""
+    e = builder.experiment
+    mixtures = tuple(key for key, agent in agents.items() if agent.parts)
+    if not mixtures:
+        return
+
+    def inputs(ref: Ref) -> list[Ref]:
+        agent, seed = agents[ref.key("agent")], ref.key("seed")
+        ends = dict.fromkeys(key for part, _ in agent.parts for key in stage_adapters(agents[part], seed))
+        return [Ref("agent_specs", ref.partition), Ref.of("source_models", model=agent.model), *ends]
+
+    builder.add(
+        INTERPOLATED,
+        "training",
+        "interpolate",
+        CODE_VERSIONS[INTERPOLATED],
+        "Adapters that nobody trained: those of two trained agents, each with a weight, as one.",
+        dimensions={"agent": mixtures, "seed": tuple(str(seed) for seed in e.grid.seeds)},
+        inputs=inputs,
+    )
+
+
+def stage_adapters(agent: Agent, seed: str) -> list[Ref]:
+    """Returns an agent's adapters, a stage each."""
+    stages = range(1, len(agent.stages) + 1)
+    return [Ref.of(f"stage_{stage}/adapters", agent=agent.prefix(stage), seed=seed) for stage in stages]
+
+
+def agent_spec(experiment: Experiment, agent: Agent) -> dict[str, Any]:
+    """Returns what decides an agent besides pairs and base: its stages and their training, or what it is mixed from."""
+    if agent.parts:
+        return {"mixed": [{"agent": key, "weight": weight} for key, weight in agent.parts]}
+    return {
+        "stages": [stage.model_dump(mode="json") for stage in agent.stages],
+        "training": experiment.training_of(agent.model, agent.recipe).model_dump(mode="json"),
+    }
 
 
 def _add_measured(builder: _Builder) -> None:
@@ -425,13 +465,12 @@ def _add_measured(builder: _Builder) -> None:
             adapter = isinstance(e.own_agents[agent.key], OwnAdapter)
             source = [Ref.of("source_models", model=agent.model)] if adapter else []
             return [*source, Ref("own_agents", ref.partition)]
-        stages = range(1, len(agent.stages) + 1)
+        base = Ref.of("source_models", model=agent.model)
+        if agent.parts:
+            return [base, Ref(INTERPOLATED, ref.partition)]
         if not e.is_served(agent.model):
-            return [Ref(f"stage_{stages[-1]}/merged_models", ref.partition)]
-        adapters = [
-            Ref.of(f"stage_{stage}/adapters", agent=agent.prefix(stage), seed=ref.key("seed")) for stage in stages
-        ]
-        return [Ref.of("source_models", model=agent.model), *adapters]
+            return [Ref(f"stage_{len(agent.stages)}/merged_models", ref.partition)]
+        return [base, *stage_adapters(agent, ref.key("seed"))]
 
     builder.add(
         "agent_trajectories",
@@ -557,4 +596,4 @@ def agents_by_key(experiment: Experiment) -> dict[str, Agent]:
         return {agent.key: agent for agent in experiment.agents()}
     stages: Iterable[int] = range(1, experiment.n_stages + 1)
     agents = {agent.key: agent for stage in stages for agent in experiment.stage_agents(stage)}
-    return {**agents, **{agent.key: agent for agent in experiment.agents()}}
+    return {**agents, **{agent.key: agent for agent in experiment.trainees()}}

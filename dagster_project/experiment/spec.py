@@ -12,7 +12,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from dagster_project.artifacts import Location
-from dagster_project.experiment.agents import Agent, Recipe, Stage, TrainedMetric, agent_key
+from dagster_project.experiment.agents import (
+    DECIMALS,
+    VARIANT,
+    Agent,
+    Recipe,
+    Stage,
+    TrainedMetric,
+    agent_key,
+)
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
 from dagster_project.experiment.pods import PodRule
@@ -163,14 +171,41 @@ class Override(_Section):
     training: dict[str, Any]
 
 
+class Interpolation(_Section):
+    """Agents that nobody trained: the adapters of two recipes, each with a weight, added to the source model."""
+
+    between: tuple[Recipe, Recipe] = Field(description="What is mixed; trained for it if `recipes` has it not.")
+    weights: tuple[float, ...] = Field(min_length=1, description="Shares of the first; the second has what is left.")
+
+    @model_validator(mode="after")
+    def _is_between(self) -> Interpolation:
+        if self.between[0] == self.between[1] or any(recipe.mixture for recipe in self.between):
+            raise ValueError("between takes two different recipes that are trained")
+        for weight in self.weights:
+            if not 0 < weight < 1 or round(weight, DECIMALS) != weight:
+                raise ValueError(f"weights are above 0 and below 1, with {DECIMALS} decimals at most; not {weight:g}")
+        return self
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The mixtures."""
+        return tuple(Recipe.mixed(weight, *self.between) for weight in self.weights)
+
+
 class Grid(_Section):
     """Which agents are trained."""
 
     models: tuple[Key, ...] = ()
     recipes: tuple[Recipe, ...] = ()
+    interpolate: tuple[Interpolation, ...] = Field((), description="Mixtures of trained agents, tested like them.")
     pairs_judges: tuple[Key, ...] = ()
     betas: tuple[float, ...] = (0.1,)
     seeds: tuple[int, ...] = ()
+
+    @property
+    def every_recipe(self) -> tuple[Recipe, ...]:
+        """The recipes and the mixtures."""
+        return (*self.recipes, *(recipe for mixtures in self.interpolate for recipe in mixtures.recipes))
 
 
 class Statistics(_Section):
@@ -310,6 +345,9 @@ class Experiment(_Section):
     training: Training = Training()
     trainer: Trainer = Trainer()
     overrides: tuple[Override, ...] = ()
+    variants: dict[Annotated[str, Field(pattern=rf"^{VARIANT}$")], dict[str, Any]] = Field(
+        {}, description="Other training parameters by name; a recipe with a name takes them: `safe@ipo`."
+    )
     statistics: Statistics = Statistics()
     limits: Limits = Limits()
     operations: Operations = Operations()
@@ -321,15 +359,34 @@ class Experiment(_Section):
     @classmethod
     def _overrides_name_parameters(cls, overrides: tuple[Override, ...]) -> tuple[Override, ...]:
         for override in overrides:
-            unknown = set(override.training) - set(Training.model_fields)
-            if unknown:
-                raise ValueError(f"there is no training parameter {sorted(unknown)[0]!r}")
+            _check_parameters(override.training)
         return overrides
+
+    @field_validator("variants")
+    @classmethod
+    def _variants_name_parameters(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for changes in variants.values():
+            _check_parameters(changes)
+        return variants
 
     @model_validator(mode="after")
     def _overrides_make_sense(self) -> Experiment:
-        for override in self.overrides:
-            Training.model_validate(self.training.changed(override.training))
+        for changes in (*(override.training for override in self.overrides), *self.variants.values()):
+            Training.model_validate(self.training.changed(changes))
+        return self
+
+    @model_validator(mode="after")
+    def _recipes_can_be_trained(self) -> Experiment:
+        for recipe in self.grid.recipes:
+            if recipe.mixture:
+                raise ValueError(f"grid.recipes names {recipe}, a mixture: it goes below grid.interpolate")
+        trained = [*self.grid.recipes, *(recipe for mixed in self.grid.interpolate for recipe in mixed.between)]
+        for recipe in trained:
+            if recipe.variant is not None and recipe.variant not in self.variants:
+                raise ValueError(f"grid names {recipe}; variants defined: {sorted(self.variants)}")
+        idle = set(self.variants) - {recipe.variant for recipe in trained}
+        if idle:
+            raise ValueError(f"variants.{min(idle)} is of no recipe; name it in the grid: safe@{min(idle)}")
         return self
 
     @model_validator(mode="after")
@@ -338,7 +395,7 @@ class Experiment(_Section):
             "models": self.models,
             "judges": self.judges,
             "grid.models": self.grid.models,
-            "grid.recipes": self.grid.recipes,
+            "grid.recipes": self.grid.every_recipe,
             "grid.pairs_judges": self.grid.pairs_judges,
             "grid.betas": self.grid.betas,
             "grid.seeds": self.grid.seeds,
@@ -354,7 +411,7 @@ class Experiment(_Section):
     def _grid_needs(self, name: str) -> bool:
         """Says whether the grid needs `name`: without models and recipes nothing is trained, and it may be empty."""
         grid = self.grid
-        if grid.models or grid.recipes or isinstance(self.world, MiniatureWorld):
+        if grid.models or grid.every_recipe or isinstance(self.world, MiniatureWorld):
             return True
         return name == "grid.seeds" and bool(grid.pairs_judges)
 
@@ -376,6 +433,20 @@ class Experiment(_Section):
                 raise ValueError(
                     f"grid.models names {name!r}, which is behind an endpoint: only models with weights here can be "
                     "trained"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _servers_take_adapters(self) -> Experiment:
+        for agent in self._trained():
+            model = self.models.get(agent.model)
+            ends = [share.recipe for share in agent.recipe.mixture] or [agent.recipe]
+            stages = {recipe.stages(n) for recipe in ends for n in range(1, len(recipe.metrics) + 1)}
+            rank = sum(self.training_of(agent.model, stage).lora_rank for stage in stages)
+            if isinstance(model, RunHere) and model.backend == "vllm" and rank > model.server.adapter_rank:
+                raise ValueError(
+                    f"models.{agent.model}.server.adapter_rank is {model.server.adapter_rank}, but "
+                    f"{agent.recipe.label} is an adapter of rank {rank} (that of its stages together)"
                 )
         return self
 
@@ -414,7 +485,7 @@ class Experiment(_Section):
                 )
         for name, values in (
             ("models", self.grid.models),
-            ("recipes", self.grid.recipes),
+            ("recipes", self.grid.every_recipe),
             ("pairs_judges", self.grid.pairs_judges),
             ("betas", self.grid.betas),
             ("seeds", self.grid.seeds),
@@ -424,11 +495,14 @@ class Experiment(_Section):
         return self
 
     def training_of(self, model: str, recipe: Recipe) -> Training:
-        """Returns the training parameters of an agent, overrides applied in order."""
+        """Returns the training parameters of an agent, overrides applied in order, its recipe's variant last."""
         training = self.training
+        named = (None, recipe, recipe.plain)
         for override in self.overrides:
-            if override.model in (None, model) and override.recipe in (None, recipe):
+            if override.model in (None, model) and override.recipe in named:
                 training = Training.model_validate(training.changed(override.training))
+        if recipe.variant is not None:
+            training = Training.model_validate(training.changed(self.variants[recipe.variant]))
         return training
 
     def agents(self) -> list[Agent]:
@@ -442,19 +516,28 @@ class Experiment(_Section):
         return [
             self._agent(model, recipe, judge, beta)
             for model in self.grid.models
-            for recipe in self.grid.recipes
+            for recipe in self.grid.every_recipe
             for judge in self.grid.pairs_judges
             for beta in self.grid.betas
         ]
 
+    def trainees(self) -> list[Agent]:
+        """Returns every agent, and those that are only trained to be mixed."""
+        found = {agent.key: agent for agent in self.agents()}
+        for agent in self._trained():
+            for share in agent.recipe.mixture:
+                assert agent.beta is not None, "the grid has betas"
+                end = self._agent(agent.model, share.recipe, agent.pairs_judge, agent.beta)
+                found.setdefault(end.key, end)
+        return list(found.values())
+
     def stage_agents(self, stage: int) -> list[Agent]:
         """Returns the agents that training `stage` (1, 2 …) makes, those that only later stages need included."""
         found: dict[str, Agent] = {}
-        for agent in self.agents():
+        for agent in self.trainees():
             if len(agent.stages) >= stage:
-                prefix = Recipe("_then_".join(part.metric for part in agent.stages[:stage]))
                 assert agent.beta is not None, "only imported agents' stages differ in beta"
-                base = self._agent(agent.model, prefix, agent.pairs_judge, agent.beta)
+                base = self._agent(agent.model, agent.recipe.stages(stage), agent.pairs_judge, agent.beta)
                 found.setdefault(base.key, base)
         return list(found.values())
 
@@ -575,9 +658,13 @@ class Experiment(_Section):
     @property
     def n_stages(self) -> int:
         """The most stages any agent has."""
-        return max((len(agent.stages) for agent in self.agents()), default=0)
+        return max((len(agent.stages) for agent in self.trainees()), default=0)
 
     def _agent(self, model: str, recipe: Recipe, judge: str, beta: float) -> Agent:
+        key = agent_key(model, recipe, judge, beta)
+        if recipe.mixture:
+            parts = tuple((agent_key(model, share.recipe, judge, beta), share.weight) for share in recipe.mixture)
+            return Agent(key, model, recipe, judge, beta, (), parts)
         training = self.training_of(model, recipe)
         stages = tuple(
             Stage(
@@ -588,7 +675,13 @@ class Experiment(_Section):
             )
             for metric in recipe.metrics
         )
-        return Agent(agent_key(model, recipe, judge, beta), model, recipe, judge, beta, stages)
+        return Agent(key, model, recipe, judge, beta, stages)
+
+
+def _check_parameters(changes: dict[str, Any]) -> None:
+    unknown = set(changes) - set(Training.model_fields)
+    if unknown:
+        raise ValueError(f"there is no training parameter {sorted(unknown)[0]!r}")
 
 
 def experiment_path(name_or_path: str) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from dagster_project.experiment.agents import Agent, Recipe, Stage, agent_key
+from dagster_project.experiment.agents import PAPER, Agent, Recipe, Stage, agent_key
 from dagster_project.published.names import (
     AgentName,
     BadNameError,
@@ -221,8 +221,8 @@ def _agent(
     recipe = "_then_".join(stage.metric.value for stage in name.stages)
     judges = {stage.label for stage in name.stages}
     problem = ""
-    if recipe not in list(Recipe):
-        problem = f"the recipe {recipe} is none of {', '.join(Recipe)}"
+    if recipe not in PAPER:
+        problem = f"the recipe {recipe} is none of {', '.join(PAPER)}"
     elif len(judges) > 1:
         problem = f"its stages were trained on pairs of different judges, {sorted(judges)}; one is expected"
     if problem:

@@ -64,7 +64,7 @@ def write_bundle(
         (data / MANIFESTS / place).mkdir(parents=True)
         (data / MANIFESTS / place / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         wanted = manifest.asset.split("/")[0] in RECORDS if trajectories else False
-        if wanted or (adapters and manifest.asset.endswith("/adapters")):
+        if wanted or (adapters and manifest.asset.endswith("adapters")):
             shutil.copytree(store.get(manifest.ref).path, data / ARTIFACTS / place)
     files = seal(folder, {"External-Identifier": experiment.name, "Bag-Software-Agent": "safety-frontier"})
     return {"files": files, "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())}

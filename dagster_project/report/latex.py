@@ -8,15 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.tabular import NONE, escape, number, tabular, to_latex
 from dagster_project.report.values import (
     MAIN_SET,
-    RECIPE_ORDER,
     beta_name,
     column,
     judgings_of,
     missing,
+    recipe_order,
     set_title,
     training_starts,
     with_agents,
@@ -160,7 +160,7 @@ def audits_table(audits: pd.DataFrame, agents: pd.DataFrame) -> str:
     cells = [
         [
             escape(row["model"]),
-            "source" if missing(row["recipe"]) else escape(RECIPE_LABELS[Recipe(row["recipe"])]),
+            "source" if missing(row["recipe"]) else escape(Recipe(row["recipe"]).label),
             f"{row['n']:.0f}",
             *(number(100 * row[name], 1) for name in names),
         ]
@@ -209,7 +209,7 @@ def _spread(row: Mapping[Any, Any], name: str) -> str:
 def _config(row: Mapping[Any, Any]) -> str:
     if missing(row["recipe"]):
         return "base"
-    return f"{escape(RECIPE_LABELS[Recipe(row['recipe'])])}, {beta_name(row['beta'])}"
+    return f"{escape(Recipe(row['recipe']).label)}, {beta_name(row['beta'])}"
 
 
 def _model(model: object) -> str:
@@ -218,7 +218,8 @@ def _model(model: object) -> str:
 
 def _sorted(rows: pd.DataFrame, first: list[str]) -> pd.DataFrame:
     """Returns the rows by judging (if any), then `first`, then recipe, source models before all, then beta."""
-    rows = rows.assign(place=[-1 if missing(name) else RECIPE_ORDER.index(name) for name in rows["recipe"]])
+    places = recipe_order(rows["recipe"])
+    rows = rows.assign(place=[-1 if missing(name) else places[name] for name in rows["recipe"]])
     keys = [*first, "place", "beta"]
     if "judging" in rows:
         rows = rows.assign(way=[list(JUDGINGS).index(judging) for judging in rows["judging"]])

@@ -13,7 +13,7 @@ import pandas as pd
 
 from dagster_project.artifacts import Ref
 from dagster_project.artifacts.database import open_database
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.values import beta_name, column, missing, number, point_id
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -171,7 +171,7 @@ def _label(asset: str, partition: str) -> str:
 def _title(row: Mapping[Any, Any], runs: int) -> str:
     judge = "" if missing(row["judge"]) else f", judged by {row['judge']}"
     return (
-        f"{row['model']}, {RECIPE_LABELS[Recipe(row['recipe'])]}, β {beta_name(row['beta'])}{judge}\n"
+        f"{row['model']}, {Recipe(row['recipe']).label}, β {beta_name(row['beta'])}{judge}\n"
         f"helpfulness {_score(row, 'helpfulness')}\nsafety {_score(row, 'safety')}\n"
         f"{runs} {'run' if runs == 1 else 'runs'}"
     )

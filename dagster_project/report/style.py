@@ -15,10 +15,14 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.palette import METRIC_COLOURS, MODEL_COLOURS
 
 __all__ = ["METRIC_COLOURS", "MODEL_COLOURS"]  # of palette.py, for those who draw
-RECIPE_MARKERS = {"safe": "s", "help": "^", "both": "o", "safe_then_help": "D", "help_then_safe": "v"}
+PAPER_MARKERS = {"safe": "s", "help": "^", "both": "o", "safe_then_help": "D", "help_then_safe": "v"}
+OTHER_MARKERS = ("P", "X", "<", ">", "p", "h", "8", "d")
+"""Of recipes that are not the paper's: they repeat after so many."""
+MIXTURE_MARKER = "."
 SOURCE_MARKER = "*"
 GREY = "#6b6b6b"
 FORMATS = ("svg", "pdf", "png")
@@ -63,6 +67,14 @@ class ModelStyle(NamedTuple):
 
 
 ROUNDS = ((None, ""), ("black", "/////"), ("#999999", "....."), ("#E8C400", "xxxxx"))
+
+
+def recipe_markers(recipes: Iterable[str]) -> dict[str, str]:
+    """Returns a marker for each recipe, those of the paper always with their own, in the order that is given."""
+    known = dict.fromkeys(recipes)
+    others = [recipe for recipe in known if recipe not in PAPER_MARKERS and not Recipe(recipe).mixture]
+    dealt = {recipe: OTHER_MARKERS[place % len(OTHER_MARKERS)] for place, recipe in enumerate(others)}
+    return {recipe: PAPER_MARKERS.get(recipe) or dealt.get(recipe, MIXTURE_MARKER) for recipe in known}
 
 
 def model_styles(trained: Iterable[str], others: Iterable[str] = ()) -> dict[str, ModelStyle]:

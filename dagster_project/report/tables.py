@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
-from dagster_project.report.values import RECIPE_ORDER, beta_name
+from dagster_project.experiment.agents import Recipe
+from dagster_project.report.values import beta_name, recipe_order
 
 
 def result_rows(points: pd.DataFrame) -> pd.DataFrame:
     """Returns the frontier points averaged over judges, by judging, model and recipe, deltas with intervals."""
     shown = points[points["judge"].isna()].copy()
-    shown["place"] = shown["recipe"].map(RECIPE_ORDER.index)
+    shown["place"] = shown["recipe"].map(recipe_order(shown["recipe"]))
     shown["judging"] = pd.Categorical(shown["judging"], ["match", "cross", "all"], ordered=True)
     shown = shown.sort_values(["judging", "model", "place", "beta"])
 
@@ -27,7 +27,7 @@ def result_rows(points: pd.DataFrame) -> pd.DataFrame:
         {
             "judging": shown["judging"].astype(str),
             "model": shown["model"],
-            "trained on": [RECIPE_LABELS[Recipe(recipe)] for recipe in shown["recipe"]],
+            "trained on": [Recipe(recipe).label for recipe in shown["recipe"]],
             "beta": [beta_name(beta) for beta in shown["beta"]],
             "safety": [f"{value:.2f}" for value in shown["safety"]],
             "helpfulness": [f"{value:.2f}" for value in shown["helpfulness"]],

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.experiment.agents import RECIPE_LABELS
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.wording import JUDGING_TITLES
 
-RECIPE_ORDER = [recipe.value for recipe in RECIPE_LABELS]
-"""The order of recipes in every figure and table."""
 MAIN_SET = "model_recipe"
 """The points of the published line: a source model's recipe at one beta, judges averaged."""
 SET_TITLES = {MAIN_SET: "all models, recipes, β", "without_help": "without H", "without_both": "without S&H"}
@@ -37,6 +35,12 @@ def set_title(point_set: str) -> str:
 def beta_name(beta: float | None) -> str:
     """Returns beta for people: the stages of an agent without one have several."""
     return "mixed" if beta is None or missing(beta) else f"{beta:g}"
+
+
+def recipe_order(recipes: Iterable[object]) -> dict[str, int]:
+    """Returns the place of each recipe in every figure and table; nulls have none."""
+    known = {Recipe(str(recipe)) for recipe in recipes if not missing(recipe)}
+    return {recipe.value: place for place, recipe in enumerate(sorted(known, key=lambda recipe: recipe.place))}
 
 
 def missing(value: object) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.experiment.agents import Recipe
 from dagster_project.results.comparisons import holm
 from dagster_project.results.contrasts import DISTANCE
 from dagster_project.results.statements import HALF, MARGIN, PAIRS, STATEMENTS
@@ -304,7 +304,7 @@ def _beyond_line(tables: Tables) -> list[Evidence]:
         return []
     return [
         Evidence(
-            f"{RECIPE_LABELS[Recipe.both]} beyond the others' line, β {_beta(row['beta'])}",
+            f"{Recipe.both.label} beyond the others' line, β {_beta(row['beta'])}",
             "points of score",
             row["estimate"],
             row["low"],

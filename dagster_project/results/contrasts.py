@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dagster_project.experiment.agents import Recipe
+from dagster_project.experiment.agents import PAPER, Recipe
 from dagster_project.results.fits import Cloud, fit_line
-from dagster_project.results.points import AXES, Points
+from dagster_project.results.points import AXES, Points, is_trained
 from dagster_project.results.scores import Array, interval
 
 COMPARED = [
-    *((Recipe.safe, other) for other in Recipe if other != Recipe.safe),
-    *((Recipe.help, other) for other in Recipe if other not in (Recipe.safe, Recipe.help)),
+    *((Recipe.safe, other) for other in PAPER if other != Recipe.safe),
+    *((Recipe.help, other) for other in PAPER if other not in (Recipe.safe, Recipe.help)),
     (Recipe.safe_then_help, Recipe.help_then_safe),
 ]
-"""Each single training with every other, and the two orders of both."""
+"""Each single training with every other of the paper, and the two orders of both."""
 DISTANCE = "distance"
 COLUMNS = ["judging", "judge", "beta", "first", "second", "axis", "estimate", "low", "high", "p", "n"]
 
@@ -46,7 +46,7 @@ def contrasts(points: Points, confidence: float) -> pd.DataFrame:
     """Returns differences between recipes over the same models, pairs' judges and cases, by beta.
 
     `axis` is `safe` or `help`: the score of `first` minus that of `second`, over the cases that both have; or
-    `distance`: how far `first` (training on both) lies beyond the line through all points of other recipes, in points
+    `distance`: how far `first` (training on both) lies beyond the line through all points of other trainings, in points
     of score, at a right angle to it and positive where it is better in both; `second` is then null. `n` counts the
     agents (model and pairs' judge, by judge) compared, or the points. `p` is two-sided, from the bootstrap.
     """
@@ -95,8 +95,8 @@ def _distances(points: Points, groups: Sequence[Group]) -> Iterator[tuple[float,
     """Yields beta, distance in every draw, and the number of points it is the mean of."""
     deltas = [points.delta[group.positions].mean(axis=0) for group in groups]
     known = [(group, delta) for group, delta in zip(groups, deltas, strict=True) if not np.isnan(delta[:, 0]).any()]
-    others = np.array([delta for group, delta in known if group.recipe != Recipe.both.value])
-    ours = [(group, delta) for group, delta in known if group.recipe == Recipe.both.value]
+    others = np.array([delta for group, delta in known if is_trained(group.recipe) and group.recipe != Recipe.both])
+    ours = [(group, delta) for group, delta in known if group.recipe == Recipe.both]
     if len(others) < 3 or np.ptp(others[:, 0, 0]) == 0:
         return
     line = fit_line(Cloud(others[:, 0], others[:, 1]))

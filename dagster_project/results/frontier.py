@@ -9,16 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Statistics
 from dagster_project.results.contrasts import contrasts
 from dagster_project.results.fits import FIT_COLUMNS, Cloud, band, fit_row, origin_row
 from dagster_project.results.pareto import hypervolumes, undominated
-from dagster_project.results.points import Points, make_points
+from dagster_project.results.points import Points, is_trained, make_points
 from dagster_project.results.scores import Array, Scores, clustered_stderr, interval
 
 NAMES = ("helpfulness", "safety")
 MAIN = "model_recipe"
 """The point set of the paper: a point for every model, recipe and beta."""
+INTERPOLATED = "interpolated"
+"""Mixtures of two trained agents, and these."""
 Way = tuple[str, str | None]
 
 
@@ -152,16 +155,23 @@ def _clouds(
     delta: Sequence[Array],
     source: dict[str, Array],
 ) -> Iterator[tuple[str, Cloud]]:
-    """Yields every set of points that a line is fitted to, those of three points or more."""
-    usable = [place for place, values in enumerate(delta) if not np.isnan(values[:, 0]).any()]
+    """Yields every set of points that a line is fitted to, those of three points or more.
+
+    Mixtures have a line of their own, which goes through what they are mixed from, too: they were not trained.
+    """
+    known = [place for place, values in enumerate(delta) if not np.isnan(values[:, 0]).any()]
+    usable = [place for place in known if is_trained(found[place][0][1])]
     if len(usable) < 3:
         return
     models = sorted({found[place][0][0] for place in usable})
 
+    def cloud(chosen: Sequence[int]) -> Cloud:
+        return Cloud(*(np.array([delta[place][axis] for place in chosen]) for axis in (0, 1)))
+
     def subset(name: str, keep: Any) -> Iterator[tuple[str, Cloud]]:
         chosen = [place for place in usable if keep(found[place][0])]
         if len(chosen) >= 3 and (name == MAIN or len(chosen) < len(usable)):
-            yield name, Cloud(*(np.array([delta[place][axis] for place in chosen]) for axis in (0, 1)))
+            yield name, cloud(chosen)
 
     yield from subset(MAIN, lambda values: True)
     for model in models:
@@ -169,10 +179,15 @@ def _clouds(
         yield from subset(f"without_{model}", lambda values, model=model: values[0] != model)
     yield from subset("without_help", lambda values: values[1] != "help")
     yield from subset("without_both", lambda values: values[1] != "both")
-    yield "through_origin", Cloud(*(np.array([delta[place][axis] for place in usable]) for axis in (0, 1)))
+    yield "through_origin", cloud(usable)
     everything = [*(own[place] for place in usable), *source.values()]
     yield "raw_scores", Cloud(*(np.array([values[axis] for values in everything]) for axis in (0, 1)))
     yield from _clouds_by_seed(points, [found[place][1] for place in usable])
+    mixed = [place for place in known if place not in usable]
+    ends = {(found[place][0][0], end.recipe) for place in mixed for end in Recipe(found[place][0][1]).mixture}
+    through = [place for place in known if place in mixed or found[place][0][:2] in ends]
+    if mixed and len(through) >= 3:
+        yield INTERPOLATED, cloud(through)
 
 
 def _clouds_by_seed(points: Points, groups: Sequence[list[int]]) -> Iterator[tuple[str, Cloud]]:

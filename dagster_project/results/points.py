@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Statistics
 from dagster_project.results.scores import Array, Draws, Scores, combinations, draw, judges_of
 
@@ -89,6 +90,11 @@ class Points:
         missing = np.full((2, len(self.draws.seeds)), np.nan)
         mean: Array = np.mean([self.source.get((model, judge), missing) for judge in judges], axis=0)
         return mean
+
+
+def is_trained(recipe: object) -> bool:
+    """Whether a point's recipe is of a training, and not a mixture of trained agents."""
+    return not Recipe(str(recipe)).mixture
 
 
 def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) -> Points:

@@ -159,10 +159,11 @@ def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore, manife
 
 def _agents(database: duckdb.DuckDBPyConnection, experiment: Experiment) -> None:
     rows: list[tuple[Any, ...]] = [
-        (model, model, None, None, None, None, None, "source") for model in experiment.models
+        (model, model, None, None, None, None, None, "source", None, None) for model in experiment.models
     ]
     for agent in agents_by_key(experiment).values():
         stages = [stage.model_dump(mode="json") for stage in agent.stages]
+        mixture = [{"agent": key, "weight": weight} for key, weight in agent.parts] or None
         rows += [
             (
                 agent.key,
@@ -173,6 +174,8 @@ def _agents(database: duckdb.DuckDBPyConnection, experiment: Experiment) -> None
                 agent.beta,
                 seed,
                 agent.recipe.label,
+                agent.recipe.variant,
+                mixture,
             )
             for seed in experiment.grid.seeds
         ]

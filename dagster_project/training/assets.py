@@ -20,12 +20,13 @@ from dagster_project.collect.weights import model_folder
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Agent
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
-from dagster_project.experiment.graph import agents_by_key
+from dagster_project.experiment.graph import INTERPOLATED, agents_by_key, stage_adapters
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
 from dagster_project.serving.leases import cards_alone
 from dagster_project.serving.state import Servers
 from dagster_project.training.card import CARD, model_card, push_adapter, repository_name, training_curve
+from dagster_project.training.concatenate import concatenate_adapters, read_adapter_config
 from dagster_project.training.conversations import conversation_records
 from dagster_project.training.dpo import PROBES, Listener, TrainingResult, TrainingStep, train_adapter
 from dagster_project.training.job import NamedPair, TrainingJob, write_job
@@ -57,6 +58,9 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         assets.append(factory.asset(f"stage_{stage}/adapters", train, checks=CHECKS, kinds={"peft"}))
         if f"stage_{stage}/merged_models" in factory.graph.nodes:
             assets.append(factory.asset(f"stage_{stage}/merged_models", _merge, kinds={"huggingface"}))
+    if INTERPOLATED in factory.graph.nodes:
+        mix = functools.partial(_interpolate, agents=agents)
+        assets.append(factory.asset(INTERPOLATED, mix, kinds={"peft"}))
     return assets
 
 
@@ -208,3 +212,17 @@ def _merge(run: AssetRun) -> None:
     probes = orjson.loads((adapter / PROBES).read_bytes())
     report = merge_adapter(model_folder(model, run.inputs[base].path), adapter, run.draft.path, probes)
     run.draft.metrics.update(report._asdict())
+
+
+def _interpolate(run: AssetRun, agents: dict[str, Agent]) -> None:
+    agent, seed = agents[run.ref.key("agent")], run.ref.key("seed")
+    (source,) = (ref for ref in run.inputs if ref.asset == "source_models")
+    base = model_folder(run.experiment.models[agent.model], run.inputs[source].path)
+    weights: dict[Ref, float] = {}
+    for key, weight in agent.parts:
+        for ref in stage_adapters(agents[key], seed):  # a stage that both have in common is there once
+            weights[ref] = weights.get(ref, 0.0) + weight
+    adapters = [run.inputs[ref].path for ref in weights]
+    concatenate_adapters(base, adapters, run.draft.path, list(weights.values()))
+    run.draft.counts["rank"] = read_adapter_config(run.draft.path)["r"]
+    run.metadata["mixed"] = ", ".join(f"{weight:g} × {key}" for key, weight in agent.parts)

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 
 from dagster_project.experiment.agents import Agent
+from dagster_project.experiment.graph import agent_spec
 from dagster_project.experiment.spec import Experiment
 
 SPEC = "spec.json"
@@ -20,7 +21,6 @@ def write_spec(folder: Path, experiment: Experiment, agent: Agent) -> None:
         "recipe": agent.recipe.value,
         "pairs_judge": agent.pairs_judge,
         "beta": agent.beta,
-        "stages": [stage.model_dump(mode="json") for stage in agent.stages],
-        "training": experiment.training_of(agent.model, agent.recipe).model_dump(mode="json"),
+        **agent_spec(experiment, agent),
     }
     (folder / SPEC).write_bytes(orjson.dumps(spec, option=orjson.OPT_INDENT_2))

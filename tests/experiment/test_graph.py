@@ -63,8 +63,10 @@ def test_a_second_stage_stands_on_the_first_of_the_same_seed(graph: Graph) -> No
     assert Ref.of("preference_pairs/strict", metric="help", seed="1") in inputs
 
 
-def test_dagster_knows_exactly_our_dependencies(graph: Graph) -> None:
+@pytest.mark.parametrize("name", ["miniature", "beyond"])
+def test_dagster_knows_exactly_our_dependencies(name: str) -> None:
     """Where Dagster's mapping is wider (a model's partitions onto agents'), it holds at least ours."""
+    graph = build_graph(load_experiment(name))
     definitions = build_definitions(graph.experiment)
     asset_graph = definitions.resolve_asset_graph()
     for node in graph.nodes.values():

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from dagster_project.report.figures import TOY, frontier_figure, persistence_figure
-from dagster_project.report.style import FORMATS, MODEL_COLOURS, RC, model_styles, save
+from dagster_project.report.style import FORMATS, MODEL_COLOURS, RC, model_styles, recipe_markers, save
+from dagster_project.report.values import recipe_order
 
 RECIPES = ("safe", "help", "both", "safe_then_help", "help_then_safe")
 JUDGINGS = ("match", "cross", "all")
@@ -87,6 +88,27 @@ def test_every_point_is_an_element_of_its_own(
     }
     assert set(drawn) == expected
     assert len(drawn) == len(expected)
+
+
+def test_mixtures_lie_on_a_way_between_what_they_are_mixed_from(tmp_path: Path) -> None:
+    mixtures = ("0.25_safe_and_0.75_help", "0.75_safe_and_0.25_help")
+    points = make_points(models=("m",), recipes=(*RECIPES, *mixtures))
+    figure = frontier_figure(points, make_fits(), "Title", toy=False)
+    places = points[points["judge"].isna()].set_index("recipe")[["helpfulness_delta", "safety_delta"]]
+    ways = [line for line in figure.axes[0].lines if len(line.get_data()[0]) == 4]
+    assert len(ways) == 1
+    drawn = np.column_stack(ways[0].get_data())
+    np.testing.assert_allclose(drawn, places.loc[["help", *mixtures, "safe"]].to_numpy(dtype=float))
+    ids, text = svg(figure, tmp_path)
+    assert f"point:match:m:{mixtures[0]}:0.1" in ids
+    assert "mixed, not trained" in text
+
+
+def test_a_recipe_looks_the_same_in_every_figure() -> None:
+    recipes = [*RECIPES, "safe@ipo", "help@ipo", "safe_then_help_then_safe", "0.5_safe_and_0.5_help"]
+    found = recipe_markers(recipe_order(recipes))
+    assert {name: found[name] for name in RECIPES} == recipe_markers(RECIPES)
+    assert len(set(found.values())) == len(recipes)
 
 
 def test_a_figure_says_what_it_shows(tmp_path: Path) -> None:

@@ -320,6 +320,18 @@ def test_arrows_go_from_each_parent_to_its_children() -> None:
     assert styles[place("safe", 0.1), place("safe_then_help", 0.1)] == "solid"
 
 
+def test_a_third_stage_has_an_arrow_from_the_second_and_mixtures_none() -> None:
+    points = make_tables(("match",))["recipe_points"]
+    third = points[points["recipe"] == "help_then_safe"].assign(recipe="safe_then_help_then_safe")
+    mixed = points[points["recipe"] == "both"].assign(recipe="0.5_safe_and_0.5_help")
+    figure = intermediates_figure(pd.concat([points, third, mixed]), "safe", "t", toy=False)
+    texts = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert "S→H→S 0.1" in texts
+    assert "0.5 S" not in texts
+    arrows = [patch for patch in figure.axes[0].patches if isinstance(patch, FancyArrowPatch)]
+    assert len([arrow for arrow in arrows if arrow.get_mutation_scale() == 7]) == 5 * len(BETAS)
+
+
 def test_no_arrow_runs_over_a_point_that_it_does_not_join() -> None:
     for metric in ("help", "safe"):
         figure = intermediates_figure(make_tables(("match",))["recipe_points"], metric, "t", toy=False)  # type: ignore[arg-type]

@@ -31,14 +31,14 @@ POINT = {
 def warehouse(tmp_path: Path) -> Path:
     """Two seeds of one recipe on two judges' pairs, each scored by both judges on both metrics."""
     path = tmp_path / "warehouse.duckdb"
-    agents: list[tuple[object, ...]] = [("m", "m", None, None, None, None, None, "source")]
+    agents: list[tuple[object, ...]] = [("m", "m", None, None, None, None, None, "source", None, None)]
     artifacts: list[tuple[object, ...]] = []
     lineage: list[tuple[object, ...]] = []
     minutes = 0
     for pairs_judge in JUDGES:
         agent = f"m:safe:{pairs_judge}:0.1"
         for seed in (0, 1):
-            agents.append((agent, "m", "safe", None, pairs_judge, 0.1, seed, "S"))
+            agents.append((agent, "m", "safe", None, pairs_judge, 0.1, seed, "S", None, None))
             partition = Ref.of("x", agent=agent, seed=str(seed)).partition_label
             for judge in JUDGES:
                 for metric in ("safe", "help"):

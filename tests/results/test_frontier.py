@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import linregress
 
@@ -72,6 +73,19 @@ def test_there_is_a_point_for_every_recipe_and_way_of_judging(warehouse: Path) -
 def test_scores_themselves_are_there_too(warehouse: Path) -> None:
     row = pick(compute_frontier(warehouse).points, recipe="help", judging="match", judge=None)
     assert (row["safety"], row["helpfulness"]) == (pytest.approx(0.25), pytest.approx(2.75))
+
+
+def test_mixtures_have_a_line_of_their_own_and_no_part_in_others(tmp_path: Path, warehouse: Path) -> None:
+    mixed = Trained("m", Recipe("0.5_safe_and_0.5_help"), "a")
+    scores = {**SCORES, (mixed.key, "a"): (1.0, 1.0), (mixed.key, "b"): (0.0, 0.0)}
+    found = compute_frontier(build(tmp_path / "mixed.duckdb", [*AGENTS, mixed], flat_verdicts(scores)))
+    before = compute_frontier(warehouse).fits
+    own = found.fits["point_set"] == "interpolated"
+    pd.testing.assert_frame_equal(found.fits[~own].reset_index(drop=True), before)
+    fit = pick(found.fits, point_set="interpolated", judging="match", judge="a")
+    points = [(-1.0, 2.0), (1.0, -0.5), (-1.0, 0.0)]  # safe, help and the mixture, against the source model's 1 and 2
+    assert (fit["n"], fit["r2"]) == (3, pytest.approx(linregress(*zip(*points, strict=True)).rvalue ** 2))
+    assert pick(found.points, recipe=mixed.recipe, judging="match", judge="a")["label"] == "0.5 S + 0.5 H"
 
 
 def test_with_one_judge_all_judges_would_be_the_same_again(tmp_path: Path) -> None:

@@ -65,11 +65,11 @@ def build(
 
         database.execute(SCHEMA.read_text(encoding="utf-8"))
         insert("splits", [(s, c, "test" if c in set(test) else "train") for s, test in splits.items() for c in cases])
-        insert("agents", [(model, model, None, None, None, None, None, "source") for model in models])
+        insert("agents", [(model, model, None, None, None, None, None, "source", None, None) for model in models])
         insert(
             "agents",
             [
-                (t.key, t.model, t.recipe.value, None, t.judge, t.beta, s, t.recipe.label)
+                (t.key, t.model, t.recipe.value, None, t.judge, t.beta, s, t.recipe.label, t.recipe.variant, None)
                 for t in trained
                 for s in splits
             ],

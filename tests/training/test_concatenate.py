@@ -60,6 +60,38 @@ def test_the_stages_as_one_adapter_are_the_merged_chain(
     assert config["r"] == 4 + second.get("r", 4)
 
 
+def test_three_stages_as_one_adapter_are_the_merged_chain(base: Path, corpus: Corpus, tmp_path: Path) -> None:
+    bottom, adapters = base, []
+    for stage in (1, 2, 3):
+        adapters.append(random_adapter(bottom, tmp_path / f"adapter {stage}", stage))
+        merge_adapter(bottom, adapters[-1], tmp_path / f"merged {stage}", [range(3, 35)])
+        bottom = tmp_path / f"merged {stage}"
+    concatenate_adapters(base, adapters, tmp_path / "all")
+    source, _ = load_model(base, "float32")
+    found = logits(PeftModel.from_pretrained(source, tmp_path / "all"), corpus)
+    torch.testing.assert_close(found, logits(load_model(bottom, "float32")[0], corpus), atol=AGREE, rtol=0)
+
+
+def test_mixtures_begin_and_end_with_what_they_are_mixed_from_and_are_those_of_peft(
+    base: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    adapters = [random_adapter(base, tmp_path / str(seed), seed) for seed in (1, 2)]
+
+    def adapted(adapter: Path) -> torch.Tensor:
+        return logits(PeftModel.from_pretrained(load_model(base, "float32")[0], adapter), corpus)
+
+    for weight in (1.0, 0.25, 0.0):
+        concatenate_adapters(base, adapters, tmp_path / "mixed", [weight, 1 - weight])
+        theirs = PeftModel.from_pretrained(load_model(base, "float32")[0], adapters[0], adapter_name="one")
+        theirs.load_adapter(adapters[1], adapter_name="other")
+        theirs.add_weighted_adapter(["one", "other"], [weight, 1 - weight], "mixed", combination_type="cat")
+        theirs.set_adapter("mixed")
+        found = adapted(tmp_path / "mixed")
+        torch.testing.assert_close(found, logits(theirs, corpus), atol=AGREE, rtol=0)
+        if weight in (0.0, 1.0):
+            torch.testing.assert_close(found, adapted(adapters[0 if weight else 1]), atol=AGREE, rtol=0)
+
+
 def test_weights_mix_what_adapters_add(base: Path, tmp_path: Path) -> None:
     adapters = [random_adapter(base, tmp_path / str(seed), seed) for seed in (1, 2)]
     concatenate_adapters(base, adapters, tmp_path / "mixed", weights=[0.25, 0.75])

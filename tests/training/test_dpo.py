@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from dagster_project.experiment.training import Trainer, Training
+from dagster_project.experiment.agents import Recipe
+from dagster_project.experiment.spec import Experiment
+from dagster_project.experiment.training import Loss, Trainer, Training
 from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
+from tests.conftest import SMALL
 from toolemu.errors import FrontierError
 
 from .toy import FAST, Corpus, files_of, paths_in
@@ -91,11 +95,32 @@ def test_every_step_is_reported_to_tensorboard_when_asked(corpus: Corpus, base: 
     assert b"rewards/margins" in written
 
 
-@pytest.mark.parametrize("loss", ["ipo", "hinge", "apo_zero", "sigmoid_norm"])
-def test_other_losses_train_another_adapter(corpus: Corpus, base: Path, loss: str, tmp_path: Path) -> None:
-    result = train(corpus, base, tmp_path / "out", FAST.model_copy(update={"loss": loss, "max_steps": 2}))
-    assert len(result.steps) == 2
-    assert result.steps[0].loss != pytest.approx(0.6931, abs=1e-3) or loss == "sigmoid_norm"
+AT_FIRST = {
+    "sigmoid": math.log(2),
+    "hinge": 1.0,
+    "ipo": 25.0,
+    "exo_pair": 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1),
+    "nca_pair": 2 * math.log(2),
+    "robust": math.log(2),
+    "sppo_hard": 50.0,
+    "apo_zero": 1.0,
+    "apo_down": 1.0,
+    "discopop": 0.5 * math.log(2) + 0.5,
+    "sigmoid_norm": math.log(2),
+}
+"""Each loss, at beta 0.1 and a label smoothing of 0.1, where policy and reference are the same."""
+
+
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_every_loss_of_an_experiment_file_starts_where_its_paper_says(
+    corpus: Corpus, base: Path, loss: Loss, tmp_path: Path
+) -> None:
+    grid = {"models": ["eager"], "recipes": ["safe@other"], "pairs_judges": ["strict"], "seeds": [0]}
+    variants = {"other": {**FAST.model_dump(), "loss": loss, "label_smoothing": 0.1, "max_steps": 3}}
+    experiment = Experiment.model_validate({**SMALL, "grid": grid, "variants": variants})
+    result = train(corpus, base, tmp_path / "out", experiment.training_of("eager", Recipe("safe@other")))
+    assert result.steps[0].loss == pytest.approx(AT_FIRST[loss], rel=1e-4)
+    assert result.steps[2].loss != pytest.approx(AT_FIRST[loss], abs=1e-6)
 
 
 def test_dropout_is_on_when_asked_and_the_adapter_alone_has_it(corpus: Corpus, base: Path, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.figures.frame import Group, frame, text_width
-from dagster_project.report.style import RECIPE_MARKERS, TEXT_WIDTH, look, model_styles
-from dagster_project.report.values import with_agents
+from dagster_project.report.style import TEXT_WIDTH, look, model_styles
+from dagster_project.report.values import recipe_order, with_agents
 
 MEASURES = (
     {"runaway": "ran on to a limit", "token_budget": "ran out of tokens"},
@@ -28,7 +28,6 @@ SHARE, OF_ANSWERS, RANGE = (
     ", of the emulator's answers in the last panel",
     "; lines: least to greatest of the agents",
 )
-ORDER = ["", *RECIPE_MARKERS]
 
 
 def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy: bool) -> Figure:
@@ -51,9 +50,10 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
     }
     styles = model_styles({model for model, recipe in groups if recipe}, {model for model, _ in groups})
     order = list(styles)
-    keys = sorted(groups, key=lambda key: (order.index(key[0]), ORDER.index(key[1])))
+    recipes = {"": -1, **recipe_order(recipe for _, recipe in groups if recipe)}
+    keys = sorted(groups, key=lambda key: (order.index(key[0]), recipes[key[1]]))
     places = {key: place + 0.7 * order.index(key[0]) for place, key in enumerate(keys)}
-    labels = [f"{model}  source" if not recipe else RECIPE_LABELS[Recipe(recipe)] for model, recipe in keys]
+    labels = [f"{model}  source" if not recipe else Recipe(recipe).label for model, recipe in keys]
     handles = [
         Patch(facecolor=style.colour, hatch=style.hatch, edgecolor="white", label=m) for m, style in styles.items()
     ]

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.figures.frame import ZERO, Group, frame, judging_titles, ticks
 from dagster_project.report.figures.points import (
     Array,
@@ -24,8 +25,18 @@ from dagster_project.report.figures.points import (
     square,
     uncertainty,
 )
-from dagster_project.report.style import GREY, RECIPE_MARKERS, ModelStyle, freeze, look, marker_style, model_styles
-from dagster_project.report.values import MAIN_SET, beta_name, between, judgings_of, levels, missing, number, point_id
+from dagster_project.report.style import GREY, ModelStyle, freeze, look, marker_style, model_styles, recipe_markers
+from dagster_project.report.values import (
+    MAIN_SET,
+    beta_name,
+    between,
+    judgings_of,
+    levels,
+    missing,
+    number,
+    point_id,
+    recipe_order,
+)
 from dagster_project.report.wording import JUDGING_TITLES
 
 NO_BANDS = pd.DataFrame({"point_set": [], "judging": [], "judge": [], "x": [], "low": [], "high": []})
@@ -106,6 +117,7 @@ def _figure(
     fits = fits[fits["point_set"] == MAIN_SET]
     bands = NO_BANDS if bands is None else bands[bands["point_set"] == MAIN_SET]
     styles, betas = model_styles(points["model"]), levels(points["beta"])
+    markers = recipe_markers(recipe_order(points["recipe"]))
     lines = {place: _of(fits, judging, judge) for place, (judging, judge, _) in enumerate(chosen)}
     groups = [
         model_group(styles),
@@ -125,7 +137,7 @@ def _figure(
         for place, (axes, (judging, judge, _)) in enumerate(zip(drawn.panels, chosen, strict=True)):
             axes.set_xlabel("Δ helpfulness")
             _line(axes, lines[place], _of(bands, judging, judge), _of(points, judging, judge))
-            _points(axes, _of(points, judging, judge), styles, betas)
+            _points(axes, _of(points, judging, judge), styles, betas, markers)
         x, y = extents(points)
         reached = _of_all(bands, chosen)
         # A band of few points may be wider than all of them; no point is cut, so it may be.
@@ -169,13 +181,43 @@ def _line(axes: Axes, fits: pd.DataFrame, band: pd.DataFrame, points: pd.DataFra
         axes.plot(ends, fit["intercept"] + fit["slope"] * ends, color=GREY, linewidth=1.1, zorder=2)
 
 
-def _points(axes: Axes, points: pd.DataFrame, styles: Mapping[str, ModelStyle], betas: Mapping[str, int]) -> None:
+def _points(
+    axes: Axes,
+    points: pd.DataFrame,
+    styles: Mapping[str, ModelStyle],
+    betas: Mapping[str, int],
+    markers: Mapping[str, str],
+) -> None:
+    _ways(axes, points, styles)
     draw_regions(axes, points, [styles[model].colour for model in points["model"]])
     for row in points.to_dict("records"):
         x, y, beta = row["helpfulness_delta"], row["safety_delta"], row["beta"]
         name = point_id(row["judging"], row["model"], row["recipe"], beta, row["judge"])
         style = marker_style(styles[row["model"]], betas[beta_name(beta)], len(betas))
-        identified(axes, x, y, name, RECIPE_MARKERS[row["recipe"]], **style)
+        identified(axes, x, y, name, markers[row["recipe"]], **style)
+
+
+def _ways(axes: Axes, points: pd.DataFrame, styles: Mapping[str, ModelStyle]) -> None:
+    """Draws the way from one trained agent over its mixtures to the other, a line each."""
+    ways: dict[tuple[str, str, Recipe, Recipe], dict[float, tuple[float, float]]] = {}
+    places = {
+        (row["model"], row["recipe"], beta_name(row["beta"])): (row["helpfulness_delta"], row["safety_delta"])
+        for row in points.to_dict("records")
+    }
+    for (model, recipe, beta), place in places.items():
+        shares = Recipe(recipe).mixture
+        if shares:
+            one, other = (share.recipe for share in shares)
+            way = ways.setdefault((model, beta, one, other), {})
+            way[shares[0].weight] = place
+            way |= {
+                weight: places[model, end, beta]
+                for weight, end in ((1.0, one), (0.0, other))
+                if (model, end, beta) in places
+            }
+    for (model, *_), way in ways.items():
+        x, y = zip(*(way[weight] for weight in sorted(way)), strict=True)
+        axes.plot(x, y, color=styles[model].colour, linewidth=0.8, linestyle=(0, (1, 1.2)), zorder=2)
 
 
 def _line_legend(fits: pd.DataFrame, bands: pd.DataFrame) -> list[Line2D]:

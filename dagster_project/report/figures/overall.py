@@ -18,8 +18,8 @@ from dagster_project.report.figures.points import (
     recipe_group,
     square,
 )
-from dagster_project.report.style import RECIPE_MARKERS, SOURCE_MARKER, freeze, look, marker_style, model_styles
-from dagster_project.report.values import beta_name, column, judgings_of, levels, point_id
+from dagster_project.report.style import SOURCE_MARKER, freeze, look, marker_style, model_styles, recipe_markers
+from dagster_project.report.values import beta_name, column, judgings_of, levels, point_id, recipe_order
 
 
 def overall_figure(points: pd.DataFrame, sources: pd.DataFrame, title: str, *, toy: bool) -> Figure:
@@ -38,7 +38,7 @@ def overall_figure(points: pd.DataFrame, sources: pd.DataFrame, title: str, *, t
     judgings = judgings_of(points)
     titles, subtitle = judging_titles(judgings)
     styles = model_styles(points["model"], sources["model"])
-    betas = levels(points["beta"])
+    betas, markers = levels(points["beta"]), recipe_markers(recipe_order(points["recipe"]))
     # Null where nobody has looked, which is not False.
     front = column(points, "pareto").eq(True).to_numpy(dtype=bool)
     ringed = int(front.any())
@@ -59,7 +59,7 @@ def overall_figure(points: pd.DataFrame, sources: pd.DataFrame, title: str, *, t
             for row in shown.to_dict("records"):
                 name = point_id(judging, row["model"], row["recipe"], row["beta"])
                 style = marker_style(styles[row["model"]], betas[beta_name(row["beta"])], len(betas))
-                identified(axes, row["helpfulness"], row["safety"], name, RECIPE_MARKERS[row["recipe"]], **style)
+                identified(axes, row["helpfulness"], row["safety"], name, markers[row["recipe"]], **style)
             for row in before.to_dict("records"):
                 style = marker_style(styles[row["model"]], size=10) | {"markeredgecolor": "black", "zorder": 4}
                 name = f"source:{judging}:{row['model']}"

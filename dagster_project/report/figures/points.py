@@ -14,17 +14,18 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.figures.frame import Group
 from dagster_project.report.style import (
     GREY,
     METRIC_COLOURS,
-    RECIPE_MARKERS,
+    MIXTURE_MARKER,
     SOURCE_MARKER,
     ModelStyle,
     marker_style,
+    recipe_markers,
 )
-from dagster_project.report.values import column
+from dagster_project.report.values import column, recipe_order
 
 Array = npt.NDArray[np.float64]
 REACH = float(np.sqrt(-2 * np.log(1 - 0.95)))
@@ -124,8 +125,10 @@ def entry(label: str, marker: str, style: ModelStyle = PLAIN, level: int = 0, n_
 
 def recipe_group(used: Sequence[str], title: str = "trained on safety (S), helpfulness (H)") -> Group:
     """Returns the legend of the recipes' markers."""
-    recipes = [recipe for recipe in RECIPE_MARKERS if recipe in set(used)]
-    return Group(title, [entry(RECIPE_LABELS[Recipe(recipe)], RECIPE_MARKERS[recipe]) for recipe in recipes], 2)
+    markers = recipe_markers(recipe_order(used))
+    trained = {recipe: marker for recipe, marker in markers.items() if not Recipe(recipe).mixture}
+    handles = [entry(Recipe(recipe).label, marker) for recipe, marker in trained.items()]
+    return Group(title, [*handles, *[entry("mixed, not trained", MIXTURE_MARKER)] * (len(trained) < len(markers))], 2)
 
 
 def model_group(styles: Mapping[str, ModelStyle], *, source: bool = False) -> Group:
@@ -153,8 +156,9 @@ def uncertainty(points: pd.DataFrame) -> list[Patch | Line2D]:
 
 
 def recipe_style(recipe: str | None) -> ModelStyle:
-    """Returns the style of a recipe averaged over models: the colour is that of the metric trained last."""
-    return ModelStyle(GREY if recipe is None else METRIC_COLOURS[Recipe(recipe).metrics[-1]], None, "")
+    """Returns the style of a recipe averaged over models: the colour is that of the metric trained last, if any."""
+    metrics = () if recipe is None else Recipe(recipe).metrics
+    return ModelStyle(METRIC_COLOURS[metrics[-1]] if metrics else GREY, None, "")
 
 
 def identified(axes: Axes, x: float, y: float, gid: str, marker: str, **style: Any) -> Line2D:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe, TrainedMetric
+from dagster_project.experiment.agents import Recipe, TrainedMetric
 from dagster_project.report.figures.frame import ZERO, Frame, Group, frame, ticks
 from dagster_project.report.figures.labels import place_labels
 from dagster_project.report.figures.points import (
@@ -26,14 +27,14 @@ from dagster_project.report.figures.points import (
 from dagster_project.report.style import (
     GREY,
     METRIC_COLOURS,
-    RECIPE_MARKERS,
     SOURCE_MARKER,
     darker,
     freeze,
     look,
     marker_style,
+    recipe_markers,
 )
-from dagster_project.report.values import AVERAGE, Row, beta_name, judgings_of, levels, missing, point_id
+from dagster_project.report.values import AVERAGE, Row, beta_name, judgings_of, levels, missing, point_id, recipe_order
 from dagster_project.report.wording import JUDGING_TITLES
 
 LAST = {"safe": "safety", "help": "helpfulness", "both": "both at once"}
@@ -54,6 +55,7 @@ def delta_all_figure(recipes: pd.DataFrame, title: str, *, toy: bool, judging: s
     """
     points = _chosen(recipes, judging)
     points = points[points["recipe"].notna()]
+    markers = recipe_markers(recipe_order(recipes["recipe"]))
     with look():
         drawn = _frame(points, [_last_group(points)], title, toy=toy)
         axes = drawn.panels[0]
@@ -63,7 +65,7 @@ def delta_all_figure(recipes: pd.DataFrame, title: str, *, toy: bool, judging: s
         x, y = extents(points)
         xlim, ylim = square(np.append(x, 0.0), np.append(y, 0.0))
         axes.set(xlabel="Δ helpfulness (post-trained − source)", ylabel="Δ safety", xlim=xlim, ylim=ylim)
-        _markers(axes, points, "_delta")
+        _markers(axes, points, "_delta", markers)
         freeze(drawn.figure, square=drawn.panels)
         _label(axes, points, "_delta", np.empty((0, 2)))
     return drawn.figure
@@ -82,11 +84,10 @@ def intermediates_figure(
         judging: The way of judging; by default the first there is, `match` before the others.
     """
     points = _chosen(recipes, judging)
-    last = {recipe for recipe in Recipe if recipe.metrics[-1] == metric}
-    ancestors = {recipe.metrics[:n] for recipe in last for n in range(1, len(recipe.metrics))}
-    family = {recipe.value for recipe in Recipe if recipe in last or recipe.metrics in ancestors}
+    last = [recipe for recipe in _trained(points) if recipe.metrics[-1] == metric]
+    family = {recipe.stages(n) for recipe in last for n in range(1, len(recipe.metrics) + 1)}
     points = points[points["recipe"].isna() | points["recipe"].isin(family)].reset_index(drop=True)
-    arrows = _arrows(points)
+    arrows, markers = _arrows(points), recipe_markers(recipe_order(recipes["recipe"]))
     with look():
         trained = {trained for _, _, trained in arrows}
         lines = [
@@ -100,7 +101,7 @@ def intermediates_figure(
         x, y = extents(points, "")
         xlim, ylim = square(x, y)
         axes.set(xlabel="helpfulness", ylabel="safety", xlim=xlim, ylim=ylim)
-        _markers(axes, points, "")
+        _markers(axes, points, "", markers)
         freeze(drawn.figure, square=drawn.panels)
         _label(axes, points, "", _draw_arrows(axes, points, arrows))
     return drawn.figure
@@ -109,6 +110,12 @@ def intermediates_figure(
 def _chosen(recipes: pd.DataFrame, judging: str | None) -> pd.DataFrame:
     points = recipes[recipes["judge"].isna() & recipes["safety"].notna() & recipes["helpfulness"].notna()]
     return points[points["judging"] == (judging or judgings_of(points)[0])]
+
+
+def _trained(points: pd.DataFrame) -> list[Recipe]:
+    """Returns the recipes of trained agents, mixtures not among them."""
+    recipes = [Recipe(recipe) for recipe in points["recipe"].dropna()]
+    return [recipe for recipe in recipes if not recipe.mixture]
 
 
 def _recipe(row: Row) -> str | None:
@@ -124,7 +131,7 @@ def _frame(points: pd.DataFrame, groups: list[Group], title: str, *, toy: bool) 
 
 
 def _last_group(points: pd.DataFrame) -> Group:
-    used = {Recipe(recipe).metrics[-1].value for recipe in points["recipe"].dropna()}
+    used = {recipe.metrics[-1].value for recipe in _trained(points)}
     handles = [
         Line2D([], [], linestyle="", marker="o", color=colour, markersize=5, label=LAST[metric])
         for metric, colour in METRIC_COLOURS.items()
@@ -133,7 +140,7 @@ def _last_group(points: pd.DataFrame) -> Group:
     return Group("trained last on", handles)
 
 
-def _markers(axes: Axes, points: pd.DataFrame, kind: str) -> None:
+def _markers(axes: Axes, points: pd.DataFrame, kind: str, markers: Mapping[str, str]) -> None:
     betas = levels(points.loc[points["recipe"].notna(), "beta"])
     for row in points.to_dict("records"):
         recipe, x, y = _recipe(row), row[f"helpfulness{kind}"], row[f"safety{kind}"]
@@ -144,14 +151,14 @@ def _markers(axes: Axes, points: pd.DataFrame, kind: str) -> None:
         else:
             name = point_id(row["judging"], AVERAGE, recipe, row["beta"])
             look_of_it = marker_style(style, betas[beta_name(row["beta"])], len(betas), 6)
-            identified(axes, x, y, name, RECIPE_MARKERS[recipe], **look_of_it)
+            identified(axes, x, y, name, markers[recipe], **look_of_it)
 
 
 def _label(axes: Axes, points: pd.DataFrame, kind: str, avoid: Array) -> None:
     labels = []
     for row in points.to_dict("records"):
         recipe = _recipe(row)
-        labels.append("source" if recipe is None else f"{RECIPE_LABELS[Recipe(recipe)]} {beta_name(row['beta'])}")
+        labels.append("source" if recipe is None else f"{Recipe(recipe).label} {beta_name(row['beta'])}")
     colours = [darker(recipe_style(_recipe(row)).colour) for row in points.to_dict("records")]
     x, y = list(points[f"helpfulness{kind}"]), list(points[f"safety{kind}"])
     place_labels(axes, labels, x, y, avoid, colours=colours)
@@ -160,21 +167,21 @@ def _label(axes: Axes, points: pd.DataFrame, kind: str, avoid: Array) -> None:
 def _arrows(points: pd.DataFrame) -> list[tuple[int, int, TrainedMetric]]:
     """Returns rows of parent and child, and what the child was trained on; a stage keeps its parent's beta."""
     rows = points.to_dict("records")
-    places = {(_metrics(row), beta_name(row["beta"])): place for place, row in enumerate(rows) if _metrics(row)}
-    source = next((place for place, row in enumerate(rows) if not _metrics(row)), None)
+    recipes = [None if missing(row["recipe"]) else Recipe(str(row["recipe"])) for row in rows]
+    places = {
+        (recipe, beta_name(row["beta"])): place for place, (recipe, row) in enumerate(zip(recipes, rows, strict=True))
+    }
+    source = next((place for place, recipe in enumerate(recipes) if recipe is None), None)
     found = []
-    for child, row in enumerate(rows):
-        metrics = _metrics(row)
-        parent = places.get((metrics[:-1], beta_name(row["beta"]))) if len(metrics) > 1 else source
+    for child, (recipe, row) in enumerate(zip(recipes, rows, strict=True)):
+        if recipe is None:
+            continue
+        earlier = len(recipe.metrics) - 1
+        parent = places.get((recipe.stages(earlier), beta_name(row["beta"]))) if earlier else source
         # Of an agent whose stages' betas differ, the parent's beta is not known here.
-        if metrics and parent is not None and not (len(metrics) > 1 and missing(row["beta"])):
-            found.append((parent, child, metrics[-1]))
+        if parent is not None and not (earlier and missing(row["beta"])):
+            found.append((parent, child, recipe.metrics[-1]))
     return found
-
-
-def _metrics(row: Row) -> tuple[TrainedMetric, ...]:
-    recipe = _recipe(row)
-    return () if recipe is None else Recipe(recipe).metrics
 
 
 def _draw_arrows(axes: Axes, points: pd.DataFrame, arrows: list[tuple[int, int, TrainedMetric]]) -> Array:

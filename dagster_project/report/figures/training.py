@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.figures.frame import ZERO, Group, frame, ticks
 from dagster_project.report.figures.labels import place_labels
 from dagster_project.report.figures.points import recipe_group, recipe_style
-from dagster_project.report.style import GREY, RECIPE_MARKERS, darker, look, marker_style, tint
-from dagster_project.report.values import START_STEPS, beta_name, levels
+from dagster_project.report.style import GREY, darker, look, marker_style, recipe_markers, tint
+from dagster_project.report.values import START_STEPS, beta_name, levels, recipe_order
 
 CHANCE_LOSS = float(np.log(2))
 """DPO's loss of a policy that is its own reference."""
@@ -26,7 +26,7 @@ def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
         title: The figure's title.
         toy: Says on the figure that this is a toy world.
     """
-    betas = levels(starts["beta"])
+    betas, markers = levels(starts["beta"]), recipe_markers(recipe_order(starts["recipe"]))
     means = starts.groupby(["recipe", "beta"], dropna=False)[["loss", "reward_accuracy"]].mean().reset_index()
     pale = Line2D([], [], linestyle="", marker="o", markersize=2.5, color=tint(GREY, 0.5), label="one training")
     with look():
@@ -43,14 +43,12 @@ def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
         axes.axvline(CHANCE_LOSS, **ZERO)
         for recipe, group in starts.groupby("recipe"):
             colour = tint(recipe_style(str(recipe)).colour, 0.5)
-            axes.plot(
-                group["loss"], group["reward_accuracy"], RECIPE_MARKERS[str(recipe)], markersize=2.5, color=colour
-            )
+            axes.plot(group["loss"], group["reward_accuracy"], markers[str(recipe)], markersize=2.5, color=colour)
         labels = []
         for row in means.to_dict("records"):
             style = marker_style(recipe_style(row["recipe"]), betas[beta_name(row["beta"])], len(betas), 6)
-            axes.plot(row["loss"], row["reward_accuracy"], RECIPE_MARKERS[row["recipe"]], zorder=3, **style)
-            labels.append(f"{RECIPE_LABELS[Recipe(row['recipe'])]} {beta_name(row['beta'])}")
+            axes.plot(row["loss"], row["reward_accuracy"], markers[row["recipe"]], zorder=3, **style)
+            labels.append(f"{Recipe(row['recipe']).label} {beta_name(row['beta'])}")
         axes.set(
             xlabel="loss at the start",
             ylabel="reward accuracy at the start",

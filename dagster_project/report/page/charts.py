@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.page.data import ALL, AVERAGE, Records
 from dagster_project.report.palette import METRIC_COLOURS, MODEL_COLOURS
-from dagster_project.report.values import RECIPE_ORDER, beta_name, missing, printable, with_agents
+from dagster_project.report.values import beta_name, missing, printable, recipe_order, with_agents
 
 Spec = dict[str, Any]
 Panels = alt.LayerChart | alt.FacetChart
-LABELS = [RECIPE_LABELS[Recipe(recipe)] for recipe in RECIPE_ORDER]
 SHAPES = {"S": "square", "H": "triangle-up", "S&H": "circle", "S→H": "diamond", "H→S": "triangle-down"}
+OTHER_SHAPES = ("cross", "wedge", "triangle-left", "triangle-right", "stroke", "arrow")
+"""Of recipes that are not the paper's: they repeat after so many."""
 FILTERS = ("judging", "judge", "model", "recipe", "beta", "seed")
 GREY = "#808080"  # 3:1 and more on white and on the page's dark
 AUDITS = {
@@ -58,6 +60,7 @@ def frontier_chart(points: Records, bands: pd.DataFrame) -> Panels | None:
         return None
     params = _params(first_choice(points), FILTERS)
     models = sorted({str(point["model"]) for point in points})
+    labels = list(dict.fromkeys(str(point["recipe"]) for point in points))  # they come in order
     legend = alt.Legend(symbolOpacity=1)
     ways = "datum.judging == judging && datum.judge == judge"
     chosen = " && ".join(f"({name} == 'all' || datum.{name} == {name})" for name in ("model", "recipe", "beta"))
@@ -73,7 +76,7 @@ def frontier_chart(points: Records, bands: pd.DataFrame) -> Panels | None:
         y=y,
         color=colour,
         shape=alt.Shape(
-            "recipe:N", title="trained on", sort=LABELS, scale=alt.Scale(domain=LABELS, range=list(SHAPES.values()))
+            "recipe:N", title="trained on", sort=labels, scale=alt.Scale(domain=labels, range=_shapes(labels))
         ),
         size=alt.Size("beta:O", title="β", scale=alt.Scale(range=[170, 70])),
         tooltip=[
@@ -239,7 +242,7 @@ def audits_chart(audits: pd.DataFrame, agents: pd.DataFrame) -> Panels | None:
             known = group[group[name].notna()]
             if len(known):
                 share = float((known[name] * known["trajectories"]).sum() / known["trajectories"].sum())
-                label = "source" if missing(recipe) else RECIPE_LABELS[Recipe(str(recipe))]
+                label = "source" if missing(recipe) else Recipe(str(recipe)).label
                 n = int(known["trajectories"].sum())
                 rows.append({"model": str(model), "label": label, "what": title, "share": share, "trajectories": n})
     trained = {str(row["model"]) for row in rows if row["label"] != "source"}
@@ -250,7 +253,7 @@ def audits_chart(audits: pd.DataFrame, agents: pd.DataFrame) -> Panels | None:
         .mark_bar()
         .encode(
             x=alt.X("share:Q", title=None, axis=alt.Axis(format="%", tickCount=3)),
-            y=alt.Y("label:N", sort=["source", *LABELS], title=None),
+            y=alt.Y("label:N", sort=["source", *_labels(table["recipe"])], title=None),
             yOffset=alt.YOffset("model:N", sort=models),
             color=alt.Color("model:N", scale=_scale(models), legend=alt.Legend(orient="top", title="source model")),
             tooltip=[
@@ -280,7 +283,8 @@ def training_chart(steps: pd.DataFrame, agents: pd.DataFrame) -> Panels | None:
     long = shown.melt(id_vars=["agent", "stage", "step", "model", "recipe"], value_vars=["loss", "reward_accuracy"])
     long["curve"] = long["agent"] + " stage " + long["stage"].astype(str)
     long["variable"] = long["variable"].str.replace("_", " ")
-    long["recipe"] = [RECIPE_LABELS[Recipe(recipe)] for recipe in long["recipe"]]
+    labels = _labels(long["recipe"])
+    long["recipe"] = [Recipe(recipe).label for recipe in long["recipe"]]
     chart = (
         alt.Chart(_data(_records(long)))
         .mark_line(opacity=0.8)
@@ -290,8 +294,8 @@ def training_chart(steps: pd.DataFrame, agents: pd.DataFrame) -> Panels | None:
             color=alt.Color(
                 "recipe:N",
                 title="trained on",
-                sort=LABELS,
-                scale=alt.Scale(domain=LABELS, range=list(MODEL_COLOURS[:5])),
+                sort=labels,
+                scale=_scale(labels),
             ),
             strokeDash=alt.StrokeDash("stage:O"),
             detail="curve:N",
@@ -303,6 +307,16 @@ def training_chart(steps: pd.DataFrame, agents: pd.DataFrame) -> Panels | None:
     described = "Loss and reward accuracy over the steps of training, averaged over seeds."
     panels: Panels = chart.facet(facet, columns=2).resolve_scale(y="independent").properties(description=described)
     return panels
+
+
+def _labels(recipes: Iterable[object]) -> list[str]:
+    """Returns what the recipes are called, in order."""
+    return [Recipe(recipe).label for recipe in recipe_order(recipes)]
+
+
+def _shapes(labels: Iterable[str]) -> list[str]:
+    others = itertools.cycle(OTHER_SHAPES)
+    return [SHAPES.get(label) or next(others) for label in labels]
 
 
 def _data(records: Iterable[Mapping[Any, Any]]) -> alt.InlineData:

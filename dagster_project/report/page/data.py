@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from dagster_project.artifacts.database import open_database
-from dagster_project.experiment.agents import RECIPE_LABELS, Recipe
+from dagster_project.experiment.agents import Recipe
 from dagster_project.report.transcript_files import FOLDER, file_name
-from dagster_project.report.values import RECIPE_ORDER, beta_name, missing, printable
+from dagster_project.report.values import beta_name, missing, printable, recipe_order
 
 AVERAGE = "average"
 ALL = "all"
@@ -68,9 +68,14 @@ def point_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
         numbers = {name: row[name] for axis in AXES for name in (axis, f"{axis}_delta")}
         bounds = {f"{axis}_delta{end}": row[f"{axis}_delta{end}"] for axis in AXES for end in ("_low", "_high")}
         rows.append({**_names(row, ALL), **numbers, **bounds, "runs": int(row["runs"])})
-    places = {RECIPE_LABELS[Recipe(recipe)]: place for place, recipe in enumerate(RECIPE_ORDER)}
+    places = _places(points["recipe"])
     found = [*rows, *_seed_points(tables, points)]
     return sorted(found, key=lambda row: (row["model"], places[row["recipe"]], row["beta"], row["seed"] != ALL))
+
+
+def _places(recipes: Iterable[object]) -> dict[str, int]:
+    """Returns the place of each recipe by its label."""
+    return {Recipe(recipe).label: place for recipe, place in recipe_order(recipes).items()}
 
 
 def _seed_points(tables: Mapping[str, pd.DataFrame], points: pd.DataFrame) -> Records:
@@ -107,7 +112,7 @@ def _names(row: Mapping[Any, Any], seed: str) -> dict[str, Any]:
         "judging": row["judging"],
         "judge": judge,
         "model": model,
-        "recipe": RECIPE_LABELS[Recipe(row["recipe"])],
+        "recipe": Recipe(row["recipe"]).label,
         "beta": beta,
         "seed": seed,
     }
@@ -150,17 +155,18 @@ def run_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
                 "agent": printable(name),
                 "seed": seed,
                 "model": printable(agent["model"]),
-                "recipe": None if missing(recipe) else RECIPE_LABELS[Recipe(recipe)],
+                "recipe": None if missing(recipe) else Recipe(recipe).label,
                 "beta": None if missing(recipe) else beta_name(agent["beta"]),
                 "pairs_judge": None if missing(recipe) else printable(agent["pairs_judge"]),
                 "stages": [] if agent["stages"] is None else [dict(stage) for stage in agent["stages"]],
+                "mixture": [] if agent["mixture"] is None else [dict(share) for share in agent["mixture"]],
                 "trajectories": int(run["trajectories"]),
                 "file": f"{FOLDER}/{file_name(name, seed)}",
                 "scores": scores.get((name, seed), []),
                 "artifacts": behind.get(partition, []),
             }
         )
-    order = {label: place for place, label in enumerate(RECIPE_LABELS[Recipe(recipe)] for recipe in RECIPE_ORDER)}
+    order = _places(tables["agents"]["recipe"])
     return sorted(rows, key=lambda row: (row["model"], order.get(row["recipe"], -1), str(row["beta"]), row["agent"]))
 
 

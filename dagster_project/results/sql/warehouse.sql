@@ -11,7 +11,8 @@ CREATE TABLE lineage (
 CREATE TABLE agents (
     agent VARCHAR, model VARCHAR, recipe VARCHAR,
     stages STRUCT(metric VARCHAR, judge VARCHAR, beta DOUBLE, epochs DOUBLE)[],
-    pairs_judge VARCHAR, beta DOUBLE, seed INTEGER, label VARCHAR
+    pairs_judge VARCHAR, beta DOUBLE, seed INTEGER, label VARCHAR, variant VARCHAR,
+    mixture STRUCT(agent VARCHAR, weight DOUBLE)[]
 );
 CREATE TABLE splits (seed INTEGER, case_idx INTEGER, split VARCHAR, PRIMARY KEY (seed, case_idx));
 CREATE TABLE trajectories (

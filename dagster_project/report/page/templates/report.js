@@ -124,7 +124,9 @@
   }
   function settings(run) {
     const stages = run.stages.map((stage, place) => el("li", {}, visible(`stage ${place + 1}: ${Object.entries(stage).map(([name, value]) => `${name} ${value === null ? "not recorded" : value}`).join(", ")}`)));
-    return stages.length ? el("ol", {}, stages) : el("p", {}, "A source model: it was not trained here.");
+    const mixed = run.mixture.map((share) => el("li", {}, visible(`${share.weight} of ${share.agent}`)));
+    if (mixed.length) return el("div", {}, el("p", {}, "Mixed of trained agents' adapters, not trained:"), el("ul", {}, mixed));
+    return stages.length ? el("ol", {}, stages) : el("p", {}, run.recipe === null ? "A source model: it was not trained here." : "It was not trained here.");
   }
   function pointView(id) {
     const point = data.points.find((found) => found.id === id);
