@@ -195,12 +195,14 @@ def test_published_lengths_give_the_loss_and_the_gradients_of_the_plain_trainer(
     batch = trainer.data_collator([pair._asdict() for pair in pairs])
     theirs = trainer.compute_loss(trainer.model, batch)
     expected = gradients(trainer.model, theirs)
+    assert trainer.tokens == batch["input_ids"].numel()
+    trainer.tokens = 0
     ours = shares(trainer).compute_loss(trainer.model, batch)
     assert abs(theirs.item() - 0.6931) > 1e-3  # not the loss of an adapter that does nothing
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert_equal(gradients(trainer.model, ours), expected)
     assert all("lora_" in name for name in expected)
-    assert 0 < trainer.computed_tokens < int(batch["attention_mask"].sum())
+    assert 0 < trainer.tokens < int(batch["attention_mask"].sum())
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -223,7 +225,7 @@ def test_the_reference_of_a_prompt_together_is_that_of_each_conversation(
     assert len(groups) < len(conversations)
     together = shares(trainer).reference(groups)
     assert together == pytest.approx(alone, rel=1e-5)
-    assert trainer.computed_tokens == 0  # the policy's only
+    assert trainer.tokens == 0  # the policy's only
 
 
 def test_the_model_computes_shared_text_once(corpus: Corpus) -> None:
