@@ -1,77 +1,182 @@
-"""What shared text and batches by case do to the miniature's results: the whole graph in each of three ways.
+"""What shared text and batches by case do to the miniature's results: its whole graph, trained in several ways.
 
-Usage: python -m benchmarks.batches_by_case [SEED …], by default the shipped seeds.
+Usage: python -m benchmarks.batches_by_case [SEED …] [--home FOLDER]; by default the shipped seeds, in a scratch folder.
+What is in FOLDER already is not made again.
 
-`plain` is TRL's pass; `shared` computes the same and must give the same points up to rounding, which training and
-sampling carry on; `by case` trains on other batches. Each way is an experiment of its own, and all points are printed
-with their intervals, which come from resampling seeds and cases.
+`plain` is TRL's pass; `by case` trains on other batches; `shared text` computes what plain does and must give the same
+points up to rounding, which training and sampling carry on; `another order` is plain with another shuffle and another
+fresh adapter, so it says how much chance alone does. Source models, their trajectories, evaluations and pairs are the
+same for all. Every way's changes from its source model stand beside plain's, with intervals; their difference has one
+of its own, from the same resampled seeds and cases, which is narrower than either.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import argparse
+import contextlib
+import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from benchmarks.miniature import frontier
-from dagster_project.experiment.spec import experiment_path
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.database import open_database
+from dagster_project.experiment.spec import Statistics, experiment_path
+from dagster_project.results.files import WAREHOUSE
+from dagster_project.results.points import AXES, Points, make_points
+from dagster_project.results.scores import Array, interval, load_agents, load_scores
 
+PLAIN = "plain"
 WAYS: dict[str, dict[str, dict[str, Any]]] = {
-    "plain": {},
-    "shared": {"trainer": {"shared_text": True}},
+    PLAIN: {},
     "by case": {"trainer": {"shared_text": True}, "training": {"batch_by": "case"}},
+    "shared text": {"trainer": {"shared_text": True}},
+    "another order": {"training": {"seed": 1000}},
 }
-POINTS = """
-    SELECT model, recipe, safety_delta, safety_delta_low, safety_delta_high,
-        helpfulness_delta, helpfulness_delta_low, helpfulness_delta_high
-    FROM frontier_points WHERE judging = 'match' AND judge IS NULL ORDER BY ALL
-"""
 TRAINING = """
-    SELECT sum(seconds + reference_seconds) AS seconds, avg(reward_margin) AS margin, avg(reward_accuracy) AS accuracy,
-        avg(kl) AS kl, sum(computed_tokens) AS computed
+    SELECT sum(seconds + reference_seconds) AS seconds, sum(computed_tokens) AS computed_tokens,
+        avg(reward_margin) AS reward_margin, avg(reward_accuracy) AS reward_accuracy, avg(kl) AS kl
     FROM training_runs
 """
+SCORED = ("match", None)
+"""Which points are compared: those scored by the judge of their pairs."""
 
 
-def asked(home: Path, experiment: Path, sql: str) -> list[dict[str, Any]]:
-    """Returns the rows of a query on an experiment's database."""
-    command = [sys.executable, "-m", "dagster_project.cli", "query", str(experiment), sql, "--format", "json"]
-    environment = {**os.environ, "FRONTIER_DATA": str(home / "data"), "DAGSTER_HOME": str(home / "dagster")}
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    rows: list[dict[str, Any]] = json.loads(done.stdout)
+class Change(NamedTuple):
+    """A point's change from its source model on one axis in every draw, the estimate first; shape (1 + draws,)."""
+
+    name: str
+    axis: str
+    drawn: Array
+
+
+class Compared(NamedTuple):
+    """One change in two ways; pairs are bounds of 95% intervals.
+
+    Attributes:
+        within: Whether either estimate lies in the other's interval.
+        difference: Of the other way's change from plain's, which seeds and cases that both share cannot move.
+    """
+
+    name: str
+    axis: str
+    plain: float
+    plain_bounds: tuple[float, float]
+    other: float
+    other_bounds: tuple[float, float]
+    within: bool
+    difference: float
+    difference_bounds: tuple[float, float]
+
+
+def changes_of(points: Points, by: Sequence[str]) -> list[Change]:
+    """Returns the changes of all points, averaged over all that is not in `by`."""
+    return [
+        Change(" ".join(map(str, values)), axis, points.delta[positions].mean(axis=0)[place])
+        for values, positions in points.groups(SCORED, by)
+        for place, axis in enumerate(AXES)
+    ]
+
+
+def compare(plain: Sequence[Change], other: Sequence[Change], confidence: float = 0.95) -> list[Compared]:
+    """Returns the same points' changes in two ways, side by side; both come from the same draws of seeds and cases."""
+    rows = []
+    for one, two in zip(plain, other, strict=True):
+        bounds, others = (interval(change.drawn[1:], confidence) for change in (one, two))
+        difference = two.drawn - one.drawn
+        estimate, its = float(one.drawn[0]), float(two.drawn[0])
+        within = bounds[0] <= its <= bounds[1] and others[0] <= estimate <= others[1]
+        between = interval(difference[1:], confidence)
+        rows.append(Compared(*one[:2], estimate, bounds, its, others, within, float(difference[0]), between))
     return rows
 
 
+def relative_size(plain: Sequence[Change], other: Sequence[Change]) -> Array:
+    """Returns how large the other way's changes are by plain's, in every draw: the slope of a line through 0."""
+    one, two = (np.array([change.drawn for change in changes]) for changes in (plain, other))
+    slope: Array = (one * two).sum(axis=0) / (one * one).sum(axis=0)
+    return slope
+
+
+def run_way(home: Path, way: str, shipped: dict[str, Any]) -> Path:
+    """Runs the miniature in one way, from the sources in `home`; returns its database."""
+    there = home / way.replace(" ", "_")
+    if not there.exists():
+        shutil.copytree(home / "sources", there)
+    changed = {section: {**shipped.get(section, {}), **fields} for section, fields in WAYS[way].items()}
+    path = there / "miniature.yaml"
+    path.write_text(yaml.safe_dump({**shipped, **changed}), encoding="utf-8")
+    frontier(there, "run", str(path))
+    return ArtifactStore(there / "data", str(shipped["name"])).get(Ref("warehouse")).path / WAREHOUSE
+
+
+def report(way: str, plain: Points, other: Points, confidence: float) -> None:
+    """Prints a way's points beside plain's, as a table, and what they come to."""
+    for by in (("model", "recipe"), ("recipe",)):
+        ours, theirs = changes_of(plain, by), changes_of(other, by)
+        rows = compare(ours, theirs, confidence)
+        print(f"| {' '.join(by)} | plain | {way} | agree | difference |\n|---|---|---|---|---|")
+        for row in rows:
+            sides = (row.plain, row.plain_bounds), (row.other, row.other_bounds)
+            before, after = (f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" for value, (low, high) in sides)
+            low, high = row.difference_bounds
+            between = f"{row.difference:+.2f} [{low:+.2f}, {high:+.2f}]{'' if low <= 0 <= high else ' *'}"
+            print(f"| {row.name}: {row.axis} | {before} | {after} | {'yes' if row.within else 'NO'} | {between} |")
+        size = relative_size(ours, theirs)
+        low, high = interval(size[1:], confidence)
+        print(
+            f"{way}, by {' and '.join(by)}: {sum(row.within for row in rows)} of {len(rows)} within each other's "
+            f"intervals; {sum(row.difference_bounds[0] <= 0 <= row.difference_bounds[1] for row in rows)} differences' "
+            f"intervals hold 0; difference {np.mean([row.difference for row in rows]):+.3f} on average, "
+            f"{np.mean([abs(row.difference) for row in rows]):.3f} in size; changes are {size[0]:.2f} "
+            f"[{low:.2f}, {high:.2f}] of plain's\n",
+            flush=True,
+        )
+
+
 def main() -> None:
-    """Prints the points of every way, and which are outside the others' intervals."""
+    """Prints what every way comes to."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("seeds", type=int, nargs="*")
+    parser.add_argument("--home", type=Path)
+    asked = parser.parse_args()
     shipped = yaml.safe_load(experiment_path("miniature").read_text(encoding="utf-8"))
-    if sys.argv[1:]:
-        shipped["grid"]["seeds"] = [int(seed) for seed in sys.argv[1:]]
-    plain: list[dict[str, Any]] = []
-    for way, changes in WAYS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            home = Path(folder)
-            path = home / "miniature.yaml"
-            changed = {section: {**shipped.get(section, {}), **fields} for section, fields in changes.items()}
-            path.write_text(yaml.safe_dump({**shipped, **changed}), encoding="utf-8")
-            cost = frontier(home, "run", str(path))
-            points = asked(home, path, POINTS)
-            (training,) = asked(home, path, TRAINING)
-        plain = plain or points
-        print(f"{way}: {cost.seconds:.0f} s; trainings {', '.join(f'{k} {v:.4g}' for k, v in training.items())}")
-        for point, before in zip(points, plain, strict=True):
-            texts = []
-            for axis in ("safety_delta", "helpfulness_delta"):
-                value, low, high = (point[f"{axis}{end}"] for end in ("", "_low", "_high"))
-                agrees = before[f"{axis}_low"] <= value <= before[f"{axis}_high"] and low <= before[axis] <= high
-                texts.append(f"{axis} {value:+.2f} [{low:+.2f}, {high:+.2f}]{'' if agrees else ' DIFFERS from plain'}")
-            print(f"  {point['model']} {point['recipe']}: {'; '.join(texts)}", flush=True)
+    shipped["grid"]["seeds"] = asked.seeds or shipped["grid"]["seeds"]
+    statistics = Statistics(**shipped["statistics"])
+    with folder(asked.home) as home:
+        sources = home / "sources"
+        sources.mkdir(parents=True, exist_ok=True)
+        path = sources / "miniature.yaml"
+        path.write_text(yaml.safe_dump(shipped), encoding="utf-8")
+        frontier(sources, "run", str(path), "--select", "preference_pairs")
+        plain: Points | None = None
+        for way in WAYS:
+            warehouse = run_way(home, way, shipped)
+            with open_database(warehouse) as database:
+                (training,) = database.execute(TRAINING).df().to_dict("records")
+            print(
+                f"{way}: trainings {', '.join(f'{name} {value:.4g}' for name, value in training.items())}", flush=True
+            )
+            points = make_points(load_scores(warehouse), load_agents(warehouse), statistics)
+            if plain is None:
+                plain = points
+            else:
+                report(way, plain, points, statistics.confidence)
+
+
+@contextlib.contextmanager
+def folder(home: Path | None) -> Iterator[Path]:
+    """Yields `home`, or a folder that goes afterwards."""
+    if home is not None:
+        yield home.resolve()
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
 
 
 if __name__ == "__main__":

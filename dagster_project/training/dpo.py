@@ -232,7 +232,8 @@ class _Attempt:
             _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job.label, job.out)
             _save_probes(prepared.conversations.values(), job.out)
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
-        computed = trainer.computed_tokens * job.trainer.processes or steps[-1].tokens - before
+        ours = trainer.tokens * job.trainer.processes  # nothing is padded where text is shared
+        computed = ours if job.trainer.shared_text else steps[-1].tokens - before
         recomputed = trainer.recomputed_tokens / trainer.tokens
         return TrainingResult(
             steps=steps,

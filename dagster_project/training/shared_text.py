@@ -104,6 +104,8 @@ def score(
     output = model(
         input_ids=torch.from_numpy(tree.tokens).to(device)[None],
         position_ids=torch.from_numpy(tree.positions).to(device)[None],
+        # Nothing reads it: without one, transformers would build a mask over the whole row, nodes by nodes.
+        attention_mask=torch.ones((1, 1, 1, 1), dtype=torch.bool, device=device),
         shift_labels=next_tokens[None],
         tree_attention=tree_attention(tree, device),
         **flags,
@@ -123,10 +125,18 @@ def tree_attention(tree: TokenTree, device: torch.device) -> Attention:
     On a CUDA device it is FlexAttention, which skips blocks in which nothing attends to anything. That has no backward
     pass on a CPU, where stretches of nodes attend one after the other to what leads to them and to themselves.
     """
-    if device.type == "cuda":
-        size = len(tree.ends)
-        mask = create_block_mask(tree_mask(tree, device), None, None, size, size, device, _compile=True)
-        return functools.partial(flex_attention_forward, attention_mask=mask)
+    return in_blocks(tree, device) if device.type == "cuda" else in_parts(tree, device)
+
+
+def in_blocks(tree: TokenTree, device: torch.device) -> Attention:
+    """Returns `tree_attention` by FlexAttention; on a CPU it runs, too, where no gradient is wanted."""
+    size = len(tree.ends)
+    mask = torch.compile(create_block_mask)(tree_mask(tree, device), None, None, size, size, device)
+    return functools.partial(flex_attention_forward, attention_mask=mask)
+
+
+def in_parts(tree: TokenTree, device: torch.device) -> Attention:
+    """Returns `tree_attention` run by run, on any device."""
     return functools.partial(_attend_in_parts, parts=_parts(tree, device))
 
 

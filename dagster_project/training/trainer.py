@@ -26,6 +26,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from dagster_project.training import shared_text
 from dagster_project.training.conversations import TokenPair, Tokens
 from dagster_project.training.grouping import Group, PairOf, order_by_case
+from dagster_project.training.token_tree import TokenTree
 from toolemu.errors import FrontierError
 
 MEGA_BATCHES = 50
@@ -116,23 +117,24 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     length_grouping = False
     plain_tokens = 0
-    """Larger micro-batches, in tokens with padding, have their activations recomputed, if checkpointing is on."""
+    """Micro-batches that compute more tokens, padding included, recompute activations, if checkpointing is on."""
     batch_by_case = False
     shared_text = False
-    computed_tokens = 0
-    """Tokens that this process computed for the policy, shared ones once; counted with `shared_text` only."""
-    train_dataset: Dataset
     tokens = recomputed_tokens = 0
+    """Tokens that this process computed for the policy, padding included and shared ones once; and those of them whose
+    activations it computed again."""
+    train_dataset: Dataset
     _pairs_in_step = 0
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
 
-    def score(self, model: Any, **inputs: Any) -> Any:
+    def score(self, model: Any, tree: TokenTree | None = None, **inputs: Any) -> Any:
         """Returns the log-probabilities of a batch.
 
         Args:
             model: The policy, as wrapped for training.
+            tree: What `tree_of` says of the batch; None: it is computed without sharing.
             inputs: `input_ids`, `attention_mask` and `labels` (-100 where a token does not count), each of shape
                 (2 · pairs, length), chosen sides first; and TRL's flags.
 
@@ -140,12 +142,11 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             TRL's `FusedCausalLMOutput`: `log_probs` and the quantities it logs, each of shape (2 · pairs, length - 1)
             and 0 where a token does not count. Their sums over a row are the completion's.
         """
-        if not self.shared_text:
-            return model(**inputs)
-        tree = shared_text.tree_of(inputs["input_ids"], inputs["attention_mask"])
-        if torch.is_grad_enabled():
-            self.computed_tokens += len(tree.tokens)
-        return shared_text.score(model, tree, **inputs)
+        return model(**inputs) if tree is None else shared_text.score(model, tree, **inputs)
+
+    def tree_of(self, inputs: Mapping[str, Any]) -> TokenTree | None:
+        """Returns the trees of a batch, if what is shared is computed once."""
+        return shared_text.tree_of(inputs["input_ids"], inputs["attention_mask"]) if self.shared_text else None
 
     def reference(self, groups: Sequence[Group]) -> dict[str, float]:
         """Returns the base's log-probability of each conversation, summed over the tokens that count; by its id.
@@ -159,7 +160,7 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
         with torch.no_grad(), self.accelerator.autocast(), model.disable_adapter():
             for group in groups[rank::processes]:
                 inputs = _padded(list(group.values()), self.accelerator.device)
-                output = self.score(model, **inputs, use_cache=False, fused_lm_head=True)
+                output = self.score(model, self.tree_of(inputs), **inputs, use_cache=False, fused_lm_head=True)
                 found += zip(group, output.log_probs.double().sum(1).tolist(), strict=True)
         return dict(gather_object(found) if processes > 1 else found)
 
@@ -182,7 +183,8 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         inputs = dict(inputs)
         numbers = inputs.pop("pair", None)
-        size = inputs["input_ids"].numel()
+        tree = self.tree_of(inputs)
+        size = inputs["input_ids"].numel() if tree is None else len(tree.tokens)
         keep = size <= self.plain_tokens or not self.args.gradient_checkpointing
         self.tokens += size
         self.recomputed_tokens += 0 if keep else size
@@ -191,7 +193,7 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             if keep and self.args.gradient_checkpointing
             else contextlib.nullcontext()
         ):
-            loss = super()._compute_loss(functools.partial(self.score, model), inputs, return_outputs)
+            loss = super()._compute_loss(functools.partial(self.score, model, tree), inputs, return_outputs)
         if not return_outputs and not torch.isfinite(loss):
             raise FrontierError(self._not_a_number(loss, numbers))
         return loss

@@ -104,10 +104,10 @@ def test_a_card_without_memory_for_a_batch_gets_it_in_parts(
     whole = train(corpus, base, tmp_path / "whole", training, epochs=1)
     score = PreparedDPOTrainer.score
 
-    def small(self: Any, model: Any, **inputs: Any) -> Any:
+    def small(self: Any, model: Any, tree: Any, **inputs: Any) -> Any:
         if len(inputs["input_ids"]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return score(self, model, **inputs)
+        return score(self, model, tree, **inputs)
 
     monkeypatch.setattr(PreparedDPOTrainer, "score", small)
     parts = train(corpus, base, tmp_path / "parts", training, epochs=1)
@@ -124,7 +124,7 @@ def test_a_card_without_memory_for_a_batch_gets_it_in_parts(
 def test_a_card_without_memory_for_a_pair_is_an_error(
     corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(self: Any, model: Any, **inputs: Any) -> Any:
+    def none(self: Any, model: Any, tree: Any, **inputs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(PreparedDPOTrainer, "score", none)

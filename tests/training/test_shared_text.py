@@ -12,16 +12,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention import flex_attention
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers.integrations.flex_attention import WrappedFlexAttention
 from trl import DPOConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from dagster_project.miniature.tokenizer import build_tokenizer
+from dagster_project.training import shared_text
 from dagster_project.training.conversations import TokenPair, Tokens
 from dagster_project.training.grouping import group_by_prompt
-from dagster_project.training.shared_text import score, share_text, tree_attention, tree_mask, tree_of
-from dagster_project.training.token_tree import build_tree
+from dagster_project.training.shared_text import in_blocks, score, share_text, tree_of
 from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset
 from toolemu.errors import FrontierError
 
@@ -194,12 +195,14 @@ def test_published_lengths_give_the_loss_and_the_gradients_of_the_plain_trainer(
     batch = trainer.data_collator([pair._asdict() for pair in pairs])
     theirs = trainer.compute_loss(trainer.model, batch)
     expected = gradients(trainer.model, theirs)
+    assert trainer.tokens == batch["input_ids"].numel()
+    trainer.tokens = 0
     ours = shares(trainer).compute_loss(trainer.model, batch)
     assert abs(theirs.item() - 0.6931) > 1e-3  # not the loss of an adapter that does nothing
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert_equal(gradients(trainer.model, ours), expected)
     assert all("lora_" in name for name in expected)
-    assert 0 < trainer.computed_tokens < int(batch["attention_mask"].sum())
+    assert 0 < trainer.tokens < int(batch["attention_mask"].sum())
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -222,7 +225,7 @@ def test_the_reference_of_a_prompt_together_is_that_of_each_conversation(
     assert len(groups) < len(conversations)
     together = shares(trainer).reference(groups)
     assert together == pytest.approx(alone, rel=1e-5)
-    assert trainer.computed_tokens == 0  # the policy's only
+    assert trainer.tokens == 0  # the policy's only
 
 
 def test_the_model_computes_shared_text_once(corpus: Corpus) -> None:
@@ -282,22 +285,32 @@ def test_padding_on_the_left_is_refused() -> None:
         shared_score(sharing, **batch, fused_lm_head=True)
 
 
-def test_flex_attention_is_asked_for_the_same_attention() -> None:
-    """What a GPU computes, here by FlexAttention's own reference on the CPU (which has no backward pass)."""
-    rng = random.Random(3)
-    prompt = [rng.randrange(9) for _ in range(30)]
-    tree = build_tree(
-        [prompt + [rng.randrange(3) for _ in range(rng.randrange(1, 40))] for _ in range(6)] + [[1, 2, 3]]
-    )
-    size, device = len(tree.tokens), torch.device("cpu")
-    query, key, value = torch.randn(3, 1, 2, size, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
-    by_flex = flex_attention(
-        query, key, value, block_mask=create_block_mask(tree_mask(tree, device), None, None, size, size, "cpu")
-    )
-    module = torch.nn.Module()
-    module.is_causal = True
-    ours, _ = tree_attention(tree, device)(module, query, key, value)
-    torch.testing.assert_close(ours.transpose(1, 2), by_flex)
+@pytest.fixture
+def as_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has trees attend as on a GPU, traced and differentiated likewise, with PyTorch's reference for the kernels."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(WrappedFlexAttention, "_instance", None)
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)  # refuses gradients on a CPU
+    monkeypatch.setattr(shared_text, "tree_attention", in_blocks)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_on_a_card")
+def test_what_runs_on_a_card_gives_the_loss_and_the_gradients_of_the_plain_trainer(tmp_path: Path) -> None:
+    pairs = published_pairs(random.Random(4), 12)
+    trainer = trainer_of("llama", pairs, tmp_path)
+    batches = [trainer.data_collator([pair._asdict() for pair in pairs[start:]]) for start in range(10)]
+    plain = []
+    for batch in batches:
+        loss = trainer.compute_loss(trainer.model, batch)
+        plain.append((loss.item(), gradients(trainer.model, loss)))
+    shares(trainer)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):  # it would fall back, silently and slowly
+        for batch, (theirs, expected) in zip(batches, plain, strict=True):
+            ours = trainer.compute_loss(trainer.model, batch)
+            assert ours.item() == pytest.approx(theirs, rel=1e-5)
+            assert_equal(gradients(trainer.model, ours), expected)
 
 
 @pytest.mark.parametrize(

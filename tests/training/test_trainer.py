@@ -11,6 +11,7 @@ from trl import DPOConfig
 from dagster_project.miniature.models import build_model
 from dagster_project.miniature.tokenizer import build_tokenizer
 from dagster_project.training.conversations import TokenPair
+from dagster_project.training.shared_text import share_text, tree_of
 from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset
 
 from .toy import Corpus
@@ -141,11 +142,18 @@ def test_the_collator_puts_each_mask_where_its_completion_is(corpus: Corpus) -> 
         assert batch["attention_mask"][row].tolist() == [1] * (width - len(padding)) + padding
 
 
-def test_larger_micro_batches_alone_are_recomputed_and_come_out_the_same(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_larger_micro_batches_alone_are_recomputed_and_come_out_the_same(
+    corpus: Corpus, tmp_path: Path, shared: bool
+) -> None:
     pairs = some_pairs(corpus, mask_observations=True)
     trainer = make_trainer(pairs, tmp_path)
     batch = trainer.data_collator([pair._asdict() for pair in pairs])
     size = batch["input_ids"].numel()
+    if shared:
+        share_text(trainer.model.get_base_model())
+        trainer.shared_text = True
+        size = len(tree_of(batch["input_ids"], batch["attention_mask"]).tokens)
     plain = gradients(trainer.model, trainer.compute_loss(trainer.model, batch))
     trainer.args.gradient_checkpointing = True
     trainer.model.enable_input_require_grads()
