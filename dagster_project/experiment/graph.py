@@ -89,7 +89,7 @@ CODE_VERSIONS = {
     "agent_specs": "1",
     "adapters": "2",
     "merged_models": "2",
-    "warehouse": "3",
+    "warehouse": "4",
     "results": "4",
     "claims": "1",
     "report": "4",
