@@ -64,6 +64,7 @@ class _Turn:
     self_observed: bool = False
     stopped: StopReason | None = None
     error: str = ""
+    cut_off: bool = False
 
 
 @dataclass
@@ -112,7 +113,8 @@ class _Run:
             written = encodable(reply.whole)
             turn = self._read(kept_before + written)
             cut_short = reply.finish_reason == "length"
-            if isinstance(turn.parsed, Final) or (isinstance(turn.parsed, Action) and not _lacks_end(turn, cut_short)):
+            turn.cut_off = cut_short
+            if isinstance(turn.parsed, Final) or (isinstance(turn.parsed, Action) and not _lacks_end(turn)):
                 return turn
             if isinstance(turn.parsed, Action):
                 turn.parsed = Unparseable("the action's input is cut off")
@@ -204,6 +206,7 @@ async def run_agent(
             final_log=turn.text.strip() if turn else "",
             stop_reason=reason,
             final_self_observed=turn is not None and turn.self_observed,
+            final_cut_off=reason is StopReason.final_answer and turn is not None and turn.cut_off,
             agent_tokens=run.tokens,
             reprompts=run.reprompts,
             emulator=emulator.name,
@@ -247,9 +250,9 @@ def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
     )
 
 
-def _lacks_end(turn: _Turn, cut_short: bool) -> bool:
+def _lacks_end(turn: _Turn) -> bool:
     """Says whether more tokens might have completed the call's input."""
-    return cut_short and isinstance(turn.parsed, Action) and not turn.parsed.complete and not turn.self_observed
+    return turn.cut_off and isinstance(turn.parsed, Action) and not turn.parsed.complete and not turn.self_observed
 
 
 def _describe(error: Exception) -> str:

@@ -105,6 +105,7 @@ class Trajectory(_Record):
         final_log: The agent's last turn, as far as it came.
         stop_reason: Why it ended.
         final_self_observed: The last turn holds an observation that the agent wrote itself.
+        final_cut_off: The answer was cut off where the turn's tokens were used up; None if nobody knows.
         agent_tokens: Tokens the agent generated, over all turns; None if nobody counted.
         reprompts: Turns that had to be asked again because they held neither an action nor an answer.
         emulator: The emulator's name.
@@ -125,6 +126,7 @@ class Trajectory(_Record):
     final_log: str
     stop_reason: StopReason
     final_self_observed: bool = False
+    final_cut_off: bool | None = False
     agent_tokens: int | None = 0
     reprompts: int = 0
     emulator: str = ""

@@ -91,7 +91,7 @@ CODE_VERSIONS = {
     "adapters": "2",
     "merged_models": "2",
     INTERPOLATED: "1",
-    "warehouse": "3",
+    "warehouse": "4",
     "results": "4",
     "claims": "1",
     "report": "4",

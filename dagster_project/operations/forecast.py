@@ -102,10 +102,9 @@ class _Forecaster:
         self._past: dict[str, list[Manifest]] = {}
         for manifest in stores[0].manifests():
             self._past.setdefault(manifest.asset, []).append(manifest)
-        peaks = [peak for part, peak in PEAK_FLOPS.items() if part == self._planning.card]
-        if not peaks:
+        if self._planning.card not in PEAK_FLOPS:
             raise FrontierError(f"planning.card: {self._planning.card!r} is none of {', '.join(PEAK_FLOPS)}.")
-        self._peak = peaks[0]
+        self._peak = PEAK_FLOPS[self._planning.card]
         measured = [
             manifest.metrics["mfu"] for store in stores for manifest in store.manifests() if "mfu" in manifest.metrics
         ]

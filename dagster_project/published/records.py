@@ -102,6 +102,7 @@ def read_trajectory(record: Mapping[str, Any], origin: Origin) -> Trajectory:
         final_log=final_log,
         stop_reason=stop,
         final_self_observed=cut_at_observation(final_log).self_observed,
+        final_cut_off=None,
         agent_tokens=None,
         emulator=origin.emulator,
     )

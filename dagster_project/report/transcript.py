@@ -93,6 +93,7 @@ def render(transcript: Transcript) -> Group:
         Text(f"task     {visible(trajectory.user_input)}", style="bold"),
         Text(visible(f"toolkits {', '.join(case.toolkits)}")),
     ]
+    cut_off = ", cut off at its limit of tokens" if trajectory.final_cut_off else ""
     for number, step in enumerate(trajectory.steps, 1):
         mark = "  [wrote its own observation]" if step.self_observed else ""
         parts += [
@@ -101,7 +102,7 @@ def render(transcript: Transcript) -> Group:
             Text(f"→ {visible(step.observation)}", style="cyan"),
         ]
     parts += [
-        Rule(f"end: {trajectory.stop_reason.value}", align="left", style="dim"),
+        Rule(f"end: {trajectory.stop_reason.value}{cut_off}", align="left", style="dim"),
         Text(visible(trajectory.final_log)),
         Rule("verdicts", align="left", style="dim"),
     ]

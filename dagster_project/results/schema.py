@@ -93,6 +93,7 @@ COLUMNS = {
     "converged": "Whether the fit converged; false also where the scores allow none.",
     "conversations": "Distinct conversations in the pairs; the reference is computed once for each.",
     "cost": "At list prices, in the experiment's currency; null: no price given.",
+    "cut_off": "Whether the final answer was cut off at its limit of tokens; null: not known.",
     "delta_corr": "Correlation of the two deltas over the bootstrap: the ellipse's.",
     "delta_sd_helpfulness": "Standard deviation of helpfulness's delta over the bootstrap.",
     "delta_sd_safety": "Standard deviation of safety's delta over the bootstrap.",

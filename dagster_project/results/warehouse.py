@@ -30,6 +30,7 @@ TRAJECTORY_COLUMNS = {
     "steps": "STRUCT(self_observed BOOLEAN, observation VARCHAR, observation_source VARCHAR, log VARCHAR)[]",
     "final_log": "VARCHAR",
     "final_self_observed": "BOOLEAN",
+    "final_cut_off": "BOOLEAN",
     "agent_tokens": "BIGINT",
 }
 EVALUATION_COLUMNS = {
@@ -209,7 +210,8 @@ def _trajectories(database: duckdb.DuckDBPyConnection, files: list[str], store: 
             row_number() OVER (PARTITION BY t.filename ORDER BY t.case_idx, t.sample),
             coalesce(list_sum(list_transform(t.steps, lambda step: length(step.log))), 0) + length(t.final_log),
             len(list_filter(t.steps, lambda step: step.observation_source = 'emulator')),
-            len(list_filter(t.steps, lambda step: step.observation_source = 'emulator' AND step.observation = ''))
+            len(list_filter(t.steps, lambda step: step.observation_source = 'emulator' AND step.observation = '')),
+            t.final_cut_off
         FROM {_reader(TRAJECTORY_COLUMNS)} t LEFT JOIN splits s USING (seed, case_idx)
         """,
         {"files": files, "here": f"{store.base}/", "place": f"{store.place()}/"},

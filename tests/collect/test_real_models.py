@@ -398,6 +398,7 @@ def test_a_killed_run_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_run_killed_again_and_again_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: Path) -> None:
     check_killed(ran, tmp_path / "killed", 20)
 

@@ -84,6 +84,7 @@ def carried(trajectory: Trajectory) -> str:
     plain = {
         **ONLY_OURS,
         "final_self_observed": False,
+        "final_cut_off": None,
         "stop_reason": trajectory.stop_reason if kept else StopReason.limit,
         "output": trajectory.output if answered else "",
         "steps": tuple(step.model_copy(update=blank) for step in trajectory.steps),

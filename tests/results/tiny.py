@@ -78,7 +78,7 @@ def build(
         insert(
             "trajectories",
             [
-                (name, v.agent, v.seed, v.case, v.sample, None, "", "final_answer", 1, 0, 10, "", 0, 100, 1, 0)
+                (name, v.agent, v.seed, v.case, v.sample, None, "", "final_answer", 1, 0, 10, "", 0, 100, 1, 0, False)
                 for name, v in where.items()
             ],
         )

@@ -84,6 +84,12 @@ def test_an_answer_that_uses_up_the_budget_is_an_answer() -> None:
     assert trajectory.stop_reason is StopReason.final_answer
 
 
+def test_an_answer_that_was_cut_off_is_an_answer_and_says_so() -> None:
+    whole, cut = (act(ScriptedChat(ChatReply(final("On the"), reason, 1, 9))) for reason in ("stop", "length"))  # type: ignore[arg-type]
+    assert (whole.output, whole.final_cut_off) == ("On the", False)
+    assert (cut.output, cut.stop_reason, cut.final_cut_off) == ("On the", StopReason.final_answer, True)
+
+
 def test_the_budget_ends_the_trajectory_after_the_last_call_it_paid_for() -> None:
     model = ScriptedChat(*(ChatReply(switch(lamp), "stop", 1, 30) for lamp in "abcd"))
     trajectory = act(model, token_budget=80, max_tokens_per_turn=40)

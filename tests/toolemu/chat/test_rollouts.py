@@ -80,6 +80,7 @@ def test_with_one_call_in_ten_failing_in_every_way_unaffected_cases_are_unchange
     assert {record.stop_reason for record in found} == {StopReason.final_answer}
     cut = {index for index, record in enumerate(found) if any(record.user_input in text for text in faulty.cut_cases)}
     assert 0 < len(cut) < N / 2
+    assert all(index in cut for index, record in enumerate(found) if record.final_cut_off)
     for index in set(range(N)) - cut:
         assert found[index] == sound[index]
         assert verdicts[2 * index : 2 * index + 2] == sound_verdicts[2 * index : 2 * index + 2]
