@@ -42,6 +42,8 @@ DAEMON = (
 """Looks at backfills every two seconds and not every thirty, or most of the time would be waiting."""
 IMPATIENT = {"max_concurrent_runs": 4, "poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 2}
 """Settings of dagster.yaml with which an outage is noticed at once, and runs are beside each other."""
+LOOK_EVERY_S = 2.0
+"""Looking for a training reads much of the event log."""
 PHASES = {
     "queued": (dg.DagsterEventType.RUN_ENQUEUED, dg.DagsterEventType.RUN_STARTING),
     "its process starts": (dg.DagsterEventType.RUN_STARTING, dg.DagsterEventType.RUN_START),
@@ -256,13 +258,13 @@ def make_through_an_outage(place: Place, instance: dg.DagsterInstance, timeout_s
     place.dagster("schedule", "start", SEEDS)
     started = time.monotonic()
     with Daemon(place) as daemon:
-        wait_for(lambda: bool(in_training(instance)), timeout_s, "a training")
+        wait_for(lambda: bool(in_training(instance)), timeout_s, "a training", LOOK_EVERY_S)
         outage = Outage(in_training(instance)[0], time.monotonic() - started, daemon.cpu_s())
         daemon.kill()
     with Daemon(place) as daemon:
-        wait_for(lambda: has_ended(instance), timeout_s, "the backfill's end")
+        wait_for(lambda: has_ended(instance), timeout_s, "the backfill's end", LOOK_EVERY_S)
         before = len(looks(instance))
-        wait_for(lambda: len(looks(instance)) > before, timeout_s, "a look at the seeds after the end")
+        wait_for(lambda: len(looks(instance)) > before, timeout_s, "a look at the seeds after the end", LOOK_EVERY_S)
         return outage._replace(cpu_s=outage.cpu_s + daemon.cpu_s())
 
 
