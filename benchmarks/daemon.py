@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import dagster as dg
+import psutil
 import yaml
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
 from dagster._core.storage.tags import BACKFILL_ID_TAG
@@ -41,9 +42,11 @@ DAEMON = (
 """Looks at backfills every two seconds and not every thirty, or most of the time would be waiting."""
 IMPATIENT = {"max_concurrent_runs": 4, "poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 2}
 """Settings of dagster.yaml with which an outage is noticed at once, and runs are beside each other."""
+LOOK_EVERY_S = 2.0
+"""Looking for a training reads much of the event log."""
 PHASES = {
-    "queued": (dg.DagsterEventType.RUN_ENQUEUED, dg.DagsterEventType.RUN_DEQUEUED),
-    "its process starts": (dg.DagsterEventType.RUN_DEQUEUED, dg.DagsterEventType.RUN_START),
+    "queued": (dg.DagsterEventType.RUN_ENQUEUED, dg.DagsterEventType.RUN_STARTING),
+    "its process starts": (dg.DagsterEventType.RUN_STARTING, dg.DagsterEventType.RUN_START),
     "its first step starts": (dg.DagsterEventType.RUN_START, dg.DagsterEventType.STEP_START),
     "works": (dg.DagsterEventType.STEP_START, dg.DagsterEventType.RUN_SUCCESS),
 }
@@ -51,8 +54,8 @@ PHASES = {
 ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE)
 
 
-def wait_for(happened: Callable[[], bool], seconds: float, what: str) -> None:
-    """Returns when something has happened.
+def wait_for(happened: Callable[[], bool], seconds: float, what: str, every: float = 0.5) -> None:
+    """Returns when something has happened, looking every so many seconds.
 
     Raises:
         TimeoutError: It did not, for so long.
@@ -61,7 +64,7 @@ def wait_for(happened: Callable[[], bool], seconds: float, what: str) -> None:
     while not happened():
         if time.monotonic() > end:
             raise TimeoutError(f"{what} did not come within {seconds:.0f} s")
-        time.sleep(0.5)
+        time.sleep(every)
 
 
 class Place(NamedTuple):
@@ -142,6 +145,15 @@ class Daemon:
         self.kill()
         self._log.close()
 
+    def cpu_s(self) -> float:
+        """Returns the processor's seconds that it and what it started have used, as far as they are there or ended."""
+        try:
+            process = psutil.Process(self._process.pid)
+            there = [process, *process.children(recursive=True)]
+            return sum(sum(found.cpu_times()[:4]) for found in there)  # of the ended children, too
+        except psutil.NoSuchProcess:
+            return 0.0
+
     def kill(self) -> None:
         """Kills everything at once, as an outage does."""
         try:
@@ -168,23 +180,41 @@ def answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def webserver(place: Place, port: int) -> Iterator[tuple[str, float]]:
-    """Serves Dagster's UI of a place; gives its address and the seconds that its start took."""
+def webserver(place: Place, port: int) -> Iterator[str]:
+    """Serves Dagster's UI of a place without its daemon; gives its address."""
+    with _served(place, port, "-m", "dagster_webserver", "-w", "workspace.yaml", "-p", str(port)) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def user_interface(place: Place, experiment: str, port: int) -> Iterator[tuple[str, float]]:
+    """Runs `frontier ui` in a place; gives its address, and the seconds until it answers."""
+    with _served(place, port, "-m", "dagster_project.cli", "ui", experiment, "--port", str(port)) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def _served(place: Place, port: int, *arguments: str) -> Iterator[tuple[str, float]]:
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml", "-p", str(port)],
-        cwd=place.directory,
-        env=place.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/server_info"), 120, "the web server")
-        yield f"http://127.0.0.1:{port}", time.perf_counter() - started
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with (place.directory / "ui.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=place.directory,
+            env=place.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            wait_for(lambda: answers(f"http://127.0.0.1:{port}/server_info"), 120, "the web server", 0.05)
+            yield f"http://127.0.0.1:{port}", time.perf_counter() - started
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def in_training(instance: dg.DagsterInstance) -> list[str]:
@@ -207,10 +237,14 @@ class Held(NamedTuple):
 
 
 class Outage(NamedTuple):
-    """Everything was killed at once, so many seconds after the start, while a run was training."""
+    """Everything was killed at once, so many seconds after the start, while a run was training.
+
+    `cpu_s` are the processor's seconds that everything took, before and after.
+    """
 
     run_id: str
     after_s: float
+    cpu_s: float
 
 
 def make_through_an_outage(place: Place, instance: dg.DagsterInstance, timeout_s: float) -> Outage:
@@ -224,14 +258,14 @@ def make_through_an_outage(place: Place, instance: dg.DagsterInstance, timeout_s
     place.dagster("schedule", "start", SEEDS)
     started = time.monotonic()
     with Daemon(place) as daemon:
-        wait_for(lambda: bool(in_training(instance)), timeout_s, "a training")
-        outage = Outage(in_training(instance)[0], time.monotonic() - started)
+        wait_for(lambda: bool(in_training(instance)), timeout_s, "a training", LOOK_EVERY_S)
+        outage = Outage(in_training(instance)[0], time.monotonic() - started, daemon.cpu_s())
         daemon.kill()
-    with Daemon(place):
-        wait_for(lambda: has_ended(instance), timeout_s, "the backfill's end")
+    with Daemon(place) as daemon:
+        wait_for(lambda: has_ended(instance), timeout_s, "the backfill's end", LOOK_EVERY_S)
         before = len(looks(instance))
-        wait_for(lambda: len(looks(instance)) > before, timeout_s, "a look at the seeds after the end")
-    return outage
+        wait_for(lambda: len(looks(instance)) > before, timeout_s, "a look at the seeds after the end", LOOK_EVERY_S)
+        return outage._replace(cpu_s=outage.cpu_s + daemon.cpu_s())
 
 
 def has_ended(instance: dg.DagsterInstance) -> bool:
@@ -356,7 +390,8 @@ def tell(place: Place, graph: Graph, instance: dg.DagsterInstance, outage: Outag
     spans = held(instance, backfill.backfill_id, gpu_steps(graph))
     spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in phases(instance).items())
     print(f"everything was killed after {outage.after_s:.0f} s, with a training under way")
-    print(f"{backfill.backfill_id}: {backfill.status.value} {took:.0f} s after its launch, the outage included")
+    print(f"{backfill.backfill_id}: {backfill.status.value} {took:.0f} s after its launch, the outage included;")
+    print(f"{outage.cpu_s:.0f} s of the processor")
     print(f"{found[State.done]} of {found.total()} partitions; {runs.total()} runs, {dict(runs)}")
     print(f"at most {most_at_once(instance)} runs at once; a run, on average: {spent}")
     print(f"{len(spans)} steps had the GPU, {overlaps(spans)} of them beside another (asked: 0)")

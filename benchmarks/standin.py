@@ -12,7 +12,7 @@ from dagster_project.definitions import build_definitions
 from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.spec import load_experiment
 
-SECONDS = float(os.environ.get("STANDIN_SECONDS", "1"))
+SECONDS = float(os.environ.get("STANDIN_SECONDS", "0.2"))
 
 
 def stand_in(runs: dict[str, AssetRun]) -> None:

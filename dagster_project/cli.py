@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib.util
 import shutil
 import signal
 import sys
@@ -345,11 +346,11 @@ def ui(
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
 ) -> None:
-    """Open the graph in Dagster's UI, with its daemon (`dagster dev` on frontier's own Dagster home)."""
-    from dagster_project.operations.instance import serve
-
-    if not shutil.which("dagster", path=str(Path(sys.executable).parent)):
+    """Open the graph in Dagster's UI, with its daemon, on frontier's own Dagster home."""
+    if importlib.util.find_spec("dagster_webserver") is None:
         raise FrontierError("Dagster's UI is not installed. Install it: pip install 'safety-frontier[view]'.")
+    from dagster_project.operations.ui import serve
+
     if name is not None:
         load_experiment(name)  # what is wrong with it is better said here than in the UI
     serve(port, None if name is None else experiment_path(name))

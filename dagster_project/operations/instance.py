@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +13,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
 from filelock import FileLock
 
-from dagster_project.operations.storage import STORAGES, TEMPLATE, check_storage, database_faults, write_settings
+from dagster_project.operations.storage import STORAGES, check_storage, database_faults, write_settings
 
 OWNER_TAG = "frontier/owner"
 NO_COMPUTE_LOGS = {
@@ -92,21 +91,3 @@ def process_of(identity: str) -> psutil.Process | None:
     except (psutil.NoSuchProcess, ValueError):
         return None
     return process if there else None
-
-
-def serve(port: int, experiment: Path | None = None) -> None:
-    """Replaces this process by Dagster's UI and daemon on the instance.
-
-    Args:
-        port: Of the web page.
-        experiment: The file of the one experiment to serve; None: every experiment of workspace.yaml.
-    """
-    open_instance().dispose()
-    dagster, workspace = str(Path(sys.executable).parent / "dagster"), TEMPLATE.with_name("workspace.yaml")
-    if experiment is not None:
-        os.environ["FRONTIER_EXPERIMENT"] = str(experiment.resolve())
-        module = {"module_name": "dagster_project.definitions", "attribute": "experiment"}
-        location = {"python_module": {**module, "location_name": experiment.stem}}
-        workspace = dagster_home() / "workspace.yaml"
-        workspace.write_text(yaml.safe_dump({"load_from": [location]}), encoding="utf-8")
-    os.execv(dagster, [dagster, "dev", "-w", str(workspace), "-p", str(port)])

@@ -21,7 +21,7 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import deserialize_value, serialize_value
 
-from dagster_project.artifacts.processes import process_context
+from dagster_project.artifacts.processes import process_context, share_cores
 from dagster_project.operations.instance import OWNER_TAG, owner, process_of
 
 STARTED_PROCESS = re.compile(r"Started process for run \(pid: (\d+)\)")
@@ -63,8 +63,10 @@ class WatchedRunLauncher(DefaultRunLauncher):
         run = context.dagster_run
         assert run.job_code_origin is not None
         arguments = ExecuteRunArgs(run.job_code_origin, run.run_id, self._instance.get_ref())
-        # Where there is a GPU, nothing that may have asked for it is imported before: CUDA does not survive a fork.
-        libraries = LIBRARIES if shutil.which("nvidia-smi") else LIBRARIES + TRAINING
+        libraries = list(LIBRARIES)
+        if not shutil.which("nvidia-smi"):  # where there is a GPU: CUDA does not survive a fork of who asked for it
+            libraries += TRAINING
+            share_cores()
         process_context(libraries).Process(target=execute, args=(serialize_value(arguments),)).start()
 
     def terminate(self, run_id: str) -> bool:

@@ -11,7 +11,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from dagster_project.artifacts.processes import process_context
+from dagster_project.artifacts.processes import process_context, share_cores
 from dagster_project.collect.endpoints import WORKERS
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import Experiment
@@ -26,7 +26,6 @@ PRELOAD = (
     *(f"dagster_project.results.{name}" for name in ("warehouse", "audits", "agreement", "comparisons", "mixed")),
 )
 """What every worker imports sooner or later."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass
@@ -153,11 +152,11 @@ def _receive(worker: Worker, workers: list[Worker], outcome: Outcome) -> None:
 def prepare_workers(experiment: Experiment, units: int) -> int:
     """Begins to import what workers need, in a process beside this one; returns how many workers so many runs get.
 
-    They have one compute thread each where they share the cores. Tiny models are faster with one thread, too.
+    They have one compute thread each where they share the cores or models are tiny.
     """
     count = min(experiment.limits.processes or os.cpu_count() or 1, units)
     if count > 1 or experiment.toy:
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+        share_cores()
     os.environ[WORKERS] = str(count)
     # Workers that are ended at once leave semaphores to Python's tracker, which removes them and says so aloud.
     silent = "ignore::UserWarning:multiprocessing.resource_tracker"

@@ -1,4 +1,4 @@
-"""Is the process of a run there? Asked of real processes, and of one that is gone."""
+"""How runs start and end, and whether the process of one is there: asked of real ones, and of one that is gone."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import psutil
 import pytest
-from dagster._core.launcher import WorkerStatus
+from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.workspace.context import BaseWorkspaceRequestContext, WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._utils.hosted_user_process import recon_job_from_origin
 
-from dagster_project.operations.instance import OWNER_TAG, owner
+from benchmarks.daemon import LOCATION, Place, wait_for
+from dagster_project.operations.instance import OWNER_TAG, owner, process_of
 from dagster_project.operations.launcher import WatchedRunLauncher
+from tests.conftest import make_lab
 
 
 @pytest.fixture
@@ -64,3 +70,53 @@ def test_processes_of_other_machines_are_left_alone(instance: dg.DagsterInstance
     assert health(instance, here("far.example"), gone.pid) is WorkerStatus.RUNNING
     assert health(instance, {OWNER_TAG: "far|1|0"}, None) is WorkerStatus.RUNNING
     assert health(instance, here(), None) is WorkerStatus.RUNNING
+
+
+@pytest.mark.slow
+def test_a_run_is_a_fork_that_is_found_and_ends_when_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagster_project.operations.launcher.TRAINING", ())  # nothing is trained
+    lab = make_lab(tmp_path / "lab")
+    place = Place(lab.directory, {**lab.environment, "FRONTIER_EXPERIMENT": "small.yaml", "STANDIN_SECONDS": "300"})
+    place.prepare(LOCATION.format(module="benchmarks.standin", name="small"))
+    for name in ("FRONTIER_DATA", "DAGSTER_HOME", "FRONTIER_EXPERIMENT", "STANDIN_SECONDS", "PYTHONPATH"):
+        monkeypatch.setenv(name, place.environment[name])
+    monkeypatch.chdir(lab.directory)
+    target = WorkspaceFileTarget([str(lab.directory / "workspace.yaml")])
+    with (
+        dg.DagsterInstance.from_config(str(lab.directory / "home")) as instance,
+        WorkspaceProcessContext(instance, target) as context,
+    ):
+        run = created(instance, context.create_request_context())
+        instance.run_launcher.launch_run(LaunchRunContext(run, context.create_request_context()))
+        wait_for(lambda: bool(steps_started(instance, run.run_id)), 120, "the step")
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None and found.status is dg.DagsterRunStatus.STARTED
+        assert GRPC_INFO_TAG not in found.tags, "Dagster's code server did not start it"
+        process = process_of(found.tags[OWNER_TAG].partition("|")[2])
+        assert process is not None and process.parent() in psutil.Process().children(recursive=True)
+        assert instance.run_launcher.terminate(run.run_id)
+        wait_for(lambda: instance.get_runs()[0].is_finished, 60, "its end")
+        assert instance.get_runs()[0].status is dg.DagsterRunStatus.CANCELED
+        assert not instance.run_launcher.terminate(run.run_id), "there is nobody to ask any more"
+
+
+def created(instance: dg.DagsterInstance, workspace: BaseWorkspaceRequestContext) -> dg.DagsterRun:
+    """Returns a run of an asset that stands in for its work, as the daemon creates it."""
+    (repository,) = workspace.get_code_location("small").get_repositories().values()
+    remote = repository.get_full_job("__ASSET_JOB")
+    selection = frozenset({dg.AssetKey(["small", "source_models"])})
+    origin = remote.get_python_origin()
+    job = recon_job_from_origin(origin).get_subset(asset_selection=selection)
+    return instance.create_run_for_job(
+        job.get_definition(),
+        asset_selection=selection,
+        tags={"dagster/partition": "eager"},
+        remote_job_origin=remote.get_remote_origin(),
+        job_code_origin=origin,
+    )
+
+
+def steps_started(instance: dg.DagsterInstance, run_id: str) -> list[dg.EventLogEntry]:
+    return list(instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_START))

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from benchmarks.daemon import Daemon, Place, answers, free_port, wait_for, webserver
+from benchmarks.daemon import LOCATION, Daemon, Place, free_port, user_interface, wait_for, webserver
 from dagster_project.artifacts import ArtifactStore, Ref
 from tests.conftest import Lab, make_lab
 
@@ -24,11 +21,6 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-WORKSPACE = """
-load_from:
-  - python_module: {module_name: dagster_project.definitions, attribute: experiment, location_name: small}
-"""
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
@@ -46,30 +38,8 @@ class Served(NamedTuple):
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     lab = make_lab(tmp_path / "lab")
-    (lab.directory / "home").mkdir()
-    (lab.directory / "workspace.yaml").write_text(WORKSPACE)
-    port = free_port()
-    dagster = Path(sys.executable).parent / "dagster"
-    log = (lab.directory / "ui.log").open("wb")
-    process = subprocess.Popen(
-        [dagster, "dev", "-w", "workspace.yaml", "-p", str(port)],
-        cwd=lab.directory,
-        env={**lab.environment, "FRONTIER_EXPERIMENT": "small.yaml"},
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: answers(f"{url}/server_info"), 120, "the web server")
+    with user_interface(Place(lab.directory, lab.environment), "small.yaml", free_port()) as (url, _):
         yield Served(lab, url)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        log.close()
 
 
 @pytest.fixture
@@ -142,8 +112,8 @@ def test_a_seed_is_launched_watched_and_followed_to_its_runs(tmp_path: Path, pag
     port = free_port()
     own = {"FRONTIER_EXPERIMENT": "small.yaml", "FRONTIER_UI": f"http://127.0.0.1:{port}"}
     place = Place(lab.directory, {**lab.environment, **own})
-    place.prepare(WORKSPACE)
-    with webserver(place, port) as (url, _), Daemon(place):
+    place.prepare(LOCATION.format(module="dagster_project.definitions", name="small"))
+    with webserver(place, port) as url, Daemon(place):
         page.goto(f"{url}/locations/small/jobs/seeds/playground")
         page.get_by_role("button", name="Launch Run").click()
         page.get_by_text("RUN_SUCCESS").first.wait_for(timeout=120_000)

@@ -1,0 +1,164 @@
+"""Dagster's UI with its daemon and the code locations, as `dagster dev` has them, but started beside each other.
+
+Dagster starts one after the other, and each imports Dagster anew. Here they are forks of one process that has imported
+what all of them need; the web page loads its own part while the code locations load theirs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dagster._cli.code_server import code_server_cli
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._serdes import serialize_value
+from dagster._utils.interrupts import setup_interrupt_handlers
+
+from dagster_project.artifacts.processes import die_with_parent
+from dagster_project.operations.instance import dagster_home, open_instance
+from dagster_project.operations.storage import TEMPLATE
+from toolemu.errors import FrontierError
+
+LOAD_WITHIN_S = 120.0
+"""A code location that takes longer is shown as broken, and loaded when it is there."""
+END_WITHIN_S = 20.0
+
+
+def serve(port: int, experiment: Path | None = None) -> None:
+    """Serves the UI until it is interrupted.
+
+    Args:
+        port: Of the web page.
+        experiment: The file of the one experiment to serve; None: every experiment of workspace.yaml.
+
+    Raises:
+        FrontierError: One of its processes ended by itself; what it printed says why.
+    """
+    instance = open_instance()
+    reference = serialize_value(instance.get_ref())
+    instance.dispose()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever began this may ignore it, and SIGTERM with it
+    setup_interrupt_handlers()
+    with tempfile.TemporaryDirectory(prefix="frontier-") as folder:
+        entries, servers = _code_servers(_workspace(experiment), Path(folder), reference)
+        workspace = Path(folder) / "workspace.yaml"
+        workspace.write_text(yaml.safe_dump({"load_from": entries}), encoding="utf-8")
+        targets: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
+            **{f"code location {name}": (_serve_code, (arguments,)) for name, arguments in servers.items()},
+            "web server": (_serve_web, (workspace, port, [entry["grpc_server"]["socket"] for entry in entries])),
+            "daemon": (_run_daemon, (workspace, port)),
+        }
+        with _forks(targets) as processes, _until_interrupted():
+            wait([process.sentinel for process in processes])
+            (ended, *_) = (process for process in processes if not process.is_alive())
+            raise FrontierError(f"The {ended.name} of Dagster's UI ended (exit code {ended.exitcode}).")
+
+
+def _workspace(experiment: Path | None) -> Path:
+    """Returns the file that says which code locations there are."""
+    if experiment is None:
+        return TEMPLATE.with_name("workspace.yaml")
+    os.environ["FRONTIER_EXPERIMENT"] = str(experiment.resolve())
+    module = {"module_name": "dagster_project.definitions", "attribute": "experiment"}
+    path = dagster_home() / "workspace.yaml"
+    location = {"python_module": {**module, "location_name": experiment.stem}}
+    path.write_text(yaml.safe_dump({"load_from": [location]}), encoding="utf-8")
+    return path
+
+
+def _code_servers(
+    workspace: Path, folder: Path, reference: str
+) -> tuple[list[dict[str, Mapping[str, Any]]], dict[str, list[str]]]:
+    """Returns a workspace of servers with sockets in a folder, and the arguments of each one's server by name."""
+    entries: list[dict[str, Mapping[str, Any]]] = []
+    servers = {}
+    for number, origin in enumerate(WorkspaceFileTarget([str(workspace)]).create_origins()):
+        assert isinstance(origin, ManagedGrpcPythonEnvCodeLocationOrigin), "workspace.yaml names modules only"
+        name, target, at = origin.location_name, origin.loadable_target_origin, str(folder / f"{number}.socket")
+        more = {"location_name": name, "additional_metadata": target.as_dict}
+        entries.append({"grpc_server": {"host": "localhost", "socket": at, **more}})
+        own = ["--socket", at, "--location-name", name, "--instance-ref", reference, "--log-level", "WARNING"]
+        servers[name] = ["start", *own, *target.get_cli_args()]
+    return entries, servers
+
+
+@contextmanager
+def _forks(targets: Mapping[str, tuple[Callable[..., None], tuple[Any, ...]]]) -> Iterator[list[BaseProcess]]:
+    """Runs functions in forks of this process, and ends them."""
+    context = multiprocessing.get_context("fork")
+    processes: list[BaseProcess] = []
+    try:
+        for name, (target, arguments) in targets.items():
+            process: BaseProcess = context.Process(target=_beside, args=(target, *arguments), name=name)
+            process.start()
+            processes.append(process)
+        yield processes
+    finally:
+        for begun in processes:
+            begun.terminate()
+        deadline = time.monotonic() + END_WITHIN_S
+        for begun in processes:
+            begun.join(max(0.0, deadline - time.monotonic()))
+            begun.kill()
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("ending Dagster's UI and daemon …")  # noqa: T201 - to the person who pressed Ctrl-C
+
+
+def _beside(target: Callable[..., None], *arguments: Any) -> None:
+    die_with_parent()
+    target(*arguments)
+
+
+def _serve_code(arguments: Sequence[str]) -> None:
+    code_server_cli.main(list(arguments), standalone_mode=False)
+
+
+def _serve_web(workspace: Path, port: int, sockets: Sequence[str]) -> None:
+    from dagster_webserver.cli import cli
+
+    deadline = time.monotonic() + LOAD_WITHIN_S
+    for place in sockets:
+        while not _loaded(place) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    cli.main(["--workspace", str(workspace), "--port", str(port)], standalone_mode=False)
+
+
+def _loaded(place: str) -> bool:
+    try:
+        DagsterGrpcClient(host="localhost", socket=place).ping("")
+    except DagsterUserCodeUnreachableError:
+        return False
+    return True
+
+
+def _run_daemon(workspace: Path, port: int) -> None:
+    while not _answers(port):  # what a person looks at comes first
+        time.sleep(0.2)
+    from dagster._daemon.cli import cli
+
+    cli.main(["run", "--workspace", str(workspace)], standalone_mode=False, obj={})
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
