@@ -5,15 +5,17 @@ What is in FOLDER already is not made again.
 
 `plain` is TRL's pass; `by case` trains on other batches; `shared text` computes what plain does and must give the same
 points up to rounding, which training and sampling carry on; `another order` is plain with another shuffle and another
-fresh adapter, so it says how much chance alone does. Source models, their trajectories, evaluations and pairs are the
-same for all. Every way's changes from its source model stand beside plain's, with intervals; their difference has one
-of its own, from the same resampled seeds and cases, which is narrower than either.
+fresh adapter, so it says how much chance alone does; `by case, 16 pairs` has twice as many pairs in a step, which costs
+less than half of plain's 8. Source models, their trajectories, evaluations and pairs are the same for all. Every way's
+changes from its source model stand beside plain's, with intervals; their difference has one of its own, from the same
+resampled seeds and cases, which is narrower than either.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from safetensors.numpy import load_file
 
 from benchmarks.miniature import frontier
 from dagster_project.artifacts import ArtifactStore, Ref
@@ -37,6 +40,7 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "by case": {"trainer": {"shared_text": True}, "training": {"batch_by": "case"}},
     "shared text": {"trainer": {"shared_text": True}},
     "another order": {"training": {"seed": 1000}},
+    "by case, 16 pairs": {"trainer": {"shared_text": True}, "training": {"batch_by": "case", "batch_size": 16}},
 }
 TRAINING = """
     SELECT sum(seconds + reference_seconds) AS seconds, sum(computed_tokens) AS computed_tokens,
@@ -103,16 +107,29 @@ def relative_size(plain: Sequence[Change], other: Sequence[Change]) -> Array:
     return slope
 
 
-def run_way(home: Path, way: str, shipped: dict[str, Any]) -> Path:
-    """Runs the miniature in one way, from the sources in `home`; returns its database."""
-    there = home / way.replace(" ", "_")
+def adapter_distances(plain: ArtifactStore, other: ArtifactStore) -> Array:
+    """Returns how far each agent's adapter lies from plain's by the size of plain's, in what training moves from 0."""
+    distances = []
+    for ref in [manifest.ref for manifest in plain.manifests() if manifest.asset.endswith("/adapters")]:
+        ours, theirs = (load_file(store.get(ref).path / "adapter_model.safetensors") for store in (plain, other))
+        moved = [name for name in ours if "lora_B" in name]
+        squares = np.sum(
+            [[((theirs[name] - ours[name]) ** 2).sum(), (ours[name] ** 2).sum()] for name in moved], axis=0
+        )
+        distances.append(np.sqrt(squares[0] / squares[1]))
+    return np.array(distances)
+
+
+def run_way(home: Path, way: str, shipped: dict[str, Any]) -> ArtifactStore:
+    """Runs the miniature in one way, from the sources in `home`; returns what it made."""
+    there = home / re.sub(r"\W+", "_", way)
     if not there.exists():
         shutil.copytree(home / "sources", there)
     changed = {section: {**shipped.get(section, {}), **fields} for section, fields in WAYS[way].items()}
     path = there / "miniature.yaml"
     path.write_text(yaml.safe_dump({**shipped, **changed}), encoding="utf-8")
     frontier(there, "run", str(path))
-    return ArtifactStore(there / "data", str(shipped["name"])).get(Ref("warehouse")).path / WAREHOUSE
+    return ArtifactStore(there / "data", str(shipped["name"]))
 
 
 def report(way: str, plain: Points, other: Points, confidence: float) -> None:
@@ -154,19 +171,21 @@ def main() -> None:
         path = sources / "miniature.yaml"
         path.write_text(yaml.safe_dump(shipped), encoding="utf-8")
         frontier(sources, "run", str(path), "--select", "preference_pairs")
-        plain: Points | None = None
+        made: dict[str, tuple[ArtifactStore, Points]] = {}
         for way in WAYS:
-            warehouse = run_way(home, way, shipped)
+            store = run_way(home, way, shipped)
+            warehouse = store.get(Ref("warehouse")).path / WAREHOUSE
             with open_database(warehouse) as database:
                 (training,) = database.execute(TRAINING).df().to_dict("records")
             print(
                 f"{way}: trainings {', '.join(f'{name} {value:.4g}' for name, value in training.items())}", flush=True
             )
             points = make_points(load_scores(warehouse), load_agents(warehouse), statistics)
-            if plain is None:
-                plain = points
-            else:
-                report(way, plain, points, statistics.confidence)
+            made[way] = store, points
+            if way != PLAIN:
+                distances = adapter_distances(made[PLAIN][0], store)
+                print(f"adapters differ by {np.median(distances):.2g} of their size, at most by {distances.max():.2g}")
+                report(way, made[PLAIN][1], points, statistics.confidence)
 
 
 @contextlib.contextmanager

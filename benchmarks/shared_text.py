@@ -12,11 +12,12 @@ Usage: python -m benchmarks.shared_text [PART …], by default all but `card`; P
 
 The plain pass is the trainer's own, padding and all; both take steps of the same trainer, with the same optimiser and
 the same statistics. Without a GPU, times are processor time of one thread, which other work on the machine changes less
-than the clock; a step's is the median.
+than the clock, and of every step the least of several rounds.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import random
@@ -39,7 +40,7 @@ from benchmarks.miniature import frontier
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import TrainedMetric
-from dagster_project.experiment.spec import load_experiment
+from dagster_project.experiment.spec import Experiment, load_experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.miniature.models import HIDDEN, LAYERS
 from dagster_project.miniature.tokenizer import build_tokenizer
@@ -65,13 +66,18 @@ LLAMA_8B = {
 
 
 class Way(NamedTuple):
-    """How a training is computed; None: all of a step's pairs at once."""
+    """How a training is computed.
+
+    Attributes:
+        pairs_at_once: None: all of a step's.
+        plain_tokens: More tokens at once than that recompute their activations; None: none do.
+    """
 
     name: str
     shared: bool = False
     by_case: bool = False
     pairs_at_once: int | None = None
-    recomputed: bool = False
+    plain_tokens: int | None = None
 
 
 def published_pairs(cases: int, scale: int, vocabulary: int, longest: int = 8192) -> list[TokenPair]:
@@ -170,7 +176,8 @@ def make_trainer(
             gradient_accumulation_steps=batch // at_once,
             max_length=None,
             bf16=card,
-            gradient_checkpointing=way.recomputed,
+            gradient_checkpointing=way.plain_tokens is not None,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
             remove_unused_columns=False,
             report_to="none",
             save_strategy="no",
@@ -189,33 +196,77 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.batch_by_case = way.by_case
+    trainer.plain_tokens = way.plain_tokens or 0
     if way.shared:
         share_text(trainer.model.get_base_model())
         trainer.shared_text = True
     return trainer, clock
 
 
-def seconds_a_pair(
+class Steps(NamedTuple):
+    """What steps of a training took.
+
+    Attributes:
+        seconds: Of each.
+        tokens: Computed a pair on average, padding included.
+        recomputed: Share of them whose activations were computed again.
+    """
+
+    seconds: list[float]
+    tokens: float
+    recomputed: float
+
+
+def measure(
     shape: dict[str, Any], pairs: Sequence[TokenPair], way: Way, steps: int, batch: int = 8, warm_up: int = 1
-) -> float:
-    """Returns the time of a training step by the pairs in it, the reference given; the first steps do not count."""
+) -> Steps:
+    """Returns what training steps take, the reference given; the first steps' time does not count."""
     with tempfile.TemporaryDirectory() as scratch:
         trainer, clock = make_trainer(shape, pairs, way, steps + warm_up, batch, Path(scratch))
         trainer.use_reference(dict.fromkeys(conversations_of(pairs), -1.0))
         trainer.train()
-    return statistics.median(after - before for before, after in itertools.pairwise(clock.times[warm_up:])) / batch
+    seconds = [after - before for before, after in itertools.pairwise(clock.times[warm_up:])]
+    return Steps(seconds, trainer.tokens / (batch * (steps + warm_up)), trainer.recomputed_tokens / trainer.tokens)
+
+
+def quietest(rounds: Sequence[Steps]) -> Steps:
+    """Returns the same steps, each as fast as it was in its fastest round: what other work on the machine adds goes."""
+    fastest = [min(times) for times in zip(*(one.seconds for one in rounds), strict=True)]
+    return rounds[0]._replace(seconds=fastest)
 
 
 def compared(
-    title: str, shape: dict[str, Any], pairs: Sequence[TokenPair], ways: Sequence[Way], steps: int, **options: Any
+    title: str,
+    shape: dict[str, Any],
+    pairs: Sequence[TokenPair],
+    ways: Sequence[Way],
+    steps: int,
+    batch: int = 8,
+    rounds: int = 3,
 ) -> None:
-    """Prints how long a pair takes in each way, and the ratio of the first to each."""
+    """Prints how long a pair takes in each way, and ratios of the first to each: of times, and of tokens computed.
+
+    Ways take turns, and every round repeats the same steps. What a step takes without any text to speak of bounds what
+    computing less of it can bring.
+    """
     print(title, flush=True)
-    first = 0.0
-    for way in ways:
-        taken = seconds_a_pair(shape, pairs, way, steps, **options)
-        first = first or taken
-        print(f"  {way.name}: {1000 * taken:.2f} ms a pair, ratio {first / taken:.2f}", flush=True)
+    bare = even_pairs(steps * batch, 1, 1, shape["vocab_size"])
+    taken: list[list[Steps]] = [[] for _ in range(len(ways) + 1)]
+    for _ in range(rounds):
+        for place, way in enumerate(ways):
+            taken[place].append(measure(shape, pairs, way, steps, batch))
+        taken[-1].append(measure(shape, bare, ways[0], steps, batch))
+    *measured, empty = (quietest(turns) for turns in taken)
+    means = [statistics.fmean(one.seconds) for one in measured]
+    for way, one, mean in zip(ways, measured, means, strict=True):
+        print(
+            f"  {way.name}: {1000 * mean / batch:.2f} ms a pair, ratio {means[0] / mean:.2f}; {one.tokens:.0f} tokens "
+            f"a pair, ratio {measured[0].tokens / one.tokens:.2f}"
+        )
+    bare_mean = statistics.fmean(empty.seconds)
+    print(
+        f"  a step without text {1000 * bare_mean:.1f} ms: at most {means[0] / bare_mean:.1f} times as fast", flush=True
+    )
 
 
 TRL, EXACT, CASE = (
@@ -265,60 +316,66 @@ def published() -> None:
     print(f"  reference, ratio of times: {every / shared:.1f} to every pair, {once / shared:.1f} to each conversation")
     assert len(alone) == len(conversations)
     compared("  training steps of 8 pairs", SMALL, pairs, (TRL, EXACT, CASE), steps=6)
-    compared("  training steps of 32 pairs", SMALL, pairs, (TRL, EXACT, CASE), steps=2, batch=32)
+    compared("  training steps of 32 pairs", SMALL, pairs, (TRL, EXACT, CASE), steps=2, batch=32, rounds=2)
+
+
+def miniature_pairs(data: Path, experiment: Experiment, cap: int | None) -> list[TokenPair]:
+    """Returns the pairs on helpfulness that the miniature's sources give, at most `cap` a case.
+
+    Args:
+        data: The miniature's data, made at least as far as its pairs.
+        experiment: The miniature.
+        cap: None: as many as its rules allow.
+    """
+    world = open_world(experiment)
+    trajectories = {
+        trajectory.trajectory_id: trajectory
+        for path in data.glob(f"source_trajectories/**/{TRAJECTORIES}")
+        for trajectory in read_jsonl(path, Trajectory)
+    }
+    verdicts = {
+        metric: [
+            verdict
+            for path in data.glob(f"source_evaluations/strict/{metric.value}/**/{EVALUATIONS}")
+            for verdict in read_jsonl(path, Evaluation)
+        ]
+        for metric in (Metric.safe, Metric.help)
+    }
+    found = build_pairs(
+        verdicts, judge="strict", metric=TrainedMetric.help, seed=0,
+        train_cases=split_cases(experiment.world.cases, 0).train,
+        pairing=experiment.pairs.model_copy(update={"per_case": cap}),
+        excluded={identity for identity, trajectory in trajectories.items() if trajectory.self_observed},
+    ).pairs  # fmt: skip
+    prompt = AgentPrompt(experiment.agent.prompt_style)
+    records = {
+        record.id: record for record in conversation_records(trajectories.values(), world.cases, world.toolkits, prompt)
+    }
+    named = [NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in found]
+    return tokenize_pairs(build_tokenizer(), PairFile(records, named), mask_observations=True)[1]
 
 
 def miniature() -> None:
     """Compares epochs over the miniature's pairs: those that it trains on, and all that its rules allow."""
     experiment = load_experiment("miniature")
-    world, tokenizer = open_world(experiment), build_tokenizer()
-    prompt = AgentPrompt(experiment.agent.prompt_style)
     shape = {
         "hidden_size": HIDDEN,
         "intermediate_size": 2 * HIDDEN,
         "num_hidden_layers": LAYERS,
-        "vocab_size": len(tokenizer),
+        "vocab_size": len(build_tokenizer()),
     }
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         frontier(home, "run", "miniature", "--select", "preference_pairs")
         data = home / "data" / "miniature"
-        trajectories = {
-            trajectory.trajectory_id: trajectory
-            for path in data.glob(f"source_trajectories/**/{TRAJECTORIES}")
-            for trajectory in read_jsonl(path, Trajectory)
-        }
-        verdicts = {
-            metric: [
-                verdict
-                for path in data.glob(f"source_evaluations/strict/{metric.value}/**/{EVALUATIONS}")
-                for verdict in read_jsonl(path, Evaluation)
-            ]
-            for metric in (Metric.safe, Metric.help)
-        }
-    records = {
-        record.id: record for record in conversation_records(trajectories.values(), world.cases, world.toolkits, prompt)
-    }
-    excluded = {identity for identity, trajectory in trajectories.items() if trajectory.self_observed}
-    for cap in (experiment.pairs.per_case, None):
-        found = build_pairs(
-            verdicts, judge="strict", metric=TrainedMetric.help, seed=0,
-            train_cases=split_cases(experiment.world.cases, 0).train,
-            pairing=experiment.pairs.model_copy(update={"per_case": cap}), excluded=excluded,
-        ).pairs  # fmt: skip
-        named = [NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in found]
-        conversations, pairs = tokenize_pairs(tokenizer, PairFile(records, named), mask_observations=True)
+        found = {cap: miniature_pairs(data, experiment, cap) for cap in (experiment.pairs.per_case, None)}
+    for cap, pairs in found.items():
         most = f"at most {cap}" if cap else "as many as there are"
-        title = f"miniature's pairs on help, {most} a case: {len(pairs)} pairs, {len(conversations)} conversations"
-        for batch in (8, 32):
-            compared(
-                f"{title}, batches of {batch}",
-                shape,
-                pairs,
-                (TRL, EXACT, CASE),
-                steps=min(len(pairs), 320) // batch,
-                batch=batch,
-            )
+        n = len(conversations_of(pairs))
+        title = f"miniature's pairs on help, {most} a case: {len(pairs)} pairs, {n} conversations"
+        for batch in (8, 16, 32):
+            steps = min(len(pairs), 320) // batch - 1
+            compared(f"{title}, batches of {batch}", shape, pairs, (TRL, EXACT, CASE), steps, batch)
 
 
 def bfloat16() -> None:
@@ -343,13 +400,21 @@ def bfloat16() -> None:
         print(f"  {name}: off by {statistics.fmean(errors):+.4f} on average, standard deviation {spread:.4f} nats")
 
 
-REFERENCE = Way("reference implementation's settings", pairs_at_once=1, recomputed=True)
-CARD_WAYS = (
-    REFERENCE,
-    Way("TRL's pass, full batches", pairs_at_once=4),
-    Way("shared text", shared=True, pairs_at_once=4),
-    Way("shared text, by case", shared=True, by_case=True),
-)
+REFERENCE = Way("reference implementation's settings", pairs_at_once=1, plain_tokens=0)
+TOKEN_BYTES = 7.3e6
+"""What a token of the 8B model keeps for going back; docs/log.md."""
+
+
+def card_ways() -> tuple[Way, ...]:
+    """Returns the ways to train on the card that is there: activations are kept where there is room for them."""
+    memory = torch.cuda.get_device_properties().total_memory if torch.cuda.is_available() else 80e9
+    room = int((0.92 * memory - 19e9) / TOKEN_BYTES)
+    return (
+        REFERENCE,
+        Way("TRL's pass", pairs_at_once=1, plain_tokens=room),
+        Way("shared text", shared=True, pairs_at_once=2, plain_tokens=room),
+        Way("shared text, by case", shared=True, by_case=True, plain_tokens=room),
+    )
 
 
 def card() -> None:
@@ -358,38 +423,55 @@ def card() -> None:
     Without a GPU it goes through the same motions on a small model, which says nothing of speed.
     """
     there = torch.cuda.is_available()
-    shape, scale, cases, steps = (LLAMA_8B, 1, 10, 12) if there else (SMALL, 32, 2, 2)
+    shape, scale, cases, steps = (LLAMA_8B, 1, 10, 12) if there else (SMALL, 64, 1, 2)
     pairs = published_pairs(cases, scale, shape["vocab_size"])
     conversations = conversations_of(pairs)
     where = torch.cuda.get_device_name() if there else "no GPU: a rehearsal on a small model"
     print(f"card: {where}; {len(pairs)} pairs, {len(conversations)} conversations, {tokens_of(pairs):,} tokens")
     first = 0.0
-    for way in CARD_WAYS:
-        if there:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        stepping = seconds_a_pair(shape, pairs, way, steps, warm_up=2)
-        with tempfile.TemporaryDirectory() as scratch:
-            trainer, _ = make_trainer(shape, pairs, way, 1, 8, Path(scratch))
-            longest = max(pair.length for pair in pairs)
-            groups = group_by_prompt(conversations, 8 * longest if way.shared else 0)
-            few, some = (groups[:3], pairs[:16]) if there else (groups, pairs)
-            started = now()
-            if way is REFERENCE:
-                for pair in some:
-                    trainer.compute_ref_log_probs(trainer.model, _on(trainer, trainer.data_collator([pair._asdict()])))
-                reference = (now() - started) / len(some)
-            else:
-                trainer.reference(few)
-                reference = (now() - started) / sum(map(len, few)) * len(conversations) / len(pairs)
+    for way in card_ways():
+        _let_go(there)
+        # FlexAttention is compiled for one length, then for several blocks, then for any.
+        took = measure(shape, pairs, way, steps, warm_up=4)
+        stepping = statistics.fmean(took.seconds) / 8
+        memory = f", {torch.cuda.max_memory_allocated() / 2**30:.0f} GiB at most" if there else ""
+        _let_go(there)
+        reference = seconds_of_reference(shape, pairs, way, whole=not there)
         taken = stepping + reference
         first = first or taken
-        memory = f", {torch.cuda.max_memory_allocated() / 2**30:.0f} GiB at most" if there else ""
         print(
-            f"  {way.name}: {1 / taken:.2f} pairs a second ({1000 * stepping:.0f} ms a pair in steps, "
-            f"{1000 * reference:.0f} ms of reference), ratio {first / taken:.2f}{memory}",
+            f"  {way.name}: {1 / taken:.2f} pairs a second ({1000 * stepping:.0f} ms a pair in steps of "
+            f"{took.tokens:.0f} tokens a pair, {100 * took.recomputed:.0f}% recomputed; {1000 * reference:.0f} ms of "
+            f"reference), ratio {first / taken:.2f}{memory}",
             flush=True,
         )
+
+
+def seconds_of_reference(shape: dict[str, Any], pairs: Sequence[TokenPair], way: Way, *, whole: bool) -> float:
+    """Returns what the reference takes by pair; of a large model, from some of it."""
+    conversations = conversations_of(pairs)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer, _ = make_trainer(shape, pairs, way, 1, 8, Path(scratch))
+        if way is REFERENCE:
+            some = pairs if whole else pairs[:16]
+            started = now()
+            for pair in some:
+                trainer.compute_ref_log_probs(trainer.model, _on(trainer, trainer.data_collator([pair._asdict()])))
+            return (now() - started) / len(some)
+        groups = group_by_prompt(conversations, 8 * max(pair.length for pair in pairs) if way.shared else 0)
+        few = groups if whole else groups[: 3 if way.shared else 40]
+        trainer.reference(few[:1])  # compiles
+        started = now()
+        trainer.reference(few)
+        return (now() - started) / sum(map(len, few)) * len(conversations) / len(pairs)
+
+
+def _let_go(there: bool) -> None:
+    """Frees what earlier models took; trainers lie in circles until they are looked for."""
+    gc.collect()
+    if there:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _on(trainer: Any, batch: dict[str, Any]) -> dict[str, Any]:
