@@ -116,7 +116,7 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     length_grouping = False
     plain_tokens = 0
-    """Larger micro-batches, in tokens with padding, have their activations recomputed, if checkpointing is on."""
+    """Larger micro-batches, in tokens on the card, have their activations recomputed, if checkpointing is on."""
     batch_by_case = False
     shared_text = False
     computed_tokens = 0
@@ -182,7 +182,7 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         inputs = dict(inputs)
         numbers = inputs.pop("pair", None)
-        size = inputs["input_ids"].numel()
+        size = self._size(inputs)
         keep = size <= self.plain_tokens or not self.args.gradient_checkpointing
         self.tokens += size
         self.recomputed_tokens += 0 if keep else size
@@ -195,6 +195,12 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
         if not return_outputs and not torch.isfinite(loss):
             raise FrontierError(self._not_a_number(loss, numbers))
         return loss
+
+    def _size(self, inputs: Mapping[str, Any]) -> int:
+        """Returns the tokens that a batch puts on the card: with padding, or what is shared once."""
+        if self.shared_text:
+            return len(shared_text.tree_of(inputs["input_ids"], inputs["attention_mask"]).tokens)
+        return int(inputs["input_ids"].numel())
 
     def _not_a_number(self, loss: torch.Tensor, numbers: torch.Tensor | None) -> str:
         pairs = self.train_dataset.select([] if numbers is None else numbers.tolist())
