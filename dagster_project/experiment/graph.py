@@ -91,12 +91,12 @@ CODE_VERSIONS = {
     "adapters": "2",
     "merged_models": "2",
     INTERPOLATED: "1",
-    "warehouse": "3",
+    "warehouse": "4",
     "results": "4",
-    "claims": "1",
+    "claims": "2",
     "report": "4",
     "transcripts": "1",
-    "page": "2",
+    "page": "3",
 }
 WEIGHTS = "*.safetensors"
 
