@@ -218,9 +218,9 @@ class AssetFactory:
                         raise CheckFailed(
                             description=f"{run.ref.label}: {failed[0].description}", metadata={"check": failed[0].name}
                         )
-            release(self.graph, self.store, {source for run in runs.values() for source in run.inputs})
             for node in selected:
                 yield self._result(runs[node.name])
+            release(self.graph, self.store, {source for run in runs.values() for source in run.inputs})
 
         return made
 

@@ -12,6 +12,7 @@ from filelock import Timeout
 from dagster_project.artifacts import ArtifactStore, Manifest
 from dagster_project.experiment.graph import WEIGHTS, Graph
 from dagster_project.experiment.retention import MERGED, idle_merged, weights_of
+from dagster_project.operations.instance import fail_orphaned_runs
 from toolemu.errors import FrontierError
 
 UNFINISHED = [
@@ -59,8 +60,10 @@ def collect_garbage(graph: Graph, store: ArtifactStore, instance: dg.DagsterInst
         FrontierError: Something of the experiment is being made, whose drafts nothing names yet.
     """
     name = graph.experiment.name
+    store.check()
     try:
         with store.being_made():
+            fail_orphaned_runs(instance)
             writing = [run.run_id for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)) if _is_of(run, name)]
             if writing:
                 raise FrontierError(f"{name}: {len(writing)} runs are under way ({writing[0]}). Wait until they ended.")

@@ -3,11 +3,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
+from dagster._core.test_utils import create_run_for_test
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.spec import Experiment
+from dagster_project.operations.garbage import collect_garbage
+from dagster_project.operations.instance import OWNER_TAG
 from tests.conftest import SMALL, Lab
+from toolemu.errors import FrontierError
 
 GRID = {**SMALL["grid"], "recipes": ["safe", "help", "safe_then_help", "safe_then_help_then_safe"]}  # type: ignore[dict-item]
 BASE = Ref.of("stage_2/merged_models", agent="eager:safe_then_help:strict:0.1", seed="0")
@@ -62,9 +69,17 @@ def test_merged_weights_go_and_come_back_for_a_stage_that_needs_them(lab: Lab) -
     assert first.removed, "stage two is merged again, and nothing else needs stage one"
 
 
-@pytest.mark.slow
-def test_nothing_goes_while_something_is_made(lab: Lab) -> None:
-    with ArtifactStore(lab.location, "small").being_made():
-        done = lab.frontier("gc", "small.yaml", check=False)
-    assert done.returncode == 1
-    assert "is under way" in done.stderr
+def test_nothing_goes_while_something_is_made(tmp_path: Path) -> None:
+    graph, store = build_graph(Experiment.model_validate(SMALL)), ArtifactStore(tmp_path, "small")
+    left = store.directory(BASE) / "begun"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    with dg.DagsterInstance.ephemeral() as instance:
+        with store.being_made(), pytest.raises(FrontierError, match="A `frontier run small` is under way"):
+            collect_garbage(graph, store, instance)
+        run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={OWNER_TAG: "another|1|1"})
+        with pytest.raises(FrontierError, match=f"1 runs are under way .{run.run_id}"):
+            collect_garbage(graph, store, instance)
+        instance.report_run_failed(run)
+        assert collect_garbage(graph, store, instance).unnamed == {left: 4}
+    assert not left.exists()
