@@ -123,6 +123,21 @@ def status(name: ExperimentArgument) -> None:
     out.print(status_table(graph, store))
 
 
+@app.command("gc")
+def collect(
+    name: ExperimentArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove what nothing needs: runs left by crashes or replaced, and merged weights (trainer.keep_merged: needed)."""
+    from dagster_project.operations.garbage import collect_garbage, find_garbage, told
+    from dagster_project.operations.instance import open_instance
+
+    _, graph, store = _open(name)
+    found = find_garbage(graph, store) if dry_run else collect_garbage(graph, store, open_instance())
+    for line in told(found, store, dry_run=dry_run):
+        out.print(line, markup=False, highlight=False)
+
+
 @app.command()
 def query(
     name: ExperimentArgument,

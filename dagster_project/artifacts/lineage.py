@@ -17,8 +17,8 @@ class LineageRow(NamedTuple):
         depth: Steps from the start.
         entry: Which run of which partition, with its content hash.
         path: Where its files lie.
-        status: `ok` (files match their hashes), `replaced` (a newer run counts now, the consumed files remain or are
-            gone), or what is wrong.
+        status: `ok` (files match their hashes, or were removed to save room), `replaced` (a newer run counts now, the
+            consumed files remain or are gone), or what is wrong.
         files: Number of files checked.
     """
 
@@ -54,6 +54,6 @@ def trace(store: ArtifactStore, starts: Iterable[Ref]) -> list[LineageRow]:
         status = f"altered: {', '.join(altered)}" if altered else "ok"
         if manifest.sha256 != entry.sha256:
             status = "content differs from what was read"
-        rows.append(LineageRow(depth, entry, store.place(entry.ref, manifest.run_id), status, len(manifest.files)))
+        rows.append(LineageRow(depth, entry, store.place(entry.ref, manifest.run_id), status, len(manifest.kept)))
         queue.extend((depth + 1, child) for child in manifest.inputs)
     return rows

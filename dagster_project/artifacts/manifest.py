@@ -55,6 +55,7 @@ class Manifest(_Record):
         config: Everything that decides the result besides inputs and code.
         counts: Numbers of records and the like, for people and checks.
         metrics: Measurements of the run (seconds, tokens …) that are not part of its content.
+        removed: Files that were removed since, to save room; making the partition again brings them back.
     """
 
     experiment: str
@@ -74,6 +75,7 @@ class Manifest(_Record):
     counts: dict[str, int]
     metrics: dict[str, float]
     inputs: tuple[InputEntry, ...]
+    removed: tuple[str, ...] = ()
 
     @property
     def ref(self) -> Ref:
@@ -84,6 +86,11 @@ class Manifest(_Record):
     def bytes(self) -> int:
         """The size of all files together."""
         return sum(file.bytes for file in self.files)
+
+    @property
+    def kept(self) -> tuple[FileEntry, ...]:
+        """The files that were not removed."""
+        return tuple(file for file in self.files if file.path not in self.removed)
 
 
 def file_sha256(path: Path) -> str:

@@ -153,7 +153,7 @@ class RemoteArtifacts:
         wanted = [
             (directory / file.path, file)
             for directory, manifest in runs
-            for file in manifest.files
+            for file in manifest.kept
             if not any(fnmatch.fnmatch(file.path, pattern) for pattern in skip)
         ]
         in_parallel(lambda pair: self._fetch(*pair), [pair for pair in wanted if not pair[0].is_file()])
@@ -169,8 +169,8 @@ class RemoteArtifacts:
 
     def altered_files(self, run: Path, manifest: Manifest) -> list[str]:
         """Returns the files that are missing in the object store or do not match the manifest there."""
-        found = in_parallel(lambda file: self.objects.sha256(self.key(run / file.path)), manifest.files)
-        return [file.path for file, sha256 in zip(manifest.files, found, strict=True) if sha256 != file.sha256]
+        found = in_parallel(lambda file: self.objects.sha256(self.key(run / file.path)), manifest.kept)
+        return [file.path for file, sha256 in zip(manifest.kept, found, strict=True) if sha256 != file.sha256]
 
     def delete(self, folder: Path) -> int:
         """Deletes everything below a folder, and returns how many objects that were."""
@@ -178,10 +178,18 @@ class RemoteArtifacts:
         self.objects.delete(keys)
         return len(keys)
 
+    def bytes_of(self, folder: Path) -> int:
+        """Returns the size of everything below a folder."""
+        return sum(entry.bytes for entry in self.objects.entries(self.key(folder)))
+
     def delete_run(self, run: Path) -> None:
         """Deletes a run's files, after which the run's name is free again."""
         self.delete(run)
         self.objects.delete([self._claim_of(run)])
+
+    def delete_files(self, run: Path, paths: Iterable[str]) -> None:
+        """Deletes some of a run's files; the run's name stays taken."""
+        self.objects.delete([self.key(run / path) for path in paths])
 
     def folders(self) -> set[Path]:
         """Returns all folders of the experiment, as paths here."""

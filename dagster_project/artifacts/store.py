@@ -3,7 +3,7 @@
 ``<root>/<experiment>/<asset>/<dimension>=<key>/…/<run id>/`` holds the files of one run of one partition;
 ``manifest.json`` beside the run directories, replaced atomically, names the run that counts. A crash therefore
 leaves the old artifact or the new one. What a crash leaves half-written is a directory that no manifest names;
-`ArtifactStore.collect_garbage` removes it.
+`ArtifactStore.garbage` finds it.
 
 The root is a folder, or an address in an object store (`s3://bucket/prefix`) with the same layout. Then artifacts are
 written here, uploaded whole, and read from copies here; see `remote.py`.
@@ -11,6 +11,7 @@ written here, uploaded whole, and read from copies here; see `remote.py`.
 
 from __future__ import annotations
 
+import fnmatch
 import platform
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import ValidationError
 
 from dagster_project.artifacts.files import write_atomically
@@ -72,7 +74,7 @@ class Artifact:
         """Returns the files that are missing or whose content no longer matches the manifest."""
         return [
             file.path
-            for file in self.manifest.files
+            for file in self.manifest.kept
             if not (self.path / file.path).is_file() or file_sha256(self.path / file.path) != file.sha256
         ]
 
@@ -113,6 +115,10 @@ class ArtifactStore:
         self.base = self.root / experiment
         remote = not isinstance(location, Path)
         self._remote = RemoteArtifacts(ObjectStore(str(location)), self.root, experiment) if remote else None
+
+    def being_made(self) -> FileLock:
+        """Returns the lock that keeps two commands of one machine from changing the experiment at once."""
+        return FileLock(self.root / f".{self.experiment}.run.lock", timeout=3)
 
     def check(self) -> None:
         """Makes sure that artifacts can be read and written.
@@ -174,7 +180,7 @@ class ArtifactStore:
             skip: Patterns of files that will not be read, and need no copy here.
 
         Raises:
-            MissingArtifactError: One was never made, and not `partial`.
+            MissingArtifactError: One was never made, and not `partial`; or files of it were removed.
         """
         wanted = list(refs)
         manifests = in_parallel(self.manifest, wanted) if self._remote else map(self.manifest, wanted)
@@ -185,6 +191,12 @@ class ArtifactStore:
                 f"{self.experiment}: {missing.label} has not been made. "
                 f"`frontier run {self.experiment}` makes what is missing."
             )
+        for ref, manifest in found.items():
+            if any(not any(fnmatch.fnmatch(path, pattern) for pattern in skip) for path in manifest.removed):
+                raise MissingArtifactError(
+                    f"{self.experiment}: {ref.label} was made, and its weights were removed since to save room. "
+                    f"`frontier run {self.experiment}` makes them again where something needs them."
+                )
         artifacts = {ref: Artifact(manifest, self.directory(ref) / manifest.run_id) for ref, manifest in found.items()}
         if self._remote:
             self._remote.fetch(((artifact.path, artifact.manifest) for artifact in artifacts.values()), skip)
@@ -303,24 +315,63 @@ class ArtifactStore:
         shutil.rmtree(self.base, ignore_errors=True)
         return bool(self._remote and self._remote.delete(self.base)) or found
 
-    def collect_garbage(self) -> list[Path]:
-        """Removes run directories that no manifest names, and returns them.
+    def release(self, manifest: Manifest, pattern: str) -> int:
+        """Removes files of an artifact that can be made again, notes it in the manifest, and returns their bytes.
 
-        Only for when nothing is being written: a draft in progress is such a directory. Earlier runs of a
-        partition go too, unless some manifest's inputs name them, so that lineage stays checkable.
+        Args:
+            manifest: The artifact's; nothing happens if another one counts by now.
+            pattern: Of the files' paths.
+        """
+        current, directory = self.manifest(manifest.ref), self.directory(manifest.ref)
+        if current is None or current.run_id != manifest.run_id:
+            return 0
+        files = [file for file in current.kept if fnmatch.fnmatch(file.path, pattern)]
+        if not files:
+            return 0
+        paths = [file.path for file in files]
+        noted = current.model_copy(update={"removed": (*current.removed, *paths)})
+        content = noted.model_dump_json(indent=1).encode()
+        # The manifest first: what it calls removed may be there, what it does not is.
+        if self._remote:
+            self._remote.objects.put(self._remote.key(directory / MANIFEST), content)
+            self._remote.delete_files(directory / current.run_id, paths)
+        else:
+            write_atomically(directory / MANIFEST, content)
+        for path in paths:
+            (directory / current.run_id / path).unlink(missing_ok=True)
+        return sum(file.bytes for file in files)
+
+    def garbage(self, refs: Iterable[Ref] = ()) -> dict[Path, int]:
+        """Returns run directories that no manifest names, and their bytes.
+
+        Drafts in progress are among them, and earlier runs of a partition, unless some manifest's inputs name them, so
+        that lineage stays checkable.
+
+        Args:
+            refs: Partitions that may have been begun and never made; those that were made are known.
         """
         manifests = list(self.manifests())
         kept = {self.directory(manifest.ref) / manifest.run_id for manifest in manifests}
         kept |= {self.directory(entry.ref) / entry.run_id for manifest in manifests for entry in manifest.inputs}
-        partitions = {self.directory(manifest.ref) for manifest in manifests}
+        partitions = {self.directory(ref) for ref in (*(manifest.ref for manifest in manifests), *refs)}
         found = {
             path for partition in partitions if partition.is_dir() for path in partition.iterdir() if path.is_dir()
         }
         if self._remote:
             found |= {path for path in self._remote.folders() if path.parent in partitions}
-        removed = sorted(path for path in found - kept if path.name != JOURNAL and "=" not in path.name)
-        for path in removed:
+        unnamed = sorted(path for path in found - kept if path.name != JOURNAL and "=" not in path.name)
+        sizes = {path: self._remote.bytes_of(path) if self._remote else _bytes_below(path) for path in unnamed}
+        drafts = self.root / DRAFTS / self.experiment
+        left = _bytes_below(drafts)
+        return {**sizes, drafts: left} if left else sizes
+
+    def collect(self, garbage: Iterable[Path]) -> None:
+        """Removes run directories that `garbage` found, for when nothing is being written."""
+        for path in garbage:
             shutil.rmtree(path, ignore_errors=True)
             if self._remote:
                 self._remote.delete_run(path)
-        return removed
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -23,6 +23,7 @@ from dagster_project.experiment.causes import PASSING, Cause, cause_of
 from dagster_project.experiment.graph import Graph, Node
 from dagster_project.experiment.pods import TAG, pod_config
 from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.retention import release
 from dagster_project.experiment.spec import Experiment
 
 Progress = Callable[[int, int], None]
@@ -224,6 +225,7 @@ class AssetFactory:
                         )
             for node in selected:
                 yield self._result(runs[node.name])
+            release(self.graph, self.store, {source for run in runs.values() for source in run.inputs})
 
         return made
 

@@ -93,12 +93,12 @@ CODE_VERSIONS = {
     INTERPOLATED: "1",
     "warehouse": "4",
     "results": "4",
-    "claims": "1",
+    "claims": "2",
     "report": "4",
     "transcripts": "1",
-    "page": "2",
+    "page": "3",
 }
-WEIGHTS = ("*.safetensors",)
+WEIGHTS = "*.safetensors"
 
 
 class _Builder:
@@ -515,7 +515,7 @@ def _add_results(builder: _Builder) -> None:
         CODE_VERSIONS["warehouse"],
         "The DuckDB file, rebuilt from the artifacts.",
         partial=True,
-        unread=WEIGHTS,
+        unread=(WEIGHTS,),
         config=lambda ref: {"grid": e.grid.model_dump(mode="json")},
         inputs=lambda ref: [source for node in made for source in node.refs() if "merged_models" not in node.name],
     )

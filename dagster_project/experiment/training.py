@@ -163,6 +163,11 @@ class Trainer(_WithPreset):
     checkpoint_every: int | None = Field(
         100, ge=1, description="Optimiser steps between checkpoints that a killed training goes on from; null: none."
     )
+    keep_merged: Literal["all", "needed"] = Field(
+        "all",
+        description="`needed`: the weights of a merged model are removed once everything that reads them is made; they "
+        "are merged again, from adapter and base, where something new needs them.",
+    )
     track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="Where to report every step, besides.")
     push_to_hub: str | None = Field(
         None,

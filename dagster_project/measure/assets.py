@@ -30,7 +30,8 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         base, *stages = run.inputs.values()
         own = run.experiment.own_agents.get(agent.key)
         if isinstance(own, OwnAdapter):
-            adapter: ServedAdapter | None = own_adapter(own, stages[0])
+            source = model_folder(run.experiment.models[agent.model], base.path)
+            adapter: ServedAdapter | None = own_adapter(source, own, stages[0])
         else:
             model = run.experiment.section(acting_model(run.experiment, agent))
             adapter = served_adapter(model_folder(model, base.path), stages) if stages else None

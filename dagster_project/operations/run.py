@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from rich import box
 from rich.console import Console
 from rich.live import Live
@@ -72,7 +72,7 @@ def run_experiment(
     store = ArtifactStore(data_root(), experiment.name)
     store.check()
     try:
-        with FileLock(store.root / f".{experiment.name}.run.lock", timeout=3):
+        with store.being_made():
             if fresh and store.clear():
                 out.print(f"--fresh: deleted {store.place()}", markup=False)
             opened = open_experiment(experiment, store, sources)

@@ -31,10 +31,14 @@ class State(StrEnum):
 
 
 class PartitionState(NamedTuple):
-    """A partition's state, and why it is not `done`."""
+    """A partition's state, and why it is not `done`.
+
+    `removed`: files of it were removed to save room; it is made again where something needs it.
+    """
 
     state: State
     reason: str
+    removed: bool = False
 
 
 def states(graph: Graph, store: ArtifactStore) -> dict[Ref, PartitionState]:
@@ -45,8 +49,8 @@ def states(graph: Graph, store: ArtifactStore) -> dict[Ref, PartitionState]:
     for node in graph.nodes.values():
         for ref in node.refs():
             manifests[ref] = made.get(ref)
-            found[ref] = _state(node, ref, manifests, found)
-    for ref, (state, _) in list(found.items()):
+            found[ref] = _state(node, ref, manifests, found)._replace(removed=ref in made and bool(made[ref].removed))
+    for ref, (state, *_) in list(found.items()):
         maker = graph.nodes[ref.asset].made_by
         if maker and state is State.missing and found[Ref(maker)].state is State.done:
             found[Ref(maker)] = PartitionState(State.stale, f"{ref.label}, which it made, is not there any more")
@@ -161,7 +165,7 @@ def make_plan(
     asked = _asked(graph, current, select, seeds)
     wanted: set[Ref] = set()
     left: list[Ref] = []
-    for ref, (state, _) in current.items():
+    for ref, (state, *_) in current.items():
         node = graph.nodes[ref.asset]
         if ref not in asked:
             continue
@@ -180,7 +184,11 @@ def make_plan(
     for ref in reversed(list(current)):  # downstream first, so that needs of needs are found
         node = graph.nodes[ref.asset]
         if ref in wanted and not node.partial:
-            wanted |= {source for source in node.inputs(ref) if current[source].state is State.missing}
+            wanted |= {
+                source
+                for source in node.inputs(ref)
+                if current[source].state is State.missing or current[source].removed
+            }
     groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Ref]] = {}
     for ref in current:
         if ref in wanted:

@@ -92,6 +92,8 @@ def read_adapter(path: Path) -> Adapter:
 def check_fits(base: Path, adapter: Path) -> None:
     """Checks that an adapter's matrices fit the weights they are for, from the files' headers alone.
 
+    What it holds besides LoRA's two matrices is passed over.
+
     Raises:
         InputError: A module is missing in the base or has another shape: the adapter is of another base.
     """
@@ -101,6 +103,8 @@ def check_fits(base: Path, adapter: Path) -> None:
     with safe_open(adapter / WEIGHTS, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118
             module, _, side = name.removesuffix(".weight").rpartition(".")
+            if side not in ("lora_A", "lora_B"):
+                continue
             weight = shapes.get(f"{module.removeprefix(PREFIX)}.weight")
             found = file.get_slice(name).get_shape()
             axis = 1 if side == "lora_A" else 0

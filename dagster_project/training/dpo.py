@@ -189,7 +189,7 @@ def _smaller(job: TrainingJob, plan: Plan) -> Plan | None:
     if plan.micro_batch > 1:
         each = plan.micro_batch * plan.accumulation
         size = next(size for size in divisors(each) if size <= plan.micro_batch // 2)
-        return plan._replace(micro_batch=size, accumulation=each // size)
+        return plan._replace(micro_batch=size, accumulation=each // size, tokens=plan.tokens * size // plan.micro_batch)
     if job.trainer.gradient_checkpointing == "auto" and plan.plain_tokens:
         return plan._replace(plain_tokens=0, checkpointing=True)
     return None
@@ -391,9 +391,8 @@ class _Attempt:
             return 0
         conversations = self.prepared.conversations
         store = ReferenceStore(self.job.references, self._reference_settings(trainer)) if self.job.references else None
-        plan, longest = self.prepared.plan, max(pair.length for pair in self.prepared.pairs)
         # What a step has room for with its activations, a reference pass has room for without.
-        budget = 2 * plan.micro_batch * longest if self.job.trainer.shared_text else 0
+        budget = self.prepared.plan.tokens if self.job.trainer.shared_text else 0
         groups = group_by_prompt(conversations, budget)
         keys = group_keys(groups)
         known = store.get(keys) if store else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,13 +89,15 @@ class Plan(NamedTuple):
     Attributes:
         micro_batch: Pairs on a card at once.
         accumulation: Micro-batches an optimiser step, on each card.
-        plain_tokens: Micro-batches of at most so many tokens, padding included, keep their activations.
+        tokens: Tokens on a card with the largest micro-batch, padding included, shared ones once.
+        plain_tokens: Micro-batches of at most so many tokens keep their activations.
         checkpointing: Whether there may be larger ones, whose activations are computed again going back.
         memory: Estimated peak on each card in bytes.
     """
 
     micro_batch: int
     accumulation: int
+    tokens: int
     plain_tokens: int
     checkpointing: bool
     memory: int
@@ -177,17 +179,19 @@ def flops_per_token(shape: Shape, context: float, *, recomputed: float = 0.0) ->
     return (2 + recomputed) * (2 * shape.active + 2 * shape.layers * shape.width * context)
 
 
-def plan_batches(shape: Shape, training: Training, trainer: Trainer, lengths: Sequence[int], card: Card | None) -> Plan:
+def plan_batches(
+    shape: Shape, training: Training, trainer: Trainer, micro_batches: Callable[[int], Sequence[int]], card: Card | None
+) -> Plan:
     """Returns how to cut a batch up so that it fits and as little as possible is computed again.
 
-    Most pairs are much shorter than the longest. So it is micro-batches of nearly all lengths that should fit without
+    Most micro-batches are much smaller than the largest. So it is nearly all of them that should fit without
     recomputing, and the few larger ones are recomputed.
 
     Args:
         shape: The base's.
         training: What is trained.
         trainer: What the experiment file asks for; it goes before any estimate.
-        lengths: Tokens of each pair's longer side.
+        micro_batches: Returns, for a number of pairs, the tokens that each micro-batch of so many puts on a card.
         card: The GPU; without one everything is done at once.
 
     Raises:
@@ -201,15 +205,14 @@ def plan_batches(shape: Shape, training: Training, trainer: Trainer, lengths: Se
         )
     shards = trainer.processes if trainer.sharding == "fsdp" else 1
     sizes = [trainer.micro_batch_size] if trainer.micro_batch_size else divisors(each)
-    longest, usual = max(lengths), sorted(lengths)[int(USUAL * (len(lengths) - 1))]
 
     def memory(tokens: int, checkpointing: bool) -> int:
         return memory_bytes(shape, training, tokens, checkpointing=checkpointing, shards=shards)
 
     def plan(size: int, plain: int) -> Plan:
-        tokens = 2 * size * longest
+        tokens = max(micro_batches(size))
         peak = max(memory(tokens, tokens > plain), memory(min(tokens, plain), False))
-        return Plan(size, each // size, plain, tokens > plain, peak)
+        return Plan(size, each // size, tokens, plain, tokens > plain, peak)
 
     if card is None:
         return plan(sizes[0], 0 if trainer.gradient_checkpointing == "always" else UNLIMITED)
@@ -223,8 +226,8 @@ def plan_batches(shape: Shape, training: Training, trainer: Trainer, lengths: Se
     plain = {"always": 0, "never": UNLIMITED, "auto": fits}[trainer.gradient_checkpointing]
     most = min(MOST_TOKENS, plain or MOST_TOKENS)
     for size in sizes:
-        tokens = 2 * size * longest
-        if memory(tokens, tokens > plain) <= USABLE * card.free and 2 * size * usual <= most:
+        found = sorted(micro_batches(size))
+        if memory(found[-1], found[-1] > plain) <= USABLE * card.free and found[int(USUAL * (len(found) - 1))] <= most:
             return plan(size, plain)
     return plan(sizes[-1], plain)
 

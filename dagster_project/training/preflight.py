@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import random
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +23,7 @@ from dagster_project.training.estimate import (
     flops_per_token,
     plan_batches,
 )
+from dagster_project.training.grouping import PairOf, order_by_case
 from dagster_project.training.job import TrainingJob, read_pairs
 from toolemu.errors import FrontierError, InputError
 
@@ -45,8 +48,8 @@ class Prepared(NamedTuple):
         card: The GPU; None without one.
         plan: How batches are cut up.
         steps: Optimiser steps.
-        tokens: Tokens that all steps together go over, padding left out.
-        flops: Operations of that; see `estimate`.
+        tokens: Tokens that all steps together go over, padding left out, shared ones as often as they are there.
+        flops: Operations of that, shared ones once with `shared_text`; see `estimate`.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -95,12 +98,15 @@ def prepare(job: TrainingJob) -> Prepared:
             else f"{job.pairs} holds no pair."
         )
     used = dict.fromkeys(side for pair in pairs for side in (pair.chosen_id, pair.rejected_id))
-    plan = plan_batches(shape, job.training, job.trainer, [pair.length for pair in pairs], card)
+    micro_batches = _micro_batches(job, pairs)
+    plan = plan_batches(shape, job.training, job.trainer, micro_batches, card)
     steps = job.training.max_steps or math.ceil(math.ceil(len(pairs) / job.training.batch_size) * job.epochs)
     mean = sum(_tokens(pair) for pair in pairs) / len(pairs)
     total = int(mean * steps * job.training.batch_size)
-    again = sum(2 * plan.micro_batch * pair.length > plan.plain_tokens for pair in pairs) / len(pairs)
-    flops = total * flops_per_token(shape, mean / 2, recomputed=again)
+    found = micro_batches(plan.micro_batch)
+    again = sum(tokens > plan.plain_tokens for tokens in found) / len(found)
+    computed = sum(found) / len(found) / plan.micro_batch / mean if job.trainer.shared_text else 1.0
+    flops = computed * total * flops_per_token(shape, mean / 2, recomputed=again)
     _check_disk(job, shape)
     conversations = {identity: tokens[identity] for identity in used}
     return Prepared(
@@ -165,6 +171,34 @@ def _check_disk(job: TrainingJob, shape: Shape) -> None:
             f"{folder} has {free / 2**30:.1f} GiB free, and the training needs {needed / 2**30:.1f} GiB for the "
             "adapter, its checkpoints and a reserve. Free some, or choose another $FRONTIER_DATA."
         )
+
+
+def _micro_batches(job: TrainingJob, pairs: Sequence[TokenPair]) -> Callable[[int], list[int]]:
+    """Returns what gives the tokens that micro-batches of so many pairs put on a card.
+
+    Without shared text that is two conversations a pair, padded to the longest. With it, what a pair's conversations
+    have in common is there once; where batches are by case, also what those of a micro-batch have, in an epoch as it
+    will be. What responses to one prompt begin with alike is counted as often as it is there, so a little too much.
+    """
+    if not job.trainer.shared_text:
+        return lambda size: [2 * size * pair.length for pair in pairs]
+    if job.training.batch_by == "pair":
+        return lambda size: [size * _distinct_tokens([pair]) for pair in pairs]
+    places = [PairOf(tuple(pair.prompt_ids), pair.chosen_id, pair.rejected_id) for pair in pairs]
+    order = order_by_case(places, job.training.batch_size, random.Random(0))
+
+    def micro_batches(size: int) -> list[int]:
+        starts = range(0, len(order), size)
+        return [_distinct_tokens([pairs[place] for place in order[start : start + size]]) for start in starts]
+
+    return micro_batches
+
+
+def _distinct_tokens(pairs: Sequence[TokenPair]) -> int:
+    """Returns the tokens of the pairs' prompts and responses, each counted once."""
+    responses = {pair.chosen_id: len(pair.chosen_ids) for pair in pairs}
+    responses |= {pair.rejected_id: len(pair.rejected_ids) for pair in pairs}
+    return sum(map(len, {tuple(pair.prompt_ids) for pair in pairs})) + sum(responses.values())
 
 
 def _tokens(pair: TokenPair) -> int:

@@ -136,9 +136,41 @@ def test_garbage_is_what_no_manifest_names(store: ArtifactStore) -> None:
     write(store, b, "run-b", "b", a)
     write(store, a, "run-a2", "a2")
     write(store, a, "run-a3", "a3")
-    removed = store.collect_garbage()
-    assert [path.name for path in removed] == ["run-a2"], "run-a is still what b was made from"
+    found = store.garbage()
+    assert {path.name: size for path, size in found.items()} == {"run-a2": 2}, "run-a is still what b was made from"
+    store.collect(found)
     assert not any("run-a2" in path for path in files_of(store))
+    assert not store.garbage()
+
+
+def test_what_was_begun_and_never_made_is_garbage(tmp_path: Path) -> None:
+    store, ref = ArtifactStore(tmp_path, "trial"), Ref.of("models", seed="0")
+    run = store.directory(ref) / "killed"
+    run.mkdir(parents=True)
+    (run / "weights").write_bytes(b"half")
+    (store.directory(ref) / "journal").mkdir()
+    assert store.garbage() == {}
+    assert store.garbage([ref]) == {run: 4}
+
+
+def test_removed_files_are_noted_and_missed_only_by_those_that_read_them(store: ArtifactStore) -> None:
+    ref = Ref.of("models", seed="0")
+    write(store, ref, "run", "kept")
+    manifest = store.get(ref).manifest
+    assert store.release(manifest, "*.safetensors") == 0
+    assert store.release(manifest, "*.txt") == len("kept")
+    noted = store.manifest(ref)
+    assert noted is not None
+    assert (noted.removed, noted.sha256, noted.files) == (("text.txt",), manifest.sha256, manifest.files)
+    assert "trial/models/seed=0/run/text.txt" not in files_of(store)
+    assert store.altered_files(noted) == []
+    assert [row.status for row in trace(store, [ref])] == ["ok"]
+    assert list(store.get_all([ref], skip=["*.txt"])) == [ref]
+    with pytest.raises(MissingArtifactError, match=r"models \[0\] was made, and its weights were removed"):
+        store.get(ref)
+    write(store, ref, "again", "kept")
+    assert store.release(manifest, "*.txt") == 0, "another run counts by now"
+    assert store.get(ref).manifest.removed == ()
 
 
 def test_an_experiment_is_cleared_whole_and_no_other(store: ArtifactStore) -> None:

@@ -11,7 +11,7 @@ import pytest
 from dagster_project.experiment.training import Trainer
 from dagster_project.miniature.tokenizer import build_tokenizer
 from dagster_project.training import preflight
-from dagster_project.training.dpo import train_adapter
+from dagster_project.training.dpo import Listener, train_adapter
 from dagster_project.training.estimate import Card, Shape, flops_per_token, memory_bytes, plan_batches
 from dagster_project.training.job import TrainingJob, read_job, read_pairs
 from dagster_project.training.preflight import prepare
@@ -163,7 +163,7 @@ def test_activations_are_recomputed_only_where_memory_needs_it() -> None:
             LLAMA_8B,
             FAST.model_copy(update={"batch_size": 8, "dtype": "bfloat16"}),
             Trainer(**trainer),
-            [longest],
+            lambda size: [2 * size * longest],
             card,
         )
 
@@ -179,11 +179,29 @@ def test_activations_are_recomputed_only_where_memory_needs_it() -> None:
     assert plan(8192, None)[:2] == (8, 1)  # without a card, everything at once
     assert not plan(8192, None).checkpointing
     # a few long pairs among short ones are recomputed, and the short ones are not
-    mixed = plan_batches(LLAMA_8B, FAST.model_copy(update={"dtype": "bfloat16"}), Trainer(), [3000] * 99 + [8192], H100)
+    lengths = [3000] * 99 + [8192]
+    bfloat16 = FAST.model_copy(update={"dtype": "bfloat16"})
+    mixed = plan_batches(LLAMA_8B, bfloat16, Trainer(), lambda size: [2 * size * length for length in lengths], H100)
     assert mixed.checkpointing
     assert 2 * mixed.micro_batch * 3000 <= mixed.plain_tokens < 2 * mixed.micro_batch * 8192
     with pytest.raises(FrontierError, match=r"The base takes 15\.0 GiB of a card and NVIDIA L4 has 10\.0 GiB free"):
         plan(700, Card("NVIDIA L4", 24 * 2**30, 10 * 2**30))
+
+
+@pytest.mark.parametrize("batch_by", ["pair", "case"])
+def test_shared_text_is_estimated_as_it_is_computed(corpus: Corpus, base: Path, tmp_path: Path, batch_by: str) -> None:
+    training = FAST.model_copy(update={"batch_by": batch_by, "batch_size": 8, "max_steps": None})
+    plain = prepare(corpus.job(base, tmp_path / "plain", training))
+    shared = prepare(corpus.job(base, tmp_path / "shared", training, trainer=Trainer(shared_text=True)))
+    assert shared.tokens == plain.tokens
+    assert shared.plan.micro_batch == plain.plan.micro_batch == 8
+    assert shared.plan.tokens < plain.plan.tokens
+    assert shared.plan.memory < plain.plan.memory
+    assert shared.flops < plain.flops
+    job = corpus.job(base, tmp_path / "trained", training, trainer=Trainer(shared_text=True))
+    result = train_adapter(job, Listener())
+    most = shared.plan.tokens * len(result.steps)
+    assert 0.3 * most < result.computed_tokens <= most
 
 
 def test_operations_and_memory_are_those_of_the_books() -> None:
