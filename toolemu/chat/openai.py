@@ -201,13 +201,17 @@ class OpenAIChatModel:
                 "prompt_tokens": written // _CHARACTERS_A_TOKEN,
                 "completion_tokens": (len(text) + len(reasoning)) // _CHARACTERS_A_TOKEN,
             }
+        reasoning_tokens = int((usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0)
+        begun = request.messages[-1].role == "assistant"  # its thinking may lie behind it
+        if not begun and self._settings.thinking not in (None, bool(reasoning or reasoning_tokens)):
+            ignored |= {"thinking"}
         reply = ChatReply(
             text=text,
             finish_reason=finish,
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage["completion_tokens"]),
             reasoning=reasoning,
-            reasoning_tokens=int((usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0),
+            reasoning_tokens=reasoning_tokens,
             model=str(answer.get("model") or ""),
             ignored=tuple(sorted(ignored)),
         )

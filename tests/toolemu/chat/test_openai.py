@@ -103,13 +103,31 @@ def test_thinking_that_only_the_template_opened_and_nobody_closed_is_no_answer()
         assert ask_one(server).text == "Final Answer: perhaps"
 
 
+@pytest.mark.parametrize(
+    ("asked", "thought", "noted"),
+    [
+        (True, "well", ()),
+        (True, None, ("thinking",)),
+        (False, "well", ("thinking",)),
+        (False, None, ()),
+        (None, "well", ()),
+        (None, None, ()),
+    ],
+)
+def test_whether_a_model_thought_is_noted_where_it_was_told(
+    asked: bool | None, thought: str | None, noted: tuple[str, ...]
+) -> None:
+    with ChatServer(lambda body: Say("yes", reasoning=thought)) as server:
+        assert ask_one(server, thinking=asked).ignored == noted
+
+
 def test_stops_are_kept_where_the_server_ignores_them() -> None:
     request = ChatRequest(HELLO.messages, ("\nObservation:",))
     with ChatServer(lambda body: "act\nObservation: mine") as server:
         reply = ask_one(server, request)
         assert (reply.text, reply.ignored) == ("act", ("stop",))
         thinking = ask_one(server, request, thinking=True)
-    assert (thinking.text, thinking.ignored) == ("act", ())
+    assert (thinking.text, thinking.ignored) == ("act", ("thinking",)), "there was no stop to ignore, and no thought"
     assert "stop" not in server.requests[1]
 
 
