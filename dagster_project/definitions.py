@@ -13,7 +13,7 @@ from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, data_root, load_experiment
 from dagster_project.measure import assets as measure_room
 from dagster_project.operations import schedules, sensors, specs
-from dagster_project.operations.executor import forked_executor
+from dagster_project.operations.executor import forked_executor, separate_executor
 from dagster_project.operations.kubernetes import step_executor
 from dagster_project.preferences import assets as preferences_room
 from dagster_project.published import assets as published_room
@@ -40,7 +40,7 @@ def build_definitions(experiment: Experiment, make: type[AssetFactory] = AssetFa
         jobs=[part.job for part in (seeds, followed) if part],
         schedules=[seeds.schedule] if seeds else [],
         sensors=[*(sensors.build(graph, store) if made_here else []), *([followed.sensor] if followed else [])],
-        executor=step_executor() or forked_executor,
+        executor=step_executor() or (forked_executor if made_here else separate_executor),
     )
 
 

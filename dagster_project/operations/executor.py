@@ -1,4 +1,4 @@
-"""How the steps of a run are made, unless each has a pod of its own: as forks of the run's process."""
+"""How the steps of a run are made, unless each has a pod of its own: as forks of the run's process, if that can be."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def forked_executor(context: dg.InitExecutorContext) -> MultiprocessExecutor:
     leaves this one out because of threads; the process of a run has none that hold anything.
     """
     return MultiprocessExecutor(retries=RetryMode.ENABLED, max_concurrent=None, start_method="fork")
+
+
+separate_executor = dg.multiprocess_executor.configured({"start_method": {"forkserver": {}}}, name="separate")
+"""For experiments whose definitions read the store when they are loaded, as an import's do: a client of an object store
+that was used before a fork hangs after it."""

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +47,8 @@ def serve(port: int, experiment: Path | None = None) -> None:
         experiment: The file of the one experiment to serve; None: every experiment of workspace.yaml.
 
     Raises:
-        FrontierError: One of its processes ended by itself; what it printed says why.
+        FrontierError: workspace.yaml names what cannot be started here, or one of the processes ended by itself, having
+            printed why.
     """
     instance = open_instance()
     reference = serialize_value(instance.get_ref())
@@ -87,13 +89,21 @@ def _code_servers(
     entries: list[dict[str, Mapping[str, Any]]] = []
     servers = {}
     for number, origin in enumerate(WorkspaceFileTarget([str(workspace)]).create_origins()):
-        assert isinstance(origin, ManagedGrpcPythonEnvCodeLocationOrigin), "workspace.yaml names modules only"
+        if not isinstance(origin, ManagedGrpcPythonEnvCodeLocationOrigin) or _is_of_another_python(origin):
+            raise FrontierError(
+                f"{workspace}: {origin.location_name} has a server or a Python of its own; frontier starts neither. "
+                f"Serve it by Dagster itself: dagster dev -w {workspace}"
+            )
         name, target, at = origin.location_name, origin.loadable_target_origin, str(folder / f"{number}.socket")
         more = {"location_name": name, "additional_metadata": target.as_dict}
         entries.append({"grpc_server": {"host": "localhost", "socket": at, **more}})
         own = ["--socket", at, "--location-name", name, "--instance-ref", reference, "--log-level", "WARNING"]
         servers[name] = ["start", *own, *target.get_cli_args()]
     return entries, servers
+
+
+def _is_of_another_python(origin: ManagedGrpcPythonEnvCodeLocationOrigin) -> bool:
+    return origin.loadable_target_origin.executable_path not in (None, sys.executable)
 
 
 @contextmanager

@@ -7,7 +7,9 @@ import dagster as dg
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from dagster_project.definitions import build_definitions
+from dagster_project.experiment.spec import Experiment
+from tests.conftest import IMPORTED, ROOT, SMALL
 
 LOCATIONS = [entry["python_module"] for entry in yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]]
 
@@ -28,3 +30,10 @@ def test_the_workspace_has_every_shipped_experiment() -> None:
     shipped = {path.stem for path in (ROOT / "assets_data" / "experiments").glob("*.yaml")}
     own_files = {"paper"}  # it needs files of the user's, without which it would be a location that does not load
     assert {location["attribute"] for location in LOCATIONS} == shipped - own_files
+
+
+@pytest.mark.parametrize(("sections", "executor"), [(SMALL, "forked"), (IMPORTED, "separate")])
+def test_steps_are_forks_unless_loading_reads_the_store(sections: dict[str, object], executor: str) -> None:
+    """A client of an object store that was used before a fork hangs after it."""
+    definitions = build_definitions(Experiment.model_validate(sections))
+    assert isinstance(definitions.executor, dg.ExecutorDefinition) and definitions.executor.name == executor
