@@ -34,7 +34,7 @@ from dagster_project.serving.leases import leased, stop_servers
 from dagster_project.serving.settings import ServerSettings, server_of
 from dagster_project.serving.state import Servers
 from toolemu.chat import ChatRequest, Message
-from toolemu.chat.endpoint import open_endpoints
+from toolemu.chat.endpoint import KEEP_ALIVE_S, open_endpoints
 from toolemu.chat.openai import OpenAIChatModel
 from toolemu.chat.replies import JournaledChatModel, ReplyJournal
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
@@ -95,7 +95,7 @@ async def measure(url: str, folder: Path, concurrency: int, requests: int, round
     """Returns every turn of the bare loop (twice) and of the client."""
     source, found = prompts(), defaultdict[str, list[Turn]](list)
     endpoints = {"here": EndpointSettings(url=url, max_in_flight=concurrency)}
-    connector = aiohttp.TCPConnector(limit=concurrency)
+    connector = aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=KEEP_ALIVE_S)
     with ReplyJournal.open(folder / "replies") as journal:
         async with (
             aiohttp.ClientSession(connector=connector) as session,

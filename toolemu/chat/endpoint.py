@@ -33,6 +33,8 @@ from toolemu.errors import FrontierError, PassingError, shorten
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 LONGEST_MESSAGE = 300
+KEEP_ALIVE_S = 4.0
+"""Idle connections are closed after this: before servers do, or a request would meet a closing one (vLLM: 5 s)."""
 # A call that takes this share of its time-out says that the server has more than it can do.
 SLOW_SHARE = 0.5
 _CONNECT_S = 10.0
@@ -85,7 +87,7 @@ class Endpoint:
         self._url = f"{settings.url.rstrip('/')}/chat/completions"
         self._session = aiohttp.ClientSession(
             # As many connections as requests: waiting in the client's pool would count as a time-out.
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(settings.timeout_s, sock_connect=min(_CONNECT_S, settings.timeout_s)),
             headers={"Authorization": f"Bearer {key.get_secret_value()}", "Content-Type": "application/json"},
             proxy=_proxy(settings.url),  # found once: with trust_env, aiohttp asks a thread at every request
