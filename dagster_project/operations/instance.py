@@ -26,6 +26,31 @@ def dagster_home() -> Path:
     return Path(os.environ.get("DAGSTER_HOME") or ".dagster").resolve()
 
 
+def instance_reference() -> InstanceRef:
+    """Returns what says where the instance is, without opening it; its home is made first if it is not there.
+
+    Raises:
+        FrontierError: The home keeps its records elsewhere than the environment asks for.
+    """
+    home = dagster_home()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["DAGSTER_HOME"] = str(home)
+    with _changing(home):
+        if not (home / "dagster.yaml").exists():
+            write_settings(home / "dagster.yaml")
+    overrides: dict[str, object] = dict(NO_COMPUTE_LOGS)
+    settings = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8")) or {}
+    check_storage(home / "dagster.yaml", settings)
+    if not STORAGES & settings.keys():
+        overrides["event_log_storage"] = {
+            "module": "dagster_project.operations.event_log",
+            "class": "OpenedEventLog",
+            "config": {"base_dir": str(home / "history" / "runs")},
+        }
+    with database_faults():
+        return InstanceRef.from_dir(str(home), overrides=overrides)
+
+
 def open_instance() -> dg.DagsterInstance:
     """Returns the instance, its home and its databases made first if they are not there.
 
@@ -34,27 +59,17 @@ def open_instance() -> dg.DagsterInstance:
     Raises:
         FrontierError: The database that the home names, or the environment asks for, cannot be used.
     """
-    home = dagster_home()
-    home.mkdir(parents=True, exist_ok=True)
-    os.environ["DAGSTER_HOME"] = str(home)
-    with FileLock(home / ".frontier.lock"):
-        if not (home / "dagster.yaml").exists():
-            write_settings(home / "dagster.yaml")
-        overrides: dict[str, object] = dict(NO_COMPUTE_LOGS)
-        settings = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8")) or {}
-        check_storage(home / "dagster.yaml", settings)
-        if not STORAGES & settings.keys():
-            overrides["event_log_storage"] = {
-                "module": "dagster_project.operations.event_log",
-                "class": "OpenedEventLog",
-                "config": {"base_dir": str(home / "history" / "runs")},
-            }
-        with database_faults():
-            instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
-            instance.get_runs_count()
-            instance.all_asset_keys()
-            instance.get_dynamic_partitions("frontier")
+    reference = instance_reference()
+    with _changing(dagster_home()), database_faults():
+        instance = dg.DagsterInstance.from_ref(reference)
+        instance.get_runs_count()
+        instance.all_asset_keys()
+        instance.get_dynamic_partitions("frontier")
     return instance
+
+
+def _changing(home: Path) -> FileLock:
+    return FileLock(home / ".frontier.lock")
 
 
 def owner() -> str:

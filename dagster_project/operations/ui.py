@@ -30,7 +30,7 @@ from dagster._serdes import serialize_value
 from dagster._utils.interrupts import setup_interrupt_handlers
 
 from dagster_project.artifacts.processes import die_with_parent
-from dagster_project.operations.instance import dagster_home, open_instance
+from dagster_project.operations.instance import dagster_home, instance_reference, open_instance
 from dagster_project.operations.storage import TEMPLATE
 from toolemu.errors import FrontierError
 
@@ -50,21 +50,19 @@ def serve(port: int, experiment: Path | None = None) -> None:
         FrontierError: workspace.yaml names what cannot be started here, or one of the processes ended by itself, having
             printed why.
     """
-    instance = open_instance()
-    reference = serialize_value(instance.get_ref())
-    instance.dispose()
+    reference = serialize_value(instance_reference())
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever began this may ignore it, and SIGTERM with it
     setup_interrupt_handlers()
     with tempfile.TemporaryDirectory(prefix="frontier-") as folder:
         entries, servers = _code_servers(_workspace(experiment), Path(folder), reference)
         workspace = Path(folder) / "workspace.yaml"
         workspace.write_text(yaml.safe_dump({"load_from": entries}), encoding="utf-8")
-        targets: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
-            **{f"code location {name}": (_serve_code, (arguments,)) for name, arguments in servers.items()},
-            "web server": (_serve_web, (workspace, port, [entry["grpc_server"]["socket"] for entry in entries])),
-            "daemon": (_run_daemon, (workspace, port)),
-        }
-        with _forks(targets) as processes, _until_interrupted():
+        with _forks() as (begin, processes), _until_interrupted():
+            for name, arguments in servers.items():  # what takes longest, and asks for no database
+                begin(f"code location {name}", _serve_code, arguments)
+            open_instance().dispose()
+            begin("web server", _serve_web, workspace, port, [entry["grpc_server"]["socket"] for entry in entries])
+            begin("daemon", _run_daemon, workspace, port)
             wait([process.sentinel for process in processes])
             (ended, *_) = (process for process in processes if not process.is_alive())
             raise FrontierError(f"The {ended.name} of Dagster's UI ended (exit code {ended.exitcode}).")
@@ -107,16 +105,18 @@ def _is_of_another_python(origin: ManagedGrpcPythonEnvCodeLocationOrigin) -> boo
 
 
 @contextmanager
-def _forks(targets: Mapping[str, tuple[Callable[..., None], tuple[Any, ...]]]) -> Iterator[list[BaseProcess]]:
-    """Runs functions in forks of this process, and ends them."""
+def _forks() -> Iterator[tuple[Callable[..., None], Sequence[BaseProcess]]]:
+    """Yields what runs a function in a fork of this process, under a name, and all such forks; ends them."""
     context = multiprocessing.get_context("fork")
     processes: list[BaseProcess] = []
+
+    def begin(name: str, target: Callable[..., None], *arguments: Any) -> None:
+        process: BaseProcess = context.Process(target=_beside, args=(target, *arguments), name=name)
+        process.start()
+        processes.append(process)
+
     try:
-        for name, (target, arguments) in targets.items():
-            process: BaseProcess = context.Process(target=_beside, args=(target, *arguments), name=name)
-            process.start()
-            processes.append(process)
-        yield processes
+        yield begin, processes
     finally:
         for begun in processes:
             begun.terminate()
