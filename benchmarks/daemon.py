@@ -36,7 +36,7 @@ from dagster_project.operations.state import State, states
 ROOT = Path(__file__).parents[1]
 LOCATION = "load_from:\n  - python_module: {{module_name: {module}, attribute: experiment, location_name: {name}}}\n"
 DAEMON = (
-    "import dagster._daemon.backfill as backfills; backfills.DEFAULT_DAEMON_INTERVAL_SECONDS = 2;"
+    "import dagster._daemon.controller as controller; controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 2;"
     "from dagster._daemon.cli import main; main()"
 )
 """Looks at backfills every two seconds and not every thirty, or most of the time would be waiting."""
