@@ -83,6 +83,7 @@ def test_a_run_is_a_fork_that_is_found_and_ends_when_it_is_told_to(
     for name in ("FRONTIER_DATA", "DAGSTER_HOME", "FRONTIER_EXPERIMENT", "STANDIN_SECONDS", "PYTHONPATH"):
         monkeypatch.setenv(name, place.environment[name])
     monkeypatch.chdir(lab.directory)
+    monkeypatch.syspath_prepend(lab.directory)  # Dagster leaves out what comes first: a script's folder
     target = WorkspaceFileTarget([str(lab.directory / "workspace.yaml")])
     with (
         dg.DagsterInstance.from_config(str(lab.directory / "home")) as instance,
