@@ -74,7 +74,8 @@ def plan(
 
     _, graph, store = _open(name)
     planned = make_plan(graph, states(graph, store), select=select or (), seeds=seed or (), update=update)
-    out.print(plan_table(planned, graph, store))
+    units = plan_table(planned, graph, store)
+    out.print(units if units.row_count else units.title)
     for table in (estimate_table(planned, graph, store), forecast_table(planned, graph, store)):
         if table is not None:
             out.print(table)

@@ -79,7 +79,7 @@ def plan_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:
     """Returns a table without the columns in which nothing stands; `texts` at its left are words, the rest numbers."""
     shown = [place for place in range(len(columns)) if place < texts or any(row[place] for row in rows)]
-    table = Table(title=title)
+    table = Table(title=title, min_width=len(title))
     for place in shown:
         left = place < texts
         table.add_column(columns[place], justify="left" if left else "right", overflow="fold")
