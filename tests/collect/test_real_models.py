@@ -376,7 +376,7 @@ def check_killed(ran: Ran, folder: Path, kills: int, *options: str) -> None:
         answered.append(body)
         return play(body)
 
-    with ChatServer(note, latency=0.01) as server:
+    with ChatServer(note, latency=0.05) as server:  # or workers are through before they see that they are to end
         lab = make_lab(folder, server.url, limits={"processes": 2, "concurrency": 4})
         answers = sum(not options or not body["model"].startswith("judge") for body in ran.server.requests)
         assert kill_until_done(lab, kills, answered, answers, *options) == kills
