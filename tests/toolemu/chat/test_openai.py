@@ -317,8 +317,9 @@ def test_a_proxy_of_the_environment_is_used_but_not_for_hosts_it_leaves_out(monk
         assert ask_one(proxy, endpoint=beyond).text == "from here"
         assert proxy.headers[0]["host"] == "beyond.invalid"
         monkeypatch.setenv("no_proxy", "localhost,beyond.invalid")
-        with pytest.raises(EndpointError, match=r"connection|Cannot connect"):
+        with pytest.raises(EndpointError, match="has answered nothing"):
             ask_one(proxy, endpoint={**beyond, "give_up_after_s": 0.1})
+        assert len(proxy.requests) == 1
 
 
 @pytest.mark.parametrize(
