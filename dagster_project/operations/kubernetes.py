@@ -7,17 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dagster as dg
-
 from toolemu.errors import FrontierError
 
 if TYPE_CHECKING:
+    import dagster as dg
     from kubernetes.client import CoreV1Api
 
 STEPS = "FRONTIER_STEPS"
 """Environment variable of code locations: `kubernetes` gives every step the pod that the experiment file asks for."""
-
-
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """In a pod, the file that says which namespace it is in."""
 TIMEOUT_S = 10

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,6 +163,11 @@ def test_a_plan_says_what_redoing_would_cost(store: ArtifactStore, monkeypatch: 
     assert "to redo what is stale (--update): 0.0 hours of work, 0.0 GPU-hours, 0 tokens" in str(table.caption)
     nothing = ArtifactStore(store.root, "nothing")
     assert "never made before" in str(plan_table(make_plan(graph, states(graph, nothing)), graph, nothing).caption)
+
+
+def test_looking_needs_no_dagster() -> None:
+    look = "import sys, dagster_project.operations.overview, dagster_project.operations.forecast"
+    subprocess.run([sys.executable, "-c", f"{look}; sys.exit('dagster' in sys.modules)"], check=True)
 
 
 def test_a_failed_partition_is_told_until_it_is_made(store: ArtifactStore) -> None:
