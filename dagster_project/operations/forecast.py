@@ -99,15 +99,15 @@ class _Forecaster:
         self._experiment = experiment
         self._planning = experiment.planning
         self._stores = stores
+        self._agents = agents_by_key(experiment)
+        made = [list(store.manifests()) for store in stores]
         self._past: dict[str, list[Manifest]] = {}
-        for manifest in stores[0].manifests():
+        for manifest in made[0]:
             self._past.setdefault(manifest.asset, []).append(manifest)
         if self._planning.card not in PEAK_FLOPS:
             raise FrontierError(f"planning.card: {self._planning.card!r} is none of {', '.join(PEAK_FLOPS)}.")
         self._peak = PEAK_FLOPS[self._planning.card]
-        measured = [
-            manifest.metrics["mfu"] for store in stores for manifest in store.manifests() if "mfu" in manifest.metrics
-        ]
+        measured = [manifest.metrics["mfu"] for found in made for manifest in found if "mfu" in manifest.metrics]
         self._mfu = mean(measured) if measured else self._planning.mfu
         self._unsized: set[str] = set()
         self._conversation = min(conversation_tokens(experiment), experiment.training.max_length)
@@ -159,7 +159,7 @@ class _Forecaster:
         size = self._size(self._base(ref))
         if size is None:
             return None
-        agent, stage = agents_by_key(self._experiment)[ref.key("agent")], int(ref.asset.partition("/")[0][6:])
+        agent, stage = self._agents[ref.key("agent")], int(ref.asset.partition("/")[0][6:])
         training, this = self._experiment.training_of(agent.model, agent.recipe), agent.stages[stage - 1]
         pairs = self._pairs(this.judge, this.metric, ref.key("seed"))
         trained = training.max_steps * training.batch_size if training.max_steps else pairs * (this.epochs or 1)
@@ -181,12 +181,12 @@ class _Forecaster:
         return e.world.cases // 2 * min(each, e.pairs.per_case or each)
 
     def _base(self, ref: Ref) -> RunHere:
-        model = self._experiment.models[agents_by_key(self._experiment)[ref.key("agent")].model]
+        model = self._experiment.models[self._agents[ref.key("agent")].model]
         assert isinstance(model, RunHere), "only models with weights here are trained"
         return model
 
     def _adapter(self, ref: Ref) -> float | None:
-        base, agent = self._base(ref), agents_by_key(self._experiment)[ref.key("agent")]
+        base, agent = self._base(ref), self._agents[ref.key("agent")]
         training = self._experiment.training_of(agent.model, agent.recipe)
         if isinstance(base, WeightsModel) and base.folder:
             return 4 * adapter_parameters(base_shape(base.folder, weight_shapes(base.folder)), training)
