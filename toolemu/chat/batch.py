@@ -127,7 +127,9 @@ class BatchChatModel:
         endpoint = self._endpoint
         key, url = endpoint.key.get_secret_value(), endpoint.settings.url
         try:
-            async with openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=_RETRIES) as client:
+            async with openai.AsyncOpenAI(
+                api_key=key, base_url=url, max_retries=_RETRIES, timeout=endpoint.settings.timeout_s
+            ) as client:
                 yield client
         except openai.APIError as error:
             raise EndpointError(
