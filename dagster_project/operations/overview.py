@@ -26,11 +26,15 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
     Raises:
         FrontierError: What it needs is not there: see `preflight`.
     """
-    trained = len(experiment.agents()) * len(experiment.grid.seeds)
+    seeds = len(experiment.grid.seeds)
+    mixed = [agent for agent in experiment.agents() if agent.parts]
+    trained = len(experiment.agents()) - len(mixed)
     partitions = sum(len(node.refs()) for node in graph.nodes.values())
     yield f"{experiment.name}: {experiment.description}"
     yield f"  {experiment.world.cases} cases, {len(experiment.models)} source models"
-    yield f"  {trained} trained agents: {', '.join(recipe.value for recipe in experiment.grid.recipes)}"
+    yield f"  {trained * seeds} trained agents: {', '.join(recipe.value for recipe in experiment.grid.recipes)}"
+    if mixed:
+        yield f"  {len(mixed) * seeds} mixtures of them: {', '.join(dict.fromkeys(agent.recipe for agent in mixed))}"
     yield f"  judges: {', '.join(experiment.judges)}; metrics: {', '.join(experiment.metrics)}"
     yield f"  {len(graph.nodes)} assets, {partitions} partitions, in {store.place()}"
     store.check()

@@ -13,7 +13,7 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.failures import note_lost
 from dagster_project.experiment.graph import Graph, build_graph
 from dagster_project.experiment.spec import Experiment
-from dagster_project.operations.overview import plan_table
+from dagster_project.operations.overview import describe, plan_table
 from dagster_project.operations.state import State, expected_costs, failed_refs, make_plan, states
 from tests.conftest import SMALL
 from toolemu.errors import FrontierError
@@ -163,6 +163,14 @@ def test_a_plan_says_what_redoing_would_cost(store: ArtifactStore, monkeypatch: 
     assert "to redo what is stale (--update): 0.0 hours of work, 0.0 GPU-hours, 0 tokens" in str(table.caption)
     nothing = ArtifactStore(store.root, "nothing")
     assert "never made before" in str(plan_table(make_plan(graph, states(graph, nothing)), graph, nothing).caption)
+
+
+def test_mixtures_are_not_called_trained(store: ArtifactStore) -> None:
+    mixed = {"recipes": ["safe", "help"], "interpolate": [{"between": ["safe", "help"], "weights": [0.5, 0.25]}]}
+    graph = graph_of(grid={**SMALL["grid"], **mixed})  # type: ignore[dict-item]
+    lines = [line.strip() for line in describe(graph.experiment, graph, store)]
+    assert "4 trained agents: safe, help" in lines
+    assert "4 mixtures of them: 0.5_safe_and_0.5_help, 0.25_safe_and_0.75_help" in lines
 
 
 def test_looking_needs_no_dagster() -> None:
