@@ -24,7 +24,7 @@ from tests.conftest import SMALL, Lab
 from tests.conftest import make_lab as make_small_lab
 from tests.lm_world import N_CASES, Faulty, experiment, play, write_world
 from tests.toolemu.chat.batch_server import BatchServer
-from tests.toolemu.chat.server import ChatServer
+from tests.toolemu.chat.server import ChatServer, Fault
 
 KEY = "sk-nobody-may-read-this"
 
@@ -350,36 +350,51 @@ def test_an_interrupted_run_says_so_leaves_nobody_behind_and_goes_on(ran: Ran, t
     assert doubled(asked) <= doubled(ran.server.requests) + 2 * 4, "more was asked again than what was under way"
 
 
-def kill_until_done(lab: Lab, kills: int, answered: list[dict[str, Any]], answers: int, *options: str) -> int:
-    """Kills the run and its workers at random moments of so many answers, then lets it end; says how often it hit."""
-    rng, hit = random.Random(0), 0
-    for _ in range(kills):
-        more = len(answered) + rng.randrange(1, int(answers / (kills + 1)))
+class Gate:
+    """Plays every model, but answers only as many requests as it was opened for: a run cannot outrun its killer."""
+
+    def __init__(self) -> None:
+        self.answered: list[dict[str, Any]] = []
+        self.most = sys.maxsize
+
+    def play(self, body: dict[str, Any]) -> Any:
+        if len(self.answered) >= self.most:
+            return Fault.hang
+        self.answered.append(body)
+        return play(body)
+
+
+UNDER_WAY = 2 * 4
+"""How many requests are under way together: two processes, each with four."""
+
+
+def kill_until_done(lab: Lab, kills: int, gate: Gate, answers: int, *options: str) -> None:
+    """Kills the run and its workers at random moments of so many answers, then lets it end."""
+    rng = random.Random(0)
+    for left in range(kills, 0, -1):
+        share = (answers - len(gate.answered)) // (left + 1) - UNDER_WAY
+        more = len(gate.answered) + rng.randrange(1, share)
+        gate.most = more + UNDER_WAY  # what is on its way when the kill comes may still be answered
         process = subprocess.Popen(
             [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml", *options],
             cwd=lab.directory, env=lab.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while process.poll() is None and len(answered) < more:
+        while len(gate.answered) < more:
+            assert process.poll() is None, "it ended before all was answered"
             time.sleep(0.001)
-        hit += process.poll() is None
         process.kill()
         process.wait()
         time.sleep(0.3)  # its workers die with it, a moment later
+    gate.most = sys.maxsize
     lab.frontier("run", "lm.yaml", *options)
-    return hit
 
 
 def check_killed(ran: Ran, folder: Path, kills: int, *options: str) -> None:
-    answered: list[dict[str, Any]] = []
-
-    def note(body: dict[str, Any]) -> Any:
-        answered.append(body)
-        return play(body)
-
-    with ChatServer(note, latency=0.05) as server:  # or workers are through before they see that they are to end
+    gate = Gate()
+    with ChatServer(gate.play, latency=0.05) as server:
         lab = make_lab(folder, server.url, limits={"processes": 2, "concurrency": 4})
         answers = sum(not options or not body["model"].startswith("judge") for body in ran.server.requests)
-        assert kill_until_done(lab, kills, answered, answers, *options) == kills
+        kill_until_done(lab, kills, gate, answers, *options)
     assert (trajectories if options else records)(lab) == (trajectories if options else records)(ran.lab)
     keys = [
         (path, json.loads(line)["key"])
@@ -387,8 +402,7 @@ def check_killed(ran: Ran, folder: Path, kills: int, *options: str) -> None:
         for line in path.read_text().splitlines()
     ]
     assert len(keys) == len(set(keys)), "a reply in the journal was bought again"
-    under_way = kills * 2 * 4
-    assert doubled(answered) <= doubled(ran.server.requests) + under_way, (
+    assert doubled(gate.answered) <= doubled(ran.server.requests) + kills * UNDER_WAY, (
         "more was bought again than what was under way"
     )
 
