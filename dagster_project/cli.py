@@ -295,7 +295,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="The file (pairs) or folder (runs, inspect) to write.", dir_okay=True)],
     judge: Annotated[str | None, typer.Option(help="pairs: by whose scores.")] = None,
-    metric: Annotated[str, typer.Option(help="pairs: safe, help or both.")] = "both",
+    metric: Annotated[str, typer.Option(help="pairs: safe, help, both or either.")] = "both",
     seed: Annotated[
         int | None, typer.Option(help="pairs: the training half of this seed; inspect: only it; none: all.")
     ] = None,
@@ -311,7 +311,7 @@ def export(
         counts = export_logs(graph, store, out, agent, seed)
     else:
         counts = export_experiment(graph, store, what, out, judge, metric, seed, toolkits)
-    err.print(", ".join(f"{count:,} {thing}" for thing, count in counts.items()) + f" in {out}", highlight=False)
+    err.print(f"{out}: " + ", ".join(f"{count:,} {thing}" for thing, count in counts.items()), highlight=False)
 
 
 cases_app = typer.Typer(no_args_is_help=True, help="New toolkits and cases, written by a model and reviewed by you.")

@@ -10,16 +10,29 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from toolemu.evaluation import Metric
+
 
 class TrainedMetric(StrEnum):
-    """What a stage trains for; `both` takes pairs in which both metrics agree."""
+    """What a stage trains for.
+
+    `both` takes pairs that are better in safety and in helpfulness; `either` the pairs for safety and those for
+    helpfulness side by side, so that a batch has some of each.
+    """
 
     safe = "safe"
     help = "help"
     both = "both"
+    either = "either"
+
+    @property
+    def judged(self) -> tuple[Metric, ...]:
+        """The judged metrics that decide its pairs."""
+        return (Metric(self.value),) if self.value in list(Metric) else (Metric.safe, Metric.help)
 
 
-LETTERS = {TrainedMetric.safe: "S", TrainedMetric.help: "H", TrainedMetric.both: "S&H"}
+PAPER_METRICS = (TrainedMetric.safe, TrainedMetric.help, TrainedMetric.both)
+LETTERS = {"safe": "S", "help": "H", "both": "S&H", "either": "S∪H"}
 VARIANT = r"[a-z0-9][a-z0-9-]{0,19}"
 DECIMALS = 3
 """Of a mixture's weights."""
@@ -58,8 +71,8 @@ def _meaning(text: str) -> _Meaning:
             shares = (Share(first, Recipe(found["one"])), Share(rest_of(first), Recipe(found["other"])))
             return _Meaning((), None, shares)
     raise ValueError(
-        f"{text!r} is no recipe: safe, help and both, one after the other (safe_then_help), and perhaps a variant "
-        "(safe@ipo)"
+        f"{text!r} is no recipe: {', '.join(TrainedMetric)}, alone or one after the other (safe_then_help), and "
+        "perhaps a variant (safe@ipo)"
     )
 
 
@@ -132,7 +145,7 @@ class Recipe(str):
 
     @property
     def label(self) -> str:
-        """The short label of figures and tables: S, H, S&H, S→H, S (ipo), 0.25 S + 0.75 H."""
+        """The short label of figures and tables: S, H, S&H, S∪H, S→H, S (ipo), 0.25 S + 0.75 H."""
         if self.mixture:
             return " + ".join(f"{weight:g} {recipe.label}" for weight, recipe in self.mixture)
         label = "→".join(LETTERS[metric] for metric in self.metrics)
@@ -147,7 +160,7 @@ class Recipe(str):
         return bool(self.mixture), self.variant or "", paper, len(self.metrics), ends, -first, self.value
 
 
-Recipe.safe, Recipe.help, Recipe.both = (Recipe(metric.value) for metric in TrainedMetric)
+Recipe.safe, Recipe.help, Recipe.both = (Recipe(metric.value) for metric in PAPER_METRICS)
 Recipe.safe_then_help, Recipe.help_then_safe = Recipe("safe_then_help"), Recipe("help_then_safe")
 PAPER = (Recipe.safe, Recipe.help, Recipe.both, Recipe.safe_then_help, Recipe.help_then_safe)
 """The paper's recipes, in the order in which they are shown; its claims are about these."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dagster_project.artifacts import Ref
-from dagster_project.experiment.agents import Agent, TrainedMetric
+from dagster_project.experiment.agents import PAPER_METRICS, Agent, TrainedMetric
 from dagster_project.experiment.code import evaluation_code, trajectory_code
 from dagster_project.experiment.models import OwnAdapter
 from dagster_project.experiment.pods import check_rules
@@ -91,7 +91,7 @@ CODE_VERSIONS = {
     "adapters": "2",
     "merged_models": "2",
     INTERPOLATED: "1",
-    "warehouse": "4",
+    "warehouse": "5",
     "results": "4",
     "claims": "2",
     "report": "4",
@@ -316,8 +316,7 @@ def _add_pairs(builder: _Builder, models: tuple[str, ...], seeds: tuple[str, ...
 
         def pair_inputs(ref: Ref, judge: str = judge) -> list[Ref]:
             metric = TrainedMetric(ref.key("metric"))
-            wanted = ("safe", "help") if metric is TrainedMetric.both else (metric.value,)
-            assets = [*(f"source_evaluations/{judge}/{name}" for name in wanted), "source_trajectories"]
+            assets = [*(f"source_evaluations/{judge}/{part.value}" for part in metric.judged), "source_trajectories"]
             found = [Ref.of(asset, model=model) for asset in assets for model in models]
             return [ref for ref in found if ref in there]
 
@@ -327,9 +326,9 @@ def _add_pairs(builder: _Builder, models: tuple[str, ...], seeds: tuple[str, ...
             "pairs",
             CODE_VERSIONS["preference_pairs"],
             f"Pairs of trajectories of one training case, chosen and rejected by {judge}'s scores.",
-            dimensions={"metric": trained or tuple(TrainedMetric), "seed": seeds},
+            dimensions={"metric": trained or PAPER_METRICS, "seed": seeds},
             inputs=pair_inputs,
-            config=lambda ref: e.pairs.model_dump(),
+            config=lambda ref: e.pairs.rules(TrainedMetric(ref.key("metric"))),
         )
 
 

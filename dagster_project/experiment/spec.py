@@ -155,12 +155,20 @@ class Pairing(_Section):
     consistency: Literal["none", "majority_agree", "all_but_one_agree", "exact_match"] = Field(
         "none", description="Leave out verdicts whose replicates agree less than this."
     )
-    per_case: int | None = Field(None, ge=1, description="Most pairs of one case; null keeps all.")
+    either: Literal["equal", "all"] = Field(
+        "equal",
+        description="`either`: as many pairs of each metric, the more numerous drawn by chance; or all there are.",
+    )
+    per_case: int | None = Field(None, ge=1, description="Most pairs of one case and metric; null keeps all.")
     exclude_self_observed: bool = Field(True, description="Leave out trajectories with invented observations.")
     exclude_runaways: bool = Field(False, description="Leave out trajectories that ended at a limit, not in an answer.")
     exclude_twins: bool = Field(False, description="Leave out pairs of one model with itself (or in other precision).")
     balance: bool = Field(False, description="As many pairs in which model A beats B as in which B beats A.")
     floor: int = Field(20, ge=0, description="Fewer pairs than this fail the asset's check.")
+
+    def rules(self, metric: TrainedMetric) -> dict[str, Any]:
+        """Returns what decides the pairs for a metric."""
+        return self.model_dump(exclude=None if metric is TrainedMetric.either else {"either"})
 
 
 class Override(_Section):

@@ -10,7 +10,7 @@ from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.splits import split_cases
-from dagster_project.preferences.pairs import build_pairs, metrics_of
+from dagster_project.preferences.pairs import build_pairs
 from toolemu.evaluation import Evaluation
 from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.trajectory import RUNAWAYS, Trajectory
@@ -42,7 +42,7 @@ def _compute(judge: str) -> Callable[[AssetRun], None]:
                 for path in run.inputs_of(f"source_evaluations/{judge}/{part.value}").values()
                 for evaluation in read_jsonl(path / EVALUATIONS, Evaluation)
             ]
-            for part in metrics_of(metric)
+            for part in metric.judged
         }
         excluded = {
             trajectory.trajectory_id

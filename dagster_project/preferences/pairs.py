@@ -7,7 +7,7 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,14 @@ Indices = npt.NDArray[np.int64]
 
 
 class PreferencePair(BaseModel):
-    """Two trajectories of one case; scores are those of the trained metric (for `both`, see `Pairing.lead`)."""
+    """Two trajectories of one case.
+
+    Attributes:
+        metric: What the pair trains.
+        chosen_score: On that metric; for `both` see `Pairing.lead`, for `either` on `decided_by`.
+        rejected_score: The same.
+        decided_by: For `either`, the metric on which the chosen trajectory is better.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +43,7 @@ class PreferencePair(BaseModel):
     rejected_trajectory_id: str
     chosen_score: float
     rejected_score: float
+    decided_by: Metric | None = None
 
 
 class PairSet(NamedTuple):
@@ -53,7 +61,7 @@ class Candidates:
         ids: Their ids.
         models: Who acted.
         cases: Their cases' indices, shape (n,).
-        scores: One judge's scores, shape (n, metrics), in the order of `metrics_of`.
+        scores: One judge's scores, shape (n, metrics), in the order of `TrainedMetric.judged`.
     """
 
     ids: Sequence[str]
@@ -63,13 +71,17 @@ class Candidates:
 
 
 class Selected(NamedTuple):
-    """Positions of the chosen and rejected candidates of every pair, its two scores, and the counts."""
+    """Positions of the chosen and rejected candidates of every pair, its two scores, and the counts.
+
+    `decided_by` is None but for `either`, where it has the metric of every pair.
+    """
 
     chosen: Indices
     rejected: Indices
     chosen_scores: npt.NDArray[np.float64]
     rejected_scores: npt.NDArray[np.float64]
     counts: dict[str, int]
+    decided_by: Sequence[Metric | None]
 
 
 def median_scores(evaluations: Iterable[Evaluation], consistency: str = "none") -> tuple[dict[str, float], set[str]]:
@@ -111,11 +123,6 @@ def consistent(scores: Sequence[float], rule: str) -> bool:
     return most >= wanted[rule]
 
 
-def metrics_of(metric: TrainedMetric) -> tuple[Metric, ...]:
-    """Returns the judged metrics that a trained metric is about."""
-    return (Metric.safe, Metric.help) if metric is TrainedMetric.both else (Metric(metric.value),)
-
-
 def build_pairs(
     evaluations: Mapping[Metric, Sequence[Evaluation]],
     *,
@@ -149,16 +156,18 @@ def build_pairs(
             rejected_trajectory_id=candidates.ids[rejected],
             chosen_score=high,
             rejected_score=low,
+            decided_by=decided_by,
         )
-        for chosen, rejected, high, low in zip(
+        for chosen, rejected, high, low, decided_by in zip(
             found.chosen.tolist(),
             found.rejected.tolist(),
             found.chosen_scores.tolist(),
             found.rejected_scores.tolist(),
+            found.decided_by,
             strict=True,
         )
     ]
-    pairs.sort(key=lambda pair: (pair.case_idx, pair.chosen_trajectory_id, pair.rejected_trajectory_id))
+    pairs.sort(key=lambda p: (p.case_idx, p.chosen_trajectory_id, p.rejected_trajectory_id, p.decided_by or ""))
     return PairSet(pairs, {**found.counts, **passed_over})
 
 
@@ -170,7 +179,7 @@ def gather_candidates(
     excluded: Collection[str] = frozenset(),
 ) -> tuple[Candidates, dict[str, int]]:
     """Returns the trajectories of `cases` that have every score, by case and id, and how many were passed over."""
-    wanted = metrics_of(metric)
+    wanted = metric.judged
     known: list[dict[str, float]] = []
     inconsistent: set[str] = set()
     for part in wanted:
@@ -208,7 +217,9 @@ def select_pairs(candidates: Candidates, metric: TrainedMetric, pairing: Pairing
 
     Of two the one with the higher score is chosen. A pair counts if the gap is at least `pairing.min_gap` and the
     chosen score at least `pairing.min_chosen`. For `both`, that holds for each metric, with the same orientation
-    (`combine: each`), or for the metrics' mean (`combine: mean`); with a `lead`, for that metric first.
+    (`combine: each`), or for the metrics' mean (`combine: mean`); with a `lead`, for that metric first. For `either`,
+    the pairs of each metric by itself come one after the other: two candidates may make a pair for both, and then,
+    where the metrics disagree, the other way round.
 
     Args:
         candidates: Any number of cases, in any order; pairs come in the order of cases, then of the two positions.
@@ -216,10 +227,12 @@ def select_pairs(candidates: Candidates, metric: TrainedMetric, pairing: Pairing
         pairing: The rules.
         seed: Decides who is left out by `per_case` and `balance`; the same everywhere and in every run.
     """
+    if metric is TrainedMetric.either:
+        return _select_either(candidates, metric.judged, pairing, seed)
     first, second = _within_cases(candidates.cases)
     scores = candidates.scores
     mean = scores.mean(axis=1)
-    names = [part.value for part in metrics_of(metric)]
+    names = [part.value for part in metric.judged]
     lead = scores[:, names.index(pairing.lead)] if pairing.lead in names and len(names) > 1 else None
     orienting = mean if lead is None else lead
     if len(names) == 1 or pairing.combine == "mean":
@@ -259,10 +272,51 @@ def select_pairs(candidates: Candidates, metric: TrainedMetric, pairing: Pairing
         counts["over_cap"] += len(kept) - len(capped)
         kept = capped
     chosen, rejected = chosen[kept], rejected[kept]
-    cases = len(np.unique(candidates.cases[chosen]))
-    reasons = {name: count for name, count in sorted(counts.items()) if count}
-    summary = {"pairs": len(chosen), "cases": cases, **reasons}
-    return Selected(chosen, rejected, orienting[chosen], orienting[rejected], summary)
+    summary = _summary(candidates, chosen, counts)
+    return Selected(chosen, rejected, orienting[chosen], orienting[rejected], summary, [None] * len(chosen))
+
+
+def _select_either(candidates: Candidates, metrics: Sequence[Metric], pairing: Pairing, seed: int) -> Selected:
+    """Returns the pairs of each metric by itself, one metric after the other."""
+    parts = [
+        select_pairs(replace(candidates, scores=scores[:, None]), TrainedMetric(metric.value), pairing, seed)
+        for metric, scores in zip(metrics, candidates.scores.T, strict=True)
+    ]
+    counts = sum((Counter(part.counts) for part in parts), Counter[str]())
+    if pairing.either == "equal":
+        fewest = min(len(part.chosen) for part in parts)
+        parts = [_drawn(candidates, part, fewest, seed) for part in parts]
+        counts["unequal"] = counts["pairs"] - len(parts) * fewest
+    first, second = (set(zip(part.chosen.tolist(), part.rejected.tolist(), strict=True)) for part in parts)
+    counts["opposed_pairs"] = len(first & {(worse, better) for better, worse in second})
+    counts.update({f"{metric.value}_pairs": len(part.chosen) for metric, part in zip(metrics, parts, strict=True)})
+    chosen = np.concatenate([part.chosen for part in parts])
+    return Selected(
+        chosen,
+        np.concatenate([part.rejected for part in parts]),
+        np.concatenate([part.chosen_scores for part in parts]),
+        np.concatenate([part.rejected_scores for part in parts]),
+        _summary(candidates, chosen, counts),
+        [metric for metric, part in zip(metrics, parts, strict=True) for _ in part.chosen],
+    )
+
+
+def _drawn(candidates: Candidates, found: Selected, size: int, seed: int) -> Selected:
+    """Returns so many of the pairs, drawn by chance, in the same order."""
+    lottery = _lottery(candidates, found.chosen, found.rejected, seed)
+    places = sorted(sorted(range(len(found.chosen)), key=lottery)[:size])
+    return found._replace(
+        chosen=found.chosen[places],
+        rejected=found.rejected[places],
+        chosen_scores=found.chosen_scores[places],
+        rejected_scores=found.rejected_scores[places],
+    )
+
+
+def _summary(candidates: Candidates, chosen: Indices, counts: Mapping[str, int]) -> dict[str, int]:
+    """Returns the counts of a selection: its pairs and their cases, then all others that are not 0."""
+    totals = {"pairs": len(chosen), "cases": len(np.unique(candidates.cases[chosen]))}
+    return totals | {name: counts[name] for name in sorted(counts) if counts[name] and name not in totals}
 
 
 def _within_cases(cases: Indices) -> tuple[Indices, Indices]:

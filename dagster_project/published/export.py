@@ -14,10 +14,10 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.files import write_atomically
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_cases
-from dagster_project.experiment.agents import Agent, TrainedMetric
+from dagster_project.experiment.agents import PAPER_METRICS, Agent, TrainedMetric
 from dagster_project.experiment.graph import IMPORT, Graph
 from dagster_project.experiment.splits import split_cases
-from dagster_project.preferences.pairs import Candidates, Selected, gather_candidates, metrics_of, select_pairs
+from dagster_project.preferences.pairs import Candidates, Selected, gather_candidates, select_pairs
 from dagster_project.published.conversations import Message, published_conversation
 from dagster_project.published.importer import RECORDS
 from dagster_project.published.names import FileName, StageName, agent_name, file_name
@@ -32,6 +32,7 @@ from toolemu.trajectory import Trajectory
 
 SAMPLE = "sample_"
 """How the folders of an export begin that hold a sample each."""
+UNNAMED = "agents left out that have no name in that format (mixtures, variants, either, one's own)"
 
 
 class ExportedPairs(NamedTuple):
@@ -59,7 +60,7 @@ def export_pairs(
     experiment = graph.experiment
     there = {ref for node in graph.nodes.values() for ref in node.refs()}
     evaluations: dict[Metric, list[Evaluation]] = {}
-    for part in metrics_of(metric):
+    for part in metric.judged:
         refs = [ref for ref in there if ref.asset == f"source_evaluations/{judge}/{part.value}"]
         if not refs:
             judges = ", ".join(experiment.judges) or "none"
@@ -163,7 +164,8 @@ def export_runs(graph: Graph, store: ArtifactStore, out: Path) -> dict[str, int]
     """Writes an experiment's trajectories and evaluations below `out` in the released format.
 
     One tree for each sample of a case (`sample_<n>`, where there are several), since the format knows one trajectory
-    for an agent, a judge and a case. Returns the number of files and records.
+    for an agent, a judge and a case. Returns the number of files and records, and of agents that the format has no
+    name for, which are left out.
 
     Raises:
         FrontierError: Something is missing, or `out` is a file or holds files already.
@@ -176,12 +178,16 @@ def export_runs(graph: Graph, store: ArtifactStore, out: Path) -> dict[str, int]
     cases = {index: _released_case(case) for index, case in open_cases(experiment, store).items()}
     agents = {agent.key: agent for agent in experiment.agents()}
     counts = {"files": 0, "records": 0}
+    unnamed = set()
     for node in graph.nodes.values():
         if node.name not in ("source_trajectories", "agent_trajectories"):
             continue
         prefix = node.name.split("_")[0]
         for ref in node.refs():
             directory = _directory(ref, agents)
+            if directory is None:
+                unnamed.add(ref.key("agent"))
+                continue
             trajectories = read_jsonl(store.get(ref).path / TRAJECTORIES, Trajectory)
             for judge in experiment.judges:
                 verdicts = _verdicts(graph, store, prefix, judge, ref)
@@ -196,6 +202,8 @@ def export_runs(graph: Graph, store: ArtifactStore, out: Path) -> dict[str, int]
                         experiment.world.cases,
                         counts,
                     )
+    if unnamed:
+        counts[UNNAMED] = len(unnamed)
     made = list(out.iterdir()) if out.exists() else []
     if len(made) == 1:
         for path in list(made[0].iterdir()):
@@ -226,10 +234,13 @@ def _released_case(case: Case) -> dict[str, Any]:
     return record
 
 
-def _directory(ref: Ref, agents: Mapping[str, Agent]) -> str:
+def _directory(ref: Ref, agents: Mapping[str, Agent]) -> str | None:
+    """Returns the folder of an agent, None if it is none that the released code could have trained."""
     if ref.asset == "source_trajectories":
         return _plain(ref.key("model"))
     agent = agents[ref.key("agent")]
+    if not agent.stages or agent.recipe.variant or {stage.metric for stage in agent.stages} - set(PAPER_METRICS):
+        return None
     stages = tuple(StageName(stage.metric, _plain(stage.judge, "."), stage.beta) for stage in agent.stages)
     return agent_name(_plain(agent.model), stages, int(ref.key("seed")))
 

@@ -10,7 +10,15 @@ from dagster_project.report.values import missing
 
 ESCAPES = {character: f"\\{character}" for character in "&_%$#{}"}
 ESCAPES |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-ESCAPES |= {"→": r"$\to$", "Δ": r"$\Delta$", "β": r"$\beta$", "α": r"$\alpha$", "κ": r"$\kappa$", "²": r"$^2$"}
+ESCAPES |= {
+    "→": r"$\to$",
+    "∪": r"$\cup$",
+    "Δ": r"$\Delta$",
+    "β": r"$\beta$",
+    "α": r"$\alpha$",
+    "κ": r"$\kappa$",
+    "²": r"$^2$",
+}
 ESCAPES |= {"−": r"$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "…": r"\ldots{}"}
 # In TeX's old font encoding these are other characters.
 ESCAPES |= {"<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''"}

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.spec import Experiment, Pairing
-from dagster_project.preferences.pairs import Candidates, consistent, metrics_of, select_pairs
+from dagster_project.preferences.pairs import Candidates, consistent, select_pairs
 from toolemu.trajectory import RUNAWAYS
 
 COLUMNS = ["judge", "metric", "option", "value", "pairs", "cases", "share", "candidates"]
@@ -25,8 +25,11 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"min_gap": 1},
     {"min_chosen": 3},
     {"combine": "mean"},
+    {"either": "all"},
 )
 """Of the experiment's own rules, which come first."""
+ONLY_OF = {"combine": TrainedMetric.both, "either": TrainedMetric.either}
+"""Which metric's pairs a rule is about, where it is not about all."""
 QUERY = """
     SELECT e.trajectory_id, e.agent, e.case_idx, t.self_observed > 0 AS self_observed, t.stop_reason,
         median(score) FILTER (metric = 'safe') AS safe, median(score) FILTER (metric = 'help') AS help,
@@ -59,14 +62,14 @@ def pair_options(database: duckdb.DuckDBPyConnection, experiment: Experiment) ->
 def _changes(own: Pairing, metric: TrainedMetric) -> Iterator[tuple[str, str, Pairing]]:
     for change in CHANGES:
         for option, value in change.items():
-            if getattr(own, option) != value and (option != "combine" or metric is TrainedMetric.both):
+            if getattr(own, option) != value and ONLY_OF.get(option, metric) is metric:
                 yield option, str(value), own.model_copy(update=change)
         if not change:
             yield "none", "", own
 
 
 def _candidates(table: pd.DataFrame, metric: TrainedMetric, pairing: Pairing) -> Candidates:
-    names = [part.value for part in metrics_of(metric)]
+    names = [part.value for part in metric.judged]
     kept = table.dropna(subset=names)
     if pairing.consistency != "none":
         for name in names:

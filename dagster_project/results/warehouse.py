@@ -56,6 +56,7 @@ PAIR_COLUMNS = {
     "rejected_trajectory_id": "VARCHAR",
     "chosen_score": "DOUBLE",
     "rejected_score": "DOUBLE",
+    "decided_by": "VARCHAR",
 }
 STEP_COLUMNS = ["step", "loss", "reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected"]
 STEP_COLUMNS += ["logps_chosen", "logps_rejected", "entropy", "grad_norm", "learning_rate", "tokens"]

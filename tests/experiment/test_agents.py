@@ -42,8 +42,8 @@ def test_recipes_can_be_put_in_order_the_papers_first(found: list[Recipe]) -> No
 
 
 def test_labels_are_short() -> None:
-    texts = ("both", "safe_then_help_then_safe", "help@ipo", "0.25_safe_and_0.75_help")
-    assert [Recipe(text).label for text in texts] == ["S&H", "S→H→S", "H (ipo)", "0.25 S + 0.75 H"]
+    texts = ("both", "either_then_safe", "safe_then_help_then_safe", "help@ipo", "0.25_safe_and_0.75_help")
+    assert [Recipe(text).label for text in texts] == ["S&H", "S∪H→S", "S→H→S", "H (ipo)", "0.25 S + 0.75 H"]
 
 
 @pytest.mark.parametrize(

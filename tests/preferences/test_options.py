@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_project.experiment.agents import TrainedMetric
+from dagster_project.experiment.agents import PAPER_METRICS, TrainedMetric
 from dagster_project.experiment.spec import Pairing
 from dagster_project.preferences.pairs import Candidates, Selected, gather_candidates, median_scores, select_pairs
 from toolemu.errors import FrontierError
@@ -22,11 +22,11 @@ Row = tuple[int, str, int, int]
 row = st.tuples(st.integers(0, 2), st.sampled_from(MODELS), st.integers(0, 3), st.integers(0, 3))
 rows = st.lists(row, max_size=14)
 seeds = st.integers(0, 3)
-metrics = st.sampled_from(TrainedMetric)
+metrics = st.sampled_from(PAPER_METRICS)
 
 
 def candidates_of(rows: list[Row], metric: TrainedMetric = TrainedMetric.both) -> Candidates:
-    columns = {TrainedMetric.safe: [2], TrainedMetric.help: [3], TrainedMetric.both: [2, 3]}[metric]
+    columns = {TrainedMetric.safe: [2], TrainedMetric.help: [3]}.get(metric, [2, 3])
     return Candidates(
         [f"t{place}" for place in range(len(rows))],
         [model for _, model, *_ in rows],
@@ -126,6 +126,33 @@ def test_a_cap_holds_in_every_case_and_takes_no_more_than_it_must(
     assert Counter(rows[x][0] for x, _ in places(capped)) == {case: min(cap, n) for case, n in before.items()}
     assert set(places(capped)) <= set(places(every))
     assert capped.counts.get("over_cap", 0) == len(every.chosen) - len(capped.chosen)
+
+
+def by_metric(found: Selected) -> dict[Metric | None, list[tuple[int, int]]]:
+    named = list(zip(found.decided_by, places(found), strict=True))
+    return {metric: [place for decided, place in named if decided is metric] for metric in (Metric.safe, Metric.help)}
+
+
+@given(rows, seeds, st.integers(1, 4), st.booleans())
+def test_either_has_the_pairs_of_each_metric_in_equal_numbers_if_asked(
+    rows: list[Row], seed: int, cap: int, balance: bool
+) -> None:
+    rules: dict[str, object] = {"min_gap": 1, "per_case": cap, "balance": balance}
+    alone = {
+        Metric(metric.value): select([row[:2] + (row[column],) * 2 for row in rows], metric, seed, **rules)
+        for metric, column in ((TrainedMetric.safe, 2), (TrainedMetric.help, 3))
+    }
+    every = select(rows, TrainedMetric.either, seed, either="all", **rules)
+    assert by_metric(every) == {metric: places(found) for metric, found in alone.items()}
+    scores = np.concatenate([found.chosen_scores - found.rejected_scores for found in alone.values()])
+    assert (every.chosen_scores - every.rejected_scores).tolist() == scores.tolist()
+    found = select(rows, TrainedMetric.either, seed, **rules)
+    fewest = min(len(found.chosen) for found in alone.values())
+    assert [len(kept) for kept in by_metric(found).values()] == [fewest, fewest]
+    assert all(set(kept) <= set(places(alone[metric])) for metric, kept in by_metric(found).items() if metric)
+    assert found.counts.get("unequal", 0) == len(every.chosen) - 2 * fewest
+    turned = {(y, x) for x, y in by_metric(found)[Metric.help]}
+    assert found.counts.get("opposed_pairs", 0) == len(set(by_metric(found)[Metric.safe]) & turned)
 
 
 def test_another_seed_draws_another_lot() -> None:

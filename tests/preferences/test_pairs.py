@@ -62,6 +62,24 @@ def test_both_wants_each_metric_or_their_mean() -> None:
     assert [(p.chosen_score, p.rejected_score) for p in mean.pairs] == [(3, 1)]
 
 
+def test_either_has_pairs_for_each_metric_also_where_they_are_opposed() -> None:
+    scores = {(0, "a"): (3.0, 0.0), (0, "b"): (0.0, 3.0), (1, "c"): (3.0, 0.0), (1, "d"): (1.0, 0.0)}
+    rules = {"min_gap": 2, "exclude_twins": False}
+    every = pair_up(scores, TrainedMetric.either, either="all", **rules)
+    assert [(p.chosen_trajectory_id, p.rejected_trajectory_id, p.decided_by) for p in every.pairs] == [
+        ("a", "b", "safe"),
+        ("b", "a", "help"),
+        ("c", "d", "safe"),
+    ]
+    assert {p.metric for p in every.pairs} == {TrainedMetric.either}
+    counted = {"pairs": 3, "cases": 2, "safe_pairs": 2, "help_pairs": 1, "opposed_pairs": 1}
+    assert counted.items() <= every.counts.items() and "unequal" not in every.counts
+    equal = pair_up(scores, TrainedMetric.either, **rules)
+    counted = {"pairs": 2, "safe_pairs": 1, "help_pairs": 1, "unequal": 1}
+    assert counted.items() <= equal.counts.items()
+    assert {p.decided_by for p in pair_up(scores, TrainedMetric.safe).pairs} == {None}
+
+
 def test_excluded_and_unscored_trajectories_are_counted() -> None:
     scores = {(0, "a"): (3.0, 0.0), (0, "b"): (0.0, 0.0)}
     assert pair_up(scores, excluded=frozenset({"b"})).counts == {"pairs": 0, "cases": 0, "excluded_trajectories": 1}
@@ -102,7 +120,7 @@ def test_every_candidate_is_a_pair_or_has_a_reason(
 ) -> None:
     unique = {name: (case, value) for (case, name), value in scores.items()}
     found = pair_up({(case, name): value for name, (case, value) in unique.items()}, metric, combine=combine)  # type: ignore[misc]
-    reasons = ("no_difference", "metrics_disagree", "insufficient_gap", "low_chosen_score")
+    reasons = ("no_difference", "metrics_disagree", "insufficient_gap", "low_chosen_score", "unequal")
     assert len(found.pairs) + sum(found.counts.get(reason, 0) for reason in reasons) == found.counts.get(
         "candidates", 0
     )

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from dagster_project.artifacts import ArtifactStore
-from dagster_project.experiment.agents import TrainedMetric
+from dagster_project.experiment.agents import PAPER_METRICS, TrainedMetric
 from dagster_project.experiment.spec import Experiment, Pairing
-from dagster_project.preferences.pairs import PairSet, build_pairs, metrics_of
-from dagster_project.results.pair_options import CHANGES, pair_options
+from dagster_project.preferences.pairs import PairSet, build_pairs
+from dagster_project.results.pair_options import CHANGES, ONLY_OF, pair_options
 from tests.conftest import IMPORTED, Import
 from tests.published.importing import WORLD
 from tests.published.tree import N_CASES
@@ -59,7 +59,7 @@ def pairs_under(
     }
     by_metric: dict[Metric, list[Evaluation]] = {
         part: [verdict for verdict in evaluations if (verdict.judge, verdict.metric) == (judge, part)]
-        for part in metrics_of(metric)
+        for part in metric.judged
     }
     return build_pairs(
         by_metric, judge=judge, metric=metric, seed=0, train_cases=range(N_CASES), pairing=pairing, excluded=excluded
@@ -67,7 +67,7 @@ def pairs_under(
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change), "none"))
-@pytest.mark.parametrize("metric", TrainedMetric)
+@pytest.mark.parametrize("metric", PAPER_METRICS)
 def test_counts_are_those_of_the_pairs(
     change: dict[str, object],
     metric: TrainedMetric,
@@ -80,7 +80,7 @@ def test_counts_are_those_of_the_pairs(
         rows = table[(table["judge"] == judge) & (table["metric"] == metric.value)]
         chosen = rows[rows["option"] == option]
         already = all(getattr(OWN, name) == value for name, value in change.items())
-        if change and (already or (option == "combine" and metric is not TrainedMetric.both)):
+        if change and (already or ONLY_OF.get(option, metric) is not metric):
             assert chosen.empty, "a change that changes nothing has no row"
             continue
         (row,) = chosen.to_dict("records")
@@ -110,6 +110,22 @@ def test_replicates_that_disagree_are_left_out_of_the_table_too(tmp_path: Path) 
         pairing = Pairing(consistency=consistency)  # type: ignore[arg-type]
         with duckdb.connect(str(path)) as database:
             database.execute("DELETE FROM preference_pairs")
-            database.execute("INSERT INTO preference_pairs VALUES ('a', 'both', 0, 0, 'x', 'y', 3, 0)")
+            database.execute("INSERT INTO preference_pairs VALUES ('a', 'both', 0, 0, 'x', 'y', 3, 0, NULL)")
             found = pair_options(database, Experiment(name="tiny", world=WORLD, pairs=pairing))
         assert found.loc[found["option"] == "none", "pairs"].tolist() == [pairs], consistency
+
+
+def test_options_of_either_are_counted_where_there_are_such_pairs(tmp_path: Path) -> None:
+    given = {"x": (3, 3), "y": (0, 3), "z": (0, 0)}
+    verdicts = [
+        Verdict(model, None, 0, scores[place], metric=metric)
+        for model, scores in given.items()
+        for place, metric in enumerate(("safe", "help"))
+    ]
+    path = build(tmp_path / "w.duckdb", [], verdicts, models=tuple(given))
+    with duckdb.connect(str(path)) as database:
+        database.execute("DELETE FROM preference_pairs")
+        database.execute("INSERT INTO preference_pairs VALUES ('a', 'either', 0, 0, 'x', 'y', 3, 0, 'safe')")
+        found = pair_options(database, Experiment(name="tiny", world=WORLD)).set_index("option")
+    assert found.loc["none", ["pairs", "candidates"]].tolist() == [4, 6]
+    assert found.loc["either", "pairs"] == 4 and "combine" not in found.index

@@ -18,7 +18,7 @@ from tests.conftest import SMALL, Lab
 MIXTURE = "0.25_safe_and_0.75_help"
 GRID: dict[str, Any] = {
     **SMALL["grid"],  # type: ignore[dict-item]
-    "recipes": ["safe", "help", "safe_then_help", "safe_then_help_then_safe", "safe@ipo"],
+    "recipes": ["safe", "help", "safe_then_help", "safe_then_help_then_safe", "safe@ipo", "either"],
     "interpolate": [{"between": ["safe", "help"], "weights": [0.25]}],
 }
 
@@ -45,13 +45,14 @@ def test_every_recipe_is_a_point_beside_the_others(beyond: Lab) -> None:
     points = rows(beyond, "SELECT recipe, label FROM frontier_points WHERE judging = 'match' AND judge IS NULL")
     labels = {point["recipe"]: point["label"] for point in points}
     assert set(labels) == {*GRID["recipes"], MIXTURE}
-    assert [labels[name] for name in ("safe_then_help_then_safe", "safe@ipo", MIXTURE)] == [
+    assert [labels[name] for name in ("safe_then_help_then_safe", "safe@ipo", "either", MIXTURE)] == [
         "S→H→S",
         "S (ipo)",
+        "S∪H",
         "0.25 S + 0.75 H",
     ]
     sets = {row["point_set"]: row["n"] for row in rows(beyond, "FROM frontier_fits WHERE judging = 'match'")}
-    assert (sets["model_recipe"], sets["interpolated"]) == (5, 3)
+    assert (sets["model_recipe"], sets["interpolated"]) == (6, 3)
     (mixed,) = rows(beyond, f"SELECT DISTINCT stages, mixture FROM agents WHERE recipe = '{MIXTURE}'")
     ends = [
         {"agent": f"eager:{recipe}:strict:0.1", "weight": weight} for recipe, weight in (("safe", 0.25), ("help", 0.75))
@@ -59,7 +60,14 @@ def test_every_recipe_is_a_point_beside_the_others(beyond: Lab) -> None:
     assert mixed == {"stages": [], "mixture": ends}
     trained = rows(beyond, "SELECT agent, max(stage) AS stages FROM training_runs GROUP BY agent")
     stages = {row["agent"].split(":")[1]: row["stages"] for row in trained}
-    assert stages == {"safe": 1, "help": 1, "safe@ipo": 1, "safe_then_help": 2, "safe_then_help_then_safe": 3}
+    assert stages == {
+        "safe": 1,
+        "help": 1,
+        "safe@ipo": 1,
+        "either": 1,
+        "safe_then_help": 2,
+        "safe_then_help_then_safe": 3,
+    }
 
 
 @pytest.mark.slow
@@ -99,3 +107,23 @@ def test_claims_and_figures_stand(beyond: Lab) -> None:
         assert f'id="point:match:eager:{recipe}:0.1"' in drawn
     page = (store.get(Ref("report")).path / "index.html").read_text(encoding="utf-8")
     assert "0.25 S + 0.75 H" in page or "0.25 S \\u002b 0.75 H" in page
+
+
+@pytest.mark.slow
+def test_either_trains_on_as_many_pairs_of_each_metric(beyond: Lab) -> None:
+    pairs = rows(beyond, "SELECT metric, decided_by, count(*) AS n FROM preference_pairs WHERE seed = 0 GROUP BY ALL")
+    counted = {(row["metric"], row["decided_by"]): row["n"] for row in pairs}
+    assert counted["either", "safe"] == counted["either", "help"] > 0
+    assert counted["either", "safe"] == min(counted["safe", None], counted["help", None])
+    (trained,) = rows(beyond, "SELECT pairs FROM training_runs WHERE agent = 'eager:either:strict:0.1' AND seed = 0")
+    assert trained["pairs"] == 2 * counted["either", "safe"]
+
+
+@pytest.mark.slow
+def test_what_the_released_format_has_no_name_for_is_left_out_and_counted(beyond: Lab, tmp_path: Path) -> None:
+    told = beyond.frontier("export", "small.yaml", "runs", "--out", str(tmp_path / "out"))
+    assert "3 agents left out that have no name in that format" in told.stdout + told.stderr
+    trained = {path.name for path in (tmp_path / "out" / "sample_0").iterdir() if path.name.startswith("dpo_")}
+    sequences = [recipe.split("_then_") for recipe in GRID["recipes"] if recipe != "either" and "@" not in recipe]
+    names = {"_".join(f"{metric}_strict_s{seed}" for metric in metrics) for metrics in sequences for seed in (0, 1)}
+    assert trained == {f"dpo_eager_{name}" for name in names}

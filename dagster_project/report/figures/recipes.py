@@ -37,8 +37,8 @@ from dagster_project.report.style import (
 from dagster_project.report.values import AVERAGE, Row, beta_name, judgings_of, levels, missing, point_id, recipe_order
 from dagster_project.report.wording import JUDGING_TITLES
 
-LAST = {"safe": "safety", "help": "helpfulness", "both": "both at once"}
-LINES: dict[str, Any] = {"safe": (0, (4, 2)), "help": "solid", "both": (0, (1, 1.5))}
+LAST = {"safe": "safety", "help": "helpfulness", "both": "both at once", "either": "pairs for either"}
+LINES: dict[str, Any] = {"safe": (0, (4, 2)), "help": "solid", "both": (0, (1, 1.5)), "either": (0, (4, 1.5, 1, 1.5))}
 BENDS = (0.2, -0.2, 0.1, -0.1, 0.35, -0.35, 0.5, -0.5, 0.75, -0.75)
 CLEAR = 7.0
 """Points (1/72 inch) that an arrow should stay away from every marker it does not join."""

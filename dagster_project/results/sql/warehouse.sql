@@ -28,7 +28,8 @@ CREATE TABLE evaluations (
 );
 CREATE TABLE preference_pairs (
     judge VARCHAR, metric VARCHAR, seed INTEGER, case_idx INTEGER,
-    chosen_trajectory_id VARCHAR, rejected_trajectory_id VARCHAR, chosen_score DOUBLE, rejected_score DOUBLE
+    chosen_trajectory_id VARCHAR, rejected_trajectory_id VARCHAR, chosen_score DOUBLE, rejected_score DOUBLE,
+    decided_by VARCHAR
 );
 CREATE TABLE model_use (
     asset VARCHAR, "partition" VARCHAR, role VARCHAR, model VARCHAR, calls BIGINT, prompt_tokens BIGINT,
