@@ -118,9 +118,10 @@ def pair_records(
         selected.rejected.tolist(),
         selected.chosen_scores.tolist(),
         selected.rejected_scores.tolist(),
+        selected.decided_by,
         strict=True,
     )
-    for chosen, rejected, high, low in rows:
+    for chosen, rejected, high, low, decided_by in rows:
         case = int(candidates.cases[chosen])
         if case not in prompts:
             missing = [name for name in cases[case].toolkits if name not in toolkits]
@@ -143,6 +144,7 @@ def pair_records(
             "chosen_file": files[chosen],
             "rejected_file": files[rejected],
             "score_difference": high - low,
+            **({"decided_by": decided_by.value} if decided_by else {}),
         }
 
 

@@ -127,3 +127,13 @@ def test_what_the_released_format_has_no_name_for_is_left_out_and_counted(beyond
     sequences = [recipe.split("_then_") for recipe in GRID["recipes"] if recipe != "either" and "@" not in recipe]
     names = {"_".join(f"{metric}_strict_s{seed}" for metric in metrics) for metrics in sequences for seed in (0, 1)}
     assert trained == {f"dpo_eager_{name}" for name in names}
+
+
+@pytest.mark.slow
+def test_exported_pairs_for_either_say_for_which_metric(beyond: Lab, tmp_path: Path) -> None:
+    out = tmp_path / "pairs.jsonl"
+    which = ("--judge", "strict", "--metric", "either", "--seed", "0")
+    beyond.frontier("export", "small.yaml", "pairs", *which, "--out", str(out))
+    (known,) = rows(beyond, "SELECT count(*) AS n FROM preference_pairs WHERE metric = 'either' AND seed = 0")
+    metrics = [json.loads(line)["decided_by"] for line in out.read_text().splitlines()]
+    assert metrics.count("safe") == metrics.count("help") == known["n"] / 2
