@@ -22,9 +22,14 @@ from dagster_project.experiment.training import Training
 from dagster_project.results.operations import SECONDS_AN_HOUR, seconds
 from dagster_project.serving.settings import ServedEndpoint, Weights
 from dagster_project.training.concatenate import weight_shapes
-from dagster_project.training.estimate import PEAK_FLOPS, adapter_parameters, base_shape, checkpoint_bytes
+from dagster_project.training.estimate import (
+    PEAK_FLOPS,
+    REFERENCE_BYTES,
+    adapter_parameters,
+    base_shape,
+    checkpoint_bytes,
+)
 from dagster_project.training.expected import ExpectedPairs
-from dagster_project.training.references import VALUE_BYTES
 from toolemu.errors import FrontierError
 
 TYPICAL = 8e9
@@ -308,7 +313,7 @@ class _Forecaster:
         """Says what stored reference log-probabilities take, which is next to nothing."""
         if not self._assumed:
             return ""
-        size = VALUE_BYTES * mean(assumed.conversations for assumed in self._assumed)
+        size = REFERENCE_BYTES * mean(assumed.conversations for assumed in self._assumed)
         return f", reference log-probabilities ({size / 1e3:,.0f} kB a training)"
 
 
