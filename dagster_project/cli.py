@@ -130,12 +130,14 @@ def collect(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove what nothing needs: runs left by crashes or replaced, and merged weights (trainer.keep_merged: needed)."""
-    from dagster_project.operations.garbage import collect_garbage, find_garbage, told
+    from dagster_project.operations.garbage import collect_garbage, find_garbage, told, under_way
     from dagster_project.operations.instance import open_instance
 
     _, graph, store = _open(name)
-    found = find_garbage(graph, store) if dry_run else collect_garbage(graph, store, open_instance())
-    for line in told(found, store, dry_run=dry_run):
+    instance = open_instance()
+    writing = under_way(graph, store, instance) if dry_run else ""
+    found = find_garbage(graph, store) if dry_run else collect_garbage(graph, store, instance)
+    for line in told(found, store, dry_run=dry_run, writing=writing):
         out.print(line, markup=False, highlight=False)
 
 

@@ -88,10 +88,10 @@ def estimate(experiment: Experiment, refs: Iterable[Ref], stores: Iterable[Artif
     return found
 
 
-def conversation_tokens(experiment: Experiment) -> float:
-    """Returns the tokens that a trajectory may have as a conversation to train on, by the lengths of its prompts."""
-    opening = mean(_tokens(_agent_prompts(experiment, open_world(experiment))))
-    return opening + TURNS * TURN_TOKENS + (TURNS - 1) * OBSERVATION_TOKENS
+def conversation_tokens(experiment: Experiment) -> tuple[float, float]:
+    """Returns the tokens that a trajectory may have as a conversation to train on: of its prompt, and after it."""
+    prompt = mean(_tokens(_agent_prompts(experiment, open_world(experiment))))
+    return prompt, TURNS * TURN_TOKENS + (TURNS - 1) * OBSERVATION_TOKENS
 
 
 def _records(experiment: Experiment, ref: Ref) -> int:

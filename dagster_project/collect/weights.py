@@ -73,9 +73,9 @@ def model_folder(model: object, artifact: Path) -> Path:
     Raises:
         FrontierError: Pinned weights are not what they were.
     """
-    if not (artifact / PINNED).exists():
+    pinned = pinned_weights(artifact)
+    if pinned is None:
         return artifact
-    pinned = validate_record(PinnedWeights, read_json(artifact / PINNED), artifact / PINNED, "")
     if pinned.commit:
         folder = _fetch(pinned.source, pinned.commit)
     else:
@@ -86,6 +86,13 @@ def model_folder(model: object, artifact: Path) -> Path:
             folder, "", "is not what it was when its model was pinned.", "Put it back, or give the model another name."
         )
     return folder
+
+
+def pinned_weights(artifact: Path) -> PinnedWeights | None:
+    """Returns which weights an artifact stands for; None if it holds them."""
+    if not (artifact / PINNED).exists():
+        return None
+    return validate_record(PinnedWeights, read_json(artifact / PINNED), artifact / PINNED, "")
 
 
 def glance(folder: Path) -> str:

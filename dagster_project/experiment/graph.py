@@ -90,7 +90,7 @@ CODE_VERSIONS = {
     "agent_specs": "1",
     "adapters": "2",
     "merged_models": "2",
-    INTERPOLATED: "1",
+    INTERPOLATED: "2",
     "warehouse": "5",
     "results": "4",
     "claims": "2",

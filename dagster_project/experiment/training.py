@@ -172,7 +172,8 @@ class Trainer(_WithPreset):
     push_to_hub: str | None = Field(
         None,
         pattern=r"^[\w.-]+/[\w.-]*$",
-        description="Upload adapters to the hub as <this><experiment>-<agent>; needs HF_TOKEN.",
+        description="Upload adapters, mixtures too, to the hub, private, as <this><experiment>-<asset>-<agent>-<seed>; "
+        "needs HF_TOKEN.",
     )
 
     @model_validator(mode="after")

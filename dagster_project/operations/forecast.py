@@ -13,14 +13,23 @@ from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
 from dagster_project.collect.estimate import conversation_tokens, estimate
-from dagster_project.experiment.agents import TrainedMetric
-from dagster_project.experiment.graph import agents_by_key
+from dagster_project.experiment.agents import Stage, TrainedMetric
+from dagster_project.experiment.graph import INTERPOLATED, WEIGHTS, agents_by_key, stage_adapters
 from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.spec import Experiment
+from dagster_project.experiment.splits import split_cases
+from dagster_project.experiment.training import Training
 from dagster_project.results.operations import SECONDS_AN_HOUR, seconds
 from dagster_project.serving.settings import ServedEndpoint, Weights
 from dagster_project.training.concatenate import weight_shapes
-from dagster_project.training.estimate import PEAK_FLOPS, adapter_parameters, base_shape
+from dagster_project.training.estimate import (
+    PEAK_FLOPS,
+    REFERENCE_BYTES,
+    adapter_parameters,
+    base_shape,
+    checkpoint_bytes,
+)
+from dagster_project.training.expected import ExpectedPairs
 from toolemu.errors import FrontierError
 
 TYPICAL = 8e9
@@ -60,12 +69,15 @@ class Forecast(NamedTuple):
     Attributes:
         works: In order of the graph.
         fetched: Bytes of weights that come from the hub, into its own folder.
+        checkpoints: Bytes of the largest training's checkpoints, which go when its adapter is made; a card trains one
+            at a time.
         unsized: Weights of which nobody said how large they are.
         assumptions: What was assumed, a sentence each.
     """
 
     works: list[Work]
     fetched: float
+    checkpoints: float
     unsized: list[str]
     assumptions: list[str]
 
@@ -94,6 +106,14 @@ def _weights(experiment: Experiment) -> list[Weights]:
     return list({weights.source: weights for weights in [*models, *own, *served]}.values())
 
 
+class _Assumed(NamedTuple):
+    """What was assumed of a training: tokens of a pair and of its reference pass, and its conversations."""
+
+    pair: float
+    reference: float
+    conversations: float
+
+
 class _Forecaster:
     def __init__(self, experiment: Experiment, stores: Sequence[ArtifactStore]) -> None:
         self._experiment = experiment
@@ -110,17 +130,23 @@ class _Forecaster:
         measured = [manifest.metrics["mfu"] for found in made for manifest in found if "mfu" in manifest.metrics]
         self._mfu = mean(measured) if measured else self._planning.mfu
         self._unsized: set[str] = set()
-        self._conversation = min(conversation_tokens(experiment), experiment.training.max_length)
+        prompt, response = conversation_tokens(experiment)
+        self._prompt = min(prompt, experiment.training.max_length - 1)
+        self._response = min(response, experiment.training.max_length - self._prompt)
+        self._assumed: list[_Assumed] = []
 
     def forecast(self, refs: Iterable[Ref]) -> Forecast:
         grouped: dict[str, list[Ref]] = {}
+        checkpoints = 0.0
         for ref in refs:
+            if ref.asset.endswith("/adapters"):
+                checkpoints = max(checkpoints, self._checkpoints(ref))
             room = ref.asset.partition("/")[0]
             grouped.setdefault(ref.asset if room.startswith("stage_") else room, []).append(ref)
         works = [self._work(asset, group) for asset, group in grouped.items()]
         fetched = sum(2 * (self._size(weights) or 0) for weights in _weights(self._experiment) if not weights.folder)
         kept = [work for work in works if work.gpu_hours != 0 or work.disk]
-        return Forecast(kept, fetched, sorted(self._unsized), self._assumptions())
+        return Forecast(kept, fetched, checkpoints, sorted(self._unsized), self._assumptions())
 
     def _work(self, asset: str, refs: list[Ref]) -> Work:
         past = [self._past.get(ref.asset, []) for ref in refs]
@@ -131,6 +157,8 @@ class _Forecaster:
             return Work(asset, len(refs), _total(map(self._training, refs)), _total(map(self._adapter, refs)), False)
         if asset.endswith("/merged_models"):
             return Work(asset, len(refs), 0, _total(self._bytes(self._base(ref)) for ref in refs), False)
+        if asset == INTERPOLATED:
+            return Work(asset, len(refs), 0, _total(map(self._mixture, refs)), False)
         return self._asking(asset, refs)
 
     def _asking(self, asset: str, refs: list[Ref]) -> Work:
@@ -159,17 +187,46 @@ class _Forecaster:
         size = self._size(self._base(ref))
         if size is None:
             return None
-        agent, stage = self._agents[ref.key("agent")], int(ref.asset.partition("/")[0][6:])
-        training, this = self._experiment.training_of(agent.model, agent.recipe), agent.stages[stage - 1]
-        pairs = self._pairs(this.judge, this.metric, ref.key("seed"))
-        trained = training.max_steps * training.batch_size if training.max_steps else pairs * (this.epochs or 1)
-        operations = self._operations * size * trained * 2 * self._conversation
+        training, trainer = self._training_of(ref), self._experiment.trainer
+        expected, trained = self._expected(ref), self._trained(ref)
+        assumed = _Assumed(
+            expected.tokens_a_pair(training, trainer),
+            expected.reference_tokens(training, trainer, trained),
+            expected.conversations,
+        )
+        self._assumed.append(assumed)
+        operations = size * (self._operations * trained * assumed.pair + 2 * assumed.reference)
         return (operations / (self._mfu * self._peak) + LOADING_S) / SECONDS_AN_HOUR
 
     @property
     def _operations(self) -> int:
-        """Operations a weight and token: forwards, back through a frozen base, the reference; and what is repeated."""
-        return 8 if self._experiment.trainer.gradient_checkpointing == "always" else 6
+        """Operations a weight and token: forwards, back through a frozen base; and what is repeated."""
+        return 6 if self._experiment.trainer.gradient_checkpointing == "always" else 4
+
+    def _stage(self, ref: Ref) -> Stage:
+        """Returns what an adapter is trained on."""
+        return self._agents[ref.key("agent")].stages[int(ref.asset.partition("/")[0][6:]) - 1]
+
+    def _training_of(self, ref: Ref) -> Training:
+        agent = self._agents[ref.key("agent")]
+        return self._experiment.training_of(agent.model, agent.recipe)
+
+    def _expected(self, ref: Ref) -> ExpectedPairs:
+        e, this, seed = self._experiment, self._stage(ref), ref.key("seed")
+        return ExpectedPairs(
+            pairs=self._pairs(this.judge, this.metric, seed),
+            cases=len(split_cases(e.world.cases, int(seed)).train),
+            trajectories=e.source.samples * len(e.models),
+            prompt=self._prompt,
+            response=self._response,
+        )
+
+    def _trained(self, ref: Ref) -> float:
+        """Returns how many pairs a training goes over."""
+        training, this = self._training_of(ref), self._stage(ref)
+        if training.max_steps:
+            return training.max_steps * training.batch_size
+        return self._pairs(this.judge, this.metric, ref.key("seed")) * (this.epochs or 1)
 
     def _pairs(self, judge: str, metric: TrainedMetric, seed: str) -> float:
         for manifest in self._past.get(f"preference_pairs/{judge}", []):
@@ -178,7 +235,8 @@ class _Forecaster:
         e = self._experiment
         share = self._planning.pairs_both if metric is TrainedMetric.both else self._planning.pairs
         each = share * math.comb(e.source.samples * len(e.models), 2)
-        return e.world.cases // 2 * min(each, e.pairs.per_case or each)
+        metrics = 2 if metric is TrainedMetric.either else 1
+        return e.world.cases // 2 * metrics * min(each, e.pairs.per_case or each)
 
     def _base(self, ref: Ref) -> RunHere:
         model = self._experiment.models[self._agents[ref.key("agent")].model]
@@ -186,14 +244,30 @@ class _Forecaster:
         return model
 
     def _adapter(self, ref: Ref) -> float | None:
-        base, agent = self._base(ref), self._agents[ref.key("agent")]
-        training = self._experiment.training_of(agent.model, agent.recipe)
+        parameters = self._parameters(ref)
+        return None if parameters is None else 4 * parameters
+
+    def _mixture(self, ref: Ref) -> float | None:
+        """Returns the size of adapters one beside the other, a stage that both ends have in common once."""
+        ends = (self._agents[key] for key, _ in self._agents[ref.key("agent")].parts)
+        adapters = dict.fromkeys(one for end in ends for one in stage_adapters(end, ref.key("seed")))
+        return _total(map(self._adapter, adapters))
+
+    def _parameters(self, ref: Ref) -> float | None:
+        base, training = self._base(ref), self._training_of(ref)
         if isinstance(base, WeightsModel) and base.folder:
-            return 4 * adapter_parameters(base_shape(base.folder, weight_shapes(base.folder)), training)
+            return adapter_parameters(base_shape(base.folder, weight_shapes(base.folder)), training)
         size = self._size(base)
-        return None if size is None else 4 * training.lora_rank * ADAPTED * size ** (2 / 3)
+        return None if size is None else training.lora_rank * ADAPTED * size ** (2 / 3)
+
+    def _checkpoints(self, ref: Ref) -> float:
+        """Returns what a training's checkpoints take while it goes on; 0 if nobody knows."""
+        steps = math.ceil(self._trained(ref) / self._training_of(ref).batch_size)
+        return checkpoint_bytes(self._parameters(ref) or 0, self._experiment.trainer, steps)
 
     def _bytes(self, weights: RunHere) -> float | None:
+        if isinstance(weights, WeightsModel) and weights.folder:
+            return float(sum(path.stat().st_size for path in weights.folder.glob(WEIGHTS)))
         size = self._size(weights)
         return None if size is None else 2 * size
 
@@ -212,10 +286,12 @@ class _Forecaster:
         planning, e = self._planning, self._experiment
         here = f", in training {self._mfu:.0%} (measured)" if self._mfu != planning.mfu else ""
         said = [f"{planning.card}: {self._peak / 1e12:.0f}·10¹² operations a second, {planning.mfu:.0%} of use{here}"]
-        if e.grid.models:
+        if self._assumed:
+            pair, reference, _ = (mean(column) for column in zip(*self._assumed, strict=True))
+            once = ", what conversations have in common once" if e.trainer.shared_text else ""
             said += [
-                f"training: {self._operations} operations a weight and token, the reference's included; "
-                f"{2 * self._conversation:,.0f} tokens a pair; {LOADING_S / 60:.0f} min to load",
+                f"training: {self._operations} operations a weight and token, {pair:,.0f} tokens a pair{once}; the "
+                f"reference: 2, {reference:,.0f} tokens a training; {LOADING_S / 60:.0f} min to load",
                 f"pairs: {planning.pairs:.0%} of all of a case's trajectories, on both {planning.pairs_both:.0%}",
             ]
         said += [
@@ -224,11 +300,22 @@ class _Forecaster:
             "own, fewer by more",
             f"disk: 2 bytes a weight, 4 a parameter of an adapter, {RECORD_BYTES['trajectories'] // 1000} kB a "
             f"trajectory, {RECORD_BYTES['evaluations'] // 1000} kB a verdict, replies once more",
-            "not counted: starts of servers, tables, report",
         ]
+        if e.grid.interpolate:
+            said.append("mixtures: on the disk as large as all adapters that are in them")
+        if e.trainer.keep_merged == "needed":
+            said.append("merged models: all at once, though trainer.keep_merged removes them one by one")
+        said.append("not counted: starts of servers, tables, report, model cards" + self._references())
         if any(isinstance(model, WeightsModel) and model.backend == "local" for model in e.models.values()):
             said.append("nor are, before they ran, models that run in process (backend: local)")
         return said
+
+    def _references(self) -> str:
+        """Says what stored reference log-probabilities take, which is next to nothing."""
+        if not self._assumed:
+            return ""
+        size = REFERENCE_BYTES * mean(assumed.conversations for assumed in self._assumed)
+        return f", reference log-probabilities ({size / 1e3:,.0f} kB a training)"
 
 
 def total_hours(works: Iterable[Work]) -> float:

@@ -12,7 +12,7 @@ from filelock import Timeout
 from dagster_project.artifacts import ArtifactStore, Manifest
 from dagster_project.experiment.graph import WEIGHTS, Graph
 from dagster_project.experiment.retention import MERGED, idle_merged, weights_of
-from dagster_project.operations.instance import fail_orphaned_runs
+from dagster_project.operations.instance import fail_orphaned_runs, orphaned_runs
 from toolemu.errors import FrontierError
 
 UNFINISHED = [
@@ -44,7 +44,10 @@ class Garbage(NamedTuple):
 
 
 def find_garbage(graph: Graph, store: ArtifactStore) -> Garbage:
-    """Returns what nothing needs. Trajectories, verdicts and adapters that a manifest names are never among it."""
+    """Returns what nothing needs. Trajectories, verdicts and adapters that a manifest names are never among it.
+
+    What is being written is, since nothing names it yet: see `under_way`.
+    """
     merged = [manifest.ref for manifest in store.manifests() if manifest.asset.endswith(MERGED)]
     keep_all = graph.experiment.trainer.keep_merged == "all"
     return Garbage(
@@ -59,21 +62,40 @@ def collect_garbage(graph: Graph, store: ArtifactStore, instance: dg.DagsterInst
     Raises:
         FrontierError: Something of the experiment is being made, whose drafts nothing names yet.
     """
-    name = graph.experiment.name
     store.check()
     try:
         with store.being_made():
             fail_orphaned_runs(instance)
-            writing = [run.run_id for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)) if _is_of(run, name)]
+            writing = _runs_under_way(graph, instance)
             if writing:
-                raise FrontierError(f"{name}: {len(writing)} runs are under way ({writing[0]}). Wait until they ended.")
+                raise FrontierError(f"{writing} Wait until it ended.")
             found = find_garbage(graph, store)
             store.collect(found.unnamed)
             for manifest in found.merged:
                 store.release(manifest, WEIGHTS)
             return found
     except Timeout:
-        raise FrontierError(f"A `frontier run {name}` is under way on {store.place()}. Wait until it ended.") from None
+        raise FrontierError(f"{_command_under_way(graph, store)} Wait until it ended.") from None
+
+
+def under_way(graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance) -> str:
+    """Returns, as a sentence, what is making something of the experiment just now; empty if nothing is."""
+    try:
+        with store.being_made().acquire(timeout=0):
+            return _runs_under_way(graph, instance)
+    except Timeout:
+        return _command_under_way(graph, store)
+
+
+def _command_under_way(graph: Graph, store: ArtifactStore) -> str:
+    return f"A `frontier run {graph.experiment.name}` is under way on {store.place()}."
+
+
+def _runs_under_way(graph: Graph, instance: dg.DagsterInstance) -> str:
+    name, gone = graph.experiment.name, {run.run_id for run in orphaned_runs(instance)}
+    runs = instance.get_runs(RunsFilter(statuses=UNFINISHED))
+    found = [run.run_id for run in runs if run.run_id not in gone and _is_of(run, name)]
+    return f"{name}: {len(found)} runs are under way ({found[0]} …)." if found else ""
 
 
 def _is_of(run: dg.DagsterRun, name: str) -> bool:
@@ -81,12 +103,20 @@ def _is_of(run: dg.DagsterRun, name: str) -> bool:
     return run.asset_selection is None or any(key.path[0] == name for key in run.asset_selection)
 
 
-def told(found: Garbage, store: ArtifactStore, *, dry_run: bool) -> list[str]:
-    """Returns a line for everything that nothing needs, and one that sums up."""
+def told(found: Garbage, store: ArtifactStore, *, dry_run: bool, writing: str = "") -> list[str]:
+    """Returns a line for everything that nothing needs, and one that sums up.
+
+    Args:
+        found: What nothing needs.
+        store: Where it is.
+        dry_run: Whether it is still there.
+        writing: What `under_way` says.
+    """
     rows = [(f"{path.relative_to(store.root)}: no manifest names it", size) for path, size in found.unnamed.items()]
     rows += [(f"{one.ref.label}: weights that nothing unfinished reads", weights_of(one)) for one in found.merged]
     done = "would be removed (--dry-run)" if dry_run else "removed"
     return [
         *(f"{size / 1e6:>10,.1f} MB  {what}" for what, size in rows),
         f"{found.bytes / 1e6:,.1f} MB in {len(rows)} places {done}.",
+        *([f"{writing} What it writes is among these, and nothing is removed until it ended."] if writing else []),
     ]

@@ -79,22 +79,28 @@ def owner() -> str:
 
 
 def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
-    """Marks unfinished runs of processes that are gone as failed, and returns how many there were.
+    """Marks unfinished runs of processes that are gone as failed, and returns how many there were."""
+    runs = orphaned_runs(instance)
+    for run in runs:
+        instance.report_run_failed(run, message="The process of this run is gone.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return len(runs)
+
+
+def orphaned_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Returns the unfinished runs of processes that are gone.
 
     Only runs whose process of this host is known, so never one of a living process or another machine.
     """
     unfinished = RunsFilter(
         statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
     )
-    count = 0
+    found = []
     for run in instance.get_runs(unfinished):
         host, _, rest = run.tags.get(OWNER_TAG, "").partition("|")
-        if host != socket.gethostname() or process_of(rest) is not None:
-            continue
-        instance.report_run_failed(run, message="The process of this run is gone.")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-        count += 1
-    return count
+        if host == socket.gethostname() and process_of(rest) is None:
+            found.append(run)
+    return found
 
 
 def process_of(identity: str) -> psutil.Process | None:

@@ -171,6 +171,8 @@ def forecast_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Group | No
     notes = [f"free on this disk: {_size(shutil.disk_usage(folder).free)}"]
     if found.fetched:
         notes.append(f"besides, {_size(found.fetched)} of weights come from the hub, into its own folder (HF_HOME)")
+    if found.checkpoints:
+        notes.append(f"besides, while it trains: {_size(found.checkpoints)} of checkpoints at most, on every card")
     if found.unsized:
         notes.append(f"of unknown size, to be said in planning.billions: {', '.join(found.unsized)}")
     lines = [*notes, "assumed (`planning` in the experiment file):", *(f"  {line}" for line in found.assumptions)]

@@ -16,16 +16,25 @@ from dagster_project.artifacts import Ref
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.collect.endpoints import servers_folder
 from dagster_project.collect.files import TRAJECTORIES
-from dagster_project.collect.weights import model_folder
+from dagster_project.collect.weights import model_folder, pinned_weights
 from dagster_project.collect.world import open_world
-from dagster_project.experiment.agents import Agent
+from dagster_project.experiment.agents import Agent, Stage
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.graph import INTERPOLATED, agents_by_key, stage_adapters
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
 from dagster_project.serving.leases import cards_alone
 from dagster_project.serving.state import Servers
-from dagster_project.training.card import CARD, model_card, push_adapter, repository_name, training_curve
+from dagster_project.training.card import (
+    CARD,
+    Base,
+    MixedAdapter,
+    mixture_card,
+    model_card,
+    push_adapter,
+    repository_name,
+    training_curve,
+)
 from dagster_project.training.concatenate import concatenate_adapters, read_adapter_config
 from dagster_project.training.conversations import conversation_records
 from dagster_project.training.dpo import PROBES, Listener, TrainingResult, TrainingStep, train_adapter
@@ -74,6 +83,12 @@ def _base(run: AssetRun) -> Ref:
     return base
 
 
+def _named_base(run: AssetRun, base: Ref) -> Base:
+    """Returns what a model card says of a base; a merged model is nowhere on the hub."""
+    pinned = pinned_weights(run.inputs[base].path)
+    return Base(base.label, pinned.source, pinned.commit) if pinned and pinned.commit else Base(base.label)
+
+
 def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
     job = _job(run, agents[run.ref.key("agent")], stage)
     path = job.workspace / JOB
@@ -115,14 +130,21 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
     if result.notes:
         run.metadata["notes"] = " ".join(result.notes)
     run.checks.append(_learned(result.steps, run.experiment.limits.min_reward_accuracy))
-    if job.trainer.push_to_hub:
-        label = f"{run.ref.asset.split('/')[0]}-{run.ref.key('agent')}-{run.ref.key('seed')}"
-        repository = repository_name(job.trainer.push_to_hub, run.experiment.name, label)
-        try:
-            run.metadata["hub"] = dg.MetadataValue.url(push_adapter(run.draft.path, repository))
-        except FrontierError as error:  # the adapter is made, whatever the hub says of it
-            run.metadata["hub"] = str(error)
-            run.log(str(error))
+    _push(run)
+
+
+def _push(run: AssetRun) -> None:
+    """Uploads the adapter in the draft if the experiment file asks for it."""
+    prefix = run.experiment.trainer.push_to_hub
+    if not prefix:
+        return
+    label = f"{run.ref.asset.split('/')[0]}-{run.ref.key('agent')}-{run.ref.key('seed')}"
+    try:
+        address = push_adapter(run.draft.path, repository_name(prefix, run.experiment.name, label))
+        run.metadata["hub"] = dg.MetadataValue.url(address)
+    except FrontierError as error:  # the adapter is made, whatever the hub says of it
+        run.metadata["hub"] = str(error)
+        run.log(str(error))
 
 
 def _card(run: AssetRun, job: TrainingJob) -> AbstractContextManager[None]:
@@ -136,6 +158,7 @@ def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
     """Returns what to train, with the pairs and their conversations written for it."""
     experiment, this, base = run.experiment, agent.stages[stage - 1], _base(run)
     assert this.epochs is not None, "only imported agents' epochs are unknown"
+    named = _named_base(run, base)
     world = open_world(experiment)
     pairs = read_jsonl(run.input(f"preference_pairs/{this.judge}") / PAIRS, PreferencePair)
     wanted = {pair.chosen_trajectory_id for pair in pairs} | {pair.rejected_trajectory_id for pair in pairs}
@@ -149,12 +172,14 @@ def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
     work = run.draft.journal
     work.mkdir(parents=True, exist_ok=True)
     write_jsonl(work / CONVERSATIONS, conversation_records(trajectories, world.cases, world.toolkits, prompt))
-    named = (NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in pairs)
-    write_jsonl(work / PAIRS, named)
+    by_name = (NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in pairs)
+    write_jsonl(work / PAIRS, by_name)
     return TrainingJob(
         base=model_folder(experiment.models[agent.model], run.inputs[base].path),
-        base_label=base.label,
+        base_label=named.label,
         base_sha256=run.inputs[base].manifest.sha256,
+        base_hub=named.source,
+        base_commit=named.commit,
         pairs=work / PAIRS,
         conversations=work / CONVERSATIONS,
         out=run.draft.path,
@@ -216,13 +241,32 @@ def _merge(run: AssetRun) -> None:
 
 def _interpolate(run: AssetRun, agents: dict[str, Agent]) -> None:
     agent, seed = agents[run.ref.key("agent")], run.ref.key("seed")
-    (source,) = (ref for ref in run.inputs if ref.asset == "source_models")
-    base = model_folder(run.experiment.models[agent.model], run.inputs[source].path)
+    source = _base(run)
     weights: dict[Ref, float] = {}
+    stages: dict[Ref, Stage] = {}
     for key, weight in agent.parts:
-        for ref in stage_adapters(agents[key], seed):  # a stage that both have in common is there once
-            weights[ref] = weights.get(ref, 0.0) + weight
-    adapters = [run.inputs[ref].path for ref in weights]
-    concatenate_adapters(base, adapters, run.draft.path, list(weights.values()))
-    run.draft.counts["rank"] = read_adapter_config(run.draft.path)["r"]
+        for ref, stage in zip(stage_adapters(agents[key], seed), agents[key].stages, strict=True):
+            weights[ref] = weights.get(ref, 0.0) + weight  # a stage that both have in common is there once
+            stages[ref] = stage
+    base = model_folder(run.experiment.models[agent.model], run.inputs[source].path)
+    concatenate_adapters(base, [run.inputs[ref].path for ref in weights], run.draft.path, list(weights.values()))
+    rank = run.draft.counts["rank"] = read_adapter_config(run.draft.path)["r"]
+    mixed = [
+        MixedAdapter(
+            ref.label,
+            f"{stage.metric} by {stage.judge}, β = {stage.beta:g}",
+            run.inputs[ref].manifest.sha256,
+            weights[ref],
+        )
+        for ref, stage in stages.items()
+    ]
+    lineage = {
+        "experiment": run.experiment.name,
+        "agent": f"{agent.key}, seed {seed}",
+        "base": f"{source.label}, sha256 {run.inputs[source].manifest.sha256}",
+    }
+    name = f"{run.experiment.name}: {run.ref.label}"
+    card = mixture_card(name, _named_base(run, source), rank, agent.parts, mixed, lineage)
+    (run.draft.path / CARD).write_text(card, encoding="utf-8")
     run.metadata["mixed"] = ", ".join(f"{weight:g} × {key}" for key, weight in agent.parts)
+    _push(run)

@@ -24,7 +24,13 @@ from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts.manifest import content_sha256, file_sha256, tree_entries
 from dagster_project.training.conversations import Tokens
-from dagster_project.training.estimate import Plan, divisors, flops_per_token
+from dagster_project.training.estimate import (
+    KEPT_CHECKPOINTS,
+    Plan,
+    divisors,
+    flops_per_token,
+    writes_checkpoints,
+)
 from dagster_project.training.grouping import group_by_prompt, group_keys
 from dagster_project.training.job import TrainingJob, read_job
 from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
@@ -277,7 +283,6 @@ class _Attempt:
         on_cpu = prepared.card is None
         model = self._model()
         disable_dropout_in_model(model)  # the base's; TRL's own switch would take the adapter's, too
-        every = job.trainer.checkpoint_every
         config = DPOConfig(
             output_dir=str(checkpoints),
             run_name=job.name or None,
@@ -302,9 +307,9 @@ class _Attempt:
             remove_unused_columns=False,
             logging_steps=1,
             logging_nan_inf_filter=False,
-            save_strategy="steps" if every and every < prepared.steps else "no",
-            save_steps=every or 1,
-            save_total_limit=2,
+            save_strategy="steps" if writes_checkpoints(job.trainer, prepared.steps) else "no",
+            save_steps=job.trainer.checkpoint_every or 1,
+            save_total_limit=KEPT_CHECKPOINTS,
             report_to=list(job.trainer.track) or "none",
             disable_tqdm=True,
             seed=job.training.seed if job.training.seed is not None else job.seed,

@@ -42,6 +42,8 @@ class TrainingJob(_Record):
     base: Path = Field(description="Folder of the base's weights and tokenizer.")
     base_label: str = Field("", description="What the adapter calls its base; empty: the folder's name.")
     base_sha256: str = Field("", description="A hash of the base; empty: computed from its files where needed.")
+    base_hub: str = Field("", description="The base's name on the hub, for the model card; empty: it is not there.")
+    base_commit: str = Field("", description="The base's commit there.")
     pairs: Path = Field(description="The pair file, JSON lines.")
     conversations: Path | None = Field(None, description="The conversations that pairs name, JSON lines.")
     out: Path = Field(description="Folder for the adapter.")

@@ -19,6 +19,7 @@ from dagster_project.training.estimate import (
     Shape,
     adapter_parameters,
     base_shape,
+    checkpoint_bytes,
     find_card,
     flops_per_token,
     plan_batches,
@@ -107,7 +108,7 @@ def prepare(job: TrainingJob) -> Prepared:
     again = sum(tokens > plan.plain_tokens for tokens in found) / len(found)
     computed = sum(found) / len(found) / plan.micro_batch / mean if job.trainer.shared_text else 1.0
     flops = computed * total * flops_per_token(shape, mean / 2, recomputed=again)
-    _check_disk(job, shape)
+    _check_disk(job, shape, steps)
     conversations = {identity: tokens[identity] for identity in used}
     return Prepared(
         tokenizer, conversations, pairs, len(everything) - len(pairs), shape, card, plan, steps, total, flops
@@ -158,12 +159,10 @@ def _check_settings(job: TrainingJob, card: Card | None) -> None:
             raise FrontierError(f"trainer.track: {tracker} needs the package {TRACKERS[tracker][0]}: install it.")
 
 
-def _check_disk(job: TrainingJob, shape: Shape) -> None:
+def _check_disk(job: TrainingJob, shape: Shape, steps: int) -> None:
     """Checks that adapter and checkpoints fit on the disk."""
     parameters = adapter_parameters(shape, job.training)
-    # The adapter itself; and two checkpoints, and a third while it is written, of adapter and AdamW's two moments.
-    checkpoints = 3 * 12 if job.trainer.checkpoint_every else 0
-    needed = (4 + checkpoints) * parameters + SPARE_DISK
+    needed = 4 * parameters + checkpoint_bytes(parameters, job.trainer, steps) + SPARE_DISK
     folder = next(path for path in (job.out, *job.out.parents) if path.exists())
     free = shutil.disk_usage(folder).free
     if free < needed:

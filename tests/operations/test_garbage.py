@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import dagster as dg
@@ -11,9 +12,9 @@ from dagster._core.test_utils import create_run_for_test
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment
-from dagster_project.operations.garbage import collect_garbage
+from dagster_project.operations.garbage import collect_garbage, under_way
 from dagster_project.operations.instance import OWNER_TAG
-from tests.conftest import SMALL, Lab
+from tests.conftest import SMALL, Lab, make_lab
 from toolemu.errors import FrontierError
 
 GRID = {**SMALL["grid"], "recipes": ["safe", "help", "safe_then_help", "safe_then_help_then_safe"]}  # type: ignore[dict-item]
@@ -67,6 +68,28 @@ def test_merged_weights_go_and_come_back_for_a_stage_that_needs_them(lab: Lab) -
     first = store.manifest(Ref.of("stage_1/merged_models", agent="eager:safe:strict:0.1", seed="0"))
     assert first is not None
     assert first.removed, "stage two is merged again, and nothing else needs stage one"
+
+
+def test_a_dry_run_says_that_something_is_made(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path)
+    graph, store = build_graph(Experiment.model_validate(SMALL)), ArtifactStore(lab.location, "small")
+    draft = {"run_id": "begun", "code_version": "1", "config": {}, "inputs": {}}
+    with store.being_made(), store.write(BASE, **draft) as written:  # type: ignore[arg-type]
+        (written.path / "model.safetensors").write_bytes(bytes(1_000_000))
+        beside = lab.frontier("gc", "small.yaml", "--dry-run").stdout
+    assert "seed=0/begun: no manifest names it" in beside
+    assert "A `frontier run small` is under way on" in beside
+    assert "What it writes is among these, and nothing is removed until it ended." in beside
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert under_way(graph, store, instance) == ""
+        run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={OWNER_TAG: "another|1|1"})
+        assert under_way(graph, store, instance) == f"small: 1 runs are under way ({run.run_id} …)."
+        instance.report_run_failed(run)
+        gone = f"{socket.gethostname()}|{2**30}|1.0"
+        run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={OWNER_TAG: gone})
+        assert under_way(graph, store, instance) == "", "its process is gone"
+        left = instance.get_run_by_id(run.run_id)
+        assert left is not None and left.status is dg.DagsterRunStatus.STARTED, "looking changes nothing"
 
 
 def test_nothing_goes_while_something_is_made(tmp_path: Path) -> None:

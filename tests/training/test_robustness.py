@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from dagster_project.experiment.training import Trainer, Training
+from dagster_project.training.concatenate import weight_shapes
 from dagster_project.training.dpo import Listener, TrainingResult, last_checkpoint, train_adapter
+from dagster_project.training.estimate import adapter_parameters, base_shape, checkpoint_bytes
 from dagster_project.training.job import write_job
 from dagster_project.training.trainer import LengthGroups, PreparedDPOTrainer
 from tests.conftest import ROOT
@@ -67,6 +69,19 @@ def test_a_half_written_checkpoint_is_passed_over(corpus: Corpus, base: Path, tm
     before = last_checkpoint(folder)
     assert before is not None
     assert before.name == "checkpoint-2"
+
+
+def test_checkpoints_take_what_was_estimated(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    training = LONG.model_copy(update={"lora_rank": 64})
+    with pytest.raises(Killed):
+        train(corpus, base, tmp_path / "out", training, trainer=EVERY_2, killed_at=7)
+    (folder,) = (tmp_path / "out-work").glob("checkpoints-*")
+    kept = sorted(path.name for path in folder.glob("checkpoint-*"))
+    assert kept == ["checkpoint-4", "checkpoint-6"]
+    parameters = adapter_parameters(base_shape(base, weight_shapes(base)), training)
+    estimated = checkpoint_bytes(parameters, EVERY_2, steps=8)
+    found = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert found < estimated < 1.5 * found, "a third one is counted, for when it is written"
 
 
 def test_checkpoints_of_another_training_are_not_taken_up(corpus: Corpus, base: Path, tmp_path: Path) -> None:
