@@ -43,7 +43,7 @@ class ExpectedPairs(NamedTuple):
 
     def tokens_a_pair(self, training: Training, trainer: Trainer) -> float:
         """Returns the tokens that are computed for a pair, padding left out, shared ones once with `shared_text`."""
-        if not trainer.shared_text:
+        if not trainer.shared_text or self.trajectories < 2:  # one makes no pairs, which could share something
             return 2 * (self.prompt + self.response)
         if training.batch_by == "pair":
             return self.prompt + 2 * self.response
@@ -66,7 +66,7 @@ class ExpectedPairs(NamedTuple):
         together = 1
         if trainer.shared_text:
             room = _at_once(training, trainer) * self.tokens_a_pair(training, trainer) - self.prompt
-            together = min(max(1, int(room / self.response)), math.ceil(self.conversations / self.cases))
+            together = max(1, min(int(room / self.response), math.ceil(self.conversations / self.cases)))
         return self.conversations * (self.prompt / together + self.response)
 
 

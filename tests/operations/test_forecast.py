@@ -196,3 +196,22 @@ def test_the_shipped_experiment_says_all_that_is_needed(tmp_path: Path) -> None:
     found = forecast_of(graph, ArtifactStore(tmp_path, "single-gpu"))
     assert not found.unsized
     assert 1 < total_hours(found.works) < 100
+
+
+def test_either_takes_pairs_of_two_metrics(store: ArtifactStore) -> None:
+    def training_hours(recipe: str) -> float:
+        grid = {"models": ["agent"], "recipes": [recipe], "pairs_judges": ["judge"], "seeds": [0]}
+        works = forecast_of(graph_of(grid=grid), store).works
+        (hours,) = [work.gpu_hours for work in works if work.asset == "stage_1/adapters"]
+        assert hours is not None
+        return hours * 3600 - LOADING_S
+
+    pair, _ = tokens_of(forecast_of(graph_of(), store))
+    more = 7e9 * 4 * PAIRS * pair / (0.5 * 312e12)
+    assert training_hours("either") - training_hours("safe") == pytest.approx(more, rel=1e-3)
+
+
+def test_with_one_trajectory_a_case_there_are_no_pairs_to_train_on(store: ArtifactStore) -> None:
+    alone = {"source": {"samples": 1}, "trainer": {"shared_text": True}, "training": {"batch_by": "case"}}
+    (first,) = [w for w in forecast_of(graph_of(**alone), store).works if w.asset == "stage_1/adapters"]
+    assert first.gpu_hours == pytest.approx(LOADING_S / 3600)
