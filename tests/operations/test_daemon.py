@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import dagster as dg
@@ -29,6 +30,7 @@ from dagster_project.operations.state import State, states
 from tests.conftest import SMALL, Lab, make_lab
 from tests.operations.test_kills import contents
 from tests.operations.test_run import store_of
+from tests.servers import postgresql_programs, postgresql_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -42,8 +44,20 @@ class Seed(NamedTuple):
     killed_run: str
 
 
+@pytest.fixture(scope="module", params=["files", "postgresql"])
+def records(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where Dagster keeps its records: its own files, as on a laptop, or a PostgreSQL of this module's own."""
+    programs = postgresql_programs() if request.param == "postgresql" else None
+    if request.param == "postgresql" and programs is None:
+        pytest.skip("needs PostgreSQL: apt-get install postgresql")
+    with postgresql_server(programs) if programs else nullcontext({}) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.items():
+            patch.setenv(name, value)
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
+def seed(tmp_path_factory: pytest.TempPathFactory, records: str) -> Iterator[Seed]:
     lab = make_lab(
         tmp_path_factory.mktemp("daemon") / "lab",
         grid={**SMALL["grid"], "recipes": ["safe", "safe_then_help"], "seeds": [0]},  # type: ignore[dict-item]
@@ -55,6 +69,7 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
     place.prepare(workspace, max_concurrent_runs=4, poll_interval_seconds=2, free_slots_after_run_end_seconds=2)
     graph = build_graph(load_experiment(str(lab.experiment)))
     with dg.DagsterInstance.from_config(str(lab.directory / "home")) as instance:
+        assert ("Postgres" in type(instance.run_storage).__name__) == (records == "postgresql")
         outage = make_through_an_outage(place, instance, 900)
         yield Seed(lab, instance, graph, outage.run_id)
 
