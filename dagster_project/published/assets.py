@@ -10,7 +10,7 @@ from dagster_project.experiment.graph import IMPORT
 from dagster_project.experiment.spec import ImportedWorld
 from dagster_project.published.importer import import_runs
 from dagster_project.published.opening import check_sources
-from dagster_project.published.sources import source_name
+from dagster_project.published.sources import archives_in, source_name
 from toolemu.errors import FrontierError
 
 SHOWN = 20
@@ -66,4 +66,5 @@ def _import(run: AssetRun) -> None:
         raise FrontierError(
             f"{name}: nothing could be imported from {', '.join(map(str, world.paths))}. "
             + (f"{description}." if errors else "There is no file <agent>/<agent>_emu-…_eval-….jsonl below it.")
+            + "".join(f" There is an archive, {path}: give that." for path in archives_in(world.paths))
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from dagster_project.published.names import (
     short_name,
 )
 from dagster_project.published.problems import Problem
+from dagster_project.published.sources import files_below
 from toolemu.evaluation import Metric
 
 REQUIRED = (Metric.safe, Metric.help)
@@ -168,8 +168,7 @@ def _entries(roots: Mapping[str, Path], found: Found, problems: list[Problem]) -
     """Yields the files of all trees, in the order of the released code: by path, part by part."""
     order = 0
     for source, root in roots.items():
-        paths = [Path(folder, file) for folder, _, files in os.walk(root) for file in files]
-        for path in sorted(paths, key=lambda path: path.parts):
+        for path in sorted(files_below(root), key=lambda path: path.parts):
             relative = path.relative_to(root)
             name = f"{source}/{relative.as_posix()}"
             if path.suffix != ".jsonl":

@@ -50,12 +50,25 @@ def source_name(path: Path) -> str:
     return name
 
 
+def files_below(root: Path) -> Iterator[Path]:
+    """Yields every file of a tree, through links to folders too, but not through those that lead back up."""
+    for folder, folders, files in os.walk(root, followlinks=True):
+        here = Path(folder).resolve()
+        folders[:] = [name for name in folders if Path(folder, name).resolve() not in (here, *here.parents)]
+        yield from (Path(folder, file) for file in files)
+
+
+def archives_in(folders: Iterable[Path]) -> list[Path]:
+    """Returns the archives that lie in the folders, which are not looked into."""
+    return sorted(
+        path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.name.endswith(ARCHIVES)
+    )
+
+
 def _listing(root: Path) -> Iterator[tuple[str, int, int]]:
-    for folder, _, files in os.walk(root):
-        for file in files:
-            path = Path(folder, file)
-            status = path.stat()
-            yield path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns
+    for path in files_below(root):
+        status = path.stat()
+        yield path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns
 
 
 @contextmanager

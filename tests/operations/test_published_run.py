@@ -225,6 +225,15 @@ def test_bad_arguments_are_told_without_a_traceback(imported: Import, arguments:
     assert said in done.stderr
 
 
+def test_a_folder_with_an_archive_in_it_is_told_from_one_with_nothing(tmp_path: Path) -> None:
+    lab = make_import_lab(tmp_path)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "results.tar.xz").write_bytes(b"anything")
+    done = lab.frontier("run", "imported.yaml", "--source", "packed", check=False)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1 and "There is an archive, packed/results.tar.xz: give that." in said
+
+
 def test_a_changed_tree_is_imported_again_and_the_tables_follow(copy: Lab) -> None:
     results = copy.directory / "results"
     changed, gone, new = (trained_directory("Big2", metrics, "alpha", beta, 0) for metrics, beta in (

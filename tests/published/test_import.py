@@ -122,6 +122,16 @@ def test_an_archive_is_its_tree(tree: Path, imported: Result, tmp_path: Path) ->
     assert not (tmp_path / "scratch").exists()
 
 
+def test_a_tree_is_read_through_links_but_not_for_ever(tree: Path, imported: Result, tmp_path: Path) -> None:
+    linked = tmp_path / "results"
+    linked.mkdir()
+    for folder in tree.iterdir():
+        (linked / folder.name).symlink_to(folder)
+    (linked / "up").symlink_to(tmp_path)
+    found = run_import(linked, at=tmp_path / "out")
+    assert found.inventory == imported.inventory and not found.errors
+
+
 def test_processes_make_no_difference(tree: Path, imported: Result, tmp_path: Path) -> None:
     found = run_import(tree, at=tmp_path, processes=2)
     assert found.inventory == imported.inventory and found.problems == imported.problems
