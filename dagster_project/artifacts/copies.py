@@ -51,7 +51,8 @@ class Copies:
             yield
         finally:
             _reading.reset(token)
-            reader.close()
+            with self._lock():
+                reader.close()
 
     def use(self, runs: Iterable[Path]) -> None:
         """Notes that runs' folders are read now; none of them is removed while they are."""
@@ -140,7 +141,7 @@ class _Reader:
         self._file.flush()
 
     def close(self) -> None:
-        self._path.unlink(missing_ok=True)
+        self._path.unlink()
         self._file.close()
 
 
