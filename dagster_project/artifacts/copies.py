@@ -53,6 +53,7 @@ class Copies:
             _reading.reset(token)
             with self._lock():
                 reader.close()
+            self.make_room()
 
     def use(self, runs: Iterable[Path]) -> None:
         """Notes that runs' folders are read now; none of them is removed while they are."""
