@@ -1,8 +1,8 @@
 """Artifacts in an object store, and their copies on this machine.
 
 Keys are the paths of a local store, so either can be copied to the other as it is. A run's files are uploaded before
-the manifest that names it. What was downloaded was checked against its hash and stays for the next reader: files of a
-run never change.
+the manifest that names it. What was downloaded was checked against its hash and stays for the next reader, as long as
+there is room (`copies.py`): files of a run never change.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from dagster_project.artifacts.copies import Copies
 from dagster_project.artifacts.files import replacing
 from dagster_project.artifacts.manifest import FileEntry, Manifest
 from dagster_project.artifacts.objects import (
@@ -60,6 +61,7 @@ class RemoteArtifacts:
 
     def __init__(self, objects: ObjectStore, root: Path, experiment: str) -> None:
         self.objects = objects
+        self.copies = Copies(root)
         self._root, self._experiment = root, experiment
 
     def key(self, path: Path) -> str:
@@ -123,6 +125,8 @@ class RemoteArtifacts:
         shutil.rmtree(run, ignore_errors=True)
         run.parent.mkdir(parents=True, exist_ok=True)
         draft.rename(run)
+        self.copies.add(run)
+        self.copies.make_room()
         self.objects.put(self.key(directory / name), content)
 
     def _claim(self, claim: str, manifest: Manifest) -> None:
@@ -150,13 +154,18 @@ class RemoteArtifacts:
         Raises:
             StorageError: A file is not there, or not as its manifest says.
         """
+        found = list(runs)
+        self.copies.use(directory for directory, _ in found)
         wanted = [
             (directory / file.path, file)
-            for directory, manifest in runs
+            for directory, manifest in found
             for file in manifest.kept
             if not any(fnmatch.fnmatch(file.path, pattern) for pattern in skip)
         ]
-        in_parallel(lambda pair: self._fetch(*pair), [pair for pair in wanted if not pair[0].is_file()])
+        missing = [(path, file) for path, file in wanted if not path.is_file()]
+        if missing:
+            self.copies.make_room(sum(file.bytes for _, file in missing))
+        in_parallel(lambda pair: self._fetch(*pair), missing)
 
     def _fetch(self, path: Path, file: FileEntry) -> None:
         with replacing(path) as partial:
@@ -176,6 +185,7 @@ class RemoteArtifacts:
         """Deletes everything below a folder, and returns how many objects that were."""
         keys = [entry.key for entry in self.objects.entries(self.key(folder))]
         self.objects.delete(keys)
+        self.copies.forget(folder)
         return len(keys)
 
     def bytes_of(self, folder: Path) -> int:

@@ -15,7 +15,7 @@ import fnmatch
 import platform
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic import ValidationError
 
+from dagster_project.artifacts.copies import bytes_below
 from dagster_project.artifacts.files import write_atomically
 from dagster_project.artifacts.manifest import (
     InputEntry,
@@ -202,6 +203,13 @@ class ArtifactStore:
             self._remote.fetch(((artifact.path, artifact.manifest) for artifact in artifacts.values()), skip)
         return artifacts
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Returns a block; the copies of what is read in it may go after its end, those of what is read elsewhere not.
+
+        Only with an object store are there copies.
+        """
+        return self._remote.copies.reading() if self._remote else nullcontext()
+
     def manifests(self) -> Iterator[Manifest]:
         """Yields every manifest of the experiment, in order of path.
 
@@ -360,9 +368,9 @@ class ArtifactStore:
         if self._remote:
             found |= {path for path in self._remote.folders() if path.parent in partitions}
         unnamed = sorted(path for path in found - kept if path.name != JOURNAL and "=" not in path.name)
-        sizes = {path: self._remote.bytes_of(path) if self._remote else _bytes_below(path) for path in unnamed}
+        sizes = {path: self._remote.bytes_of(path) if self._remote else bytes_below(path) for path in unnamed}
         drafts = self.root / DRAFTS / self.experiment
-        left = _bytes_below(drafts)
+        left = bytes_below(drafts)
         return {**sizes, drafts: left} if left else sizes
 
     def collect(self, garbage: Iterable[Path]) -> None:
@@ -371,7 +379,3 @@ class ArtifactStore:
             shutil.rmtree(path, ignore_errors=True)
             if self._remote:
                 self._remote.delete_run(path)
-
-
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

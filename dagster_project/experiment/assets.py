@@ -272,7 +272,7 @@ class AssetFactory:
         def start(command: Sequence[str], environment: Mapping[str, str]) -> None:
             dg.PipesSubprocessClient().run(command=command, env=environment, context=context)
 
-        with ExitStack() as drafts:
+        with self.store.reading(), ExitStack() as drafts:
             runs = {}
             for node in nodes:
                 ref = Ref(node.name, partition)

@@ -118,5 +118,5 @@ def told(found: Garbage, store: ArtifactStore, *, dry_run: bool, writing: str = 
     return [
         *(f"{size / 1e6:>10,.1f} MB  {what}" for what, size in rows),
         f"{found.bytes / 1e6:,.1f} MB in {len(rows)} places {done}.",
-        *([f"{writing} What it writes is among these, and nothing is removed until it ended."] if writing else []),
+        *([writing, "What it writes is among these, and nothing is removed until it ended."] if writing else []),
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.copies import LIMIT
 from dagster_project.artifacts.objects import ObjectStore
 from tests.conftest import Import, Lab, make_import_lab, make_lab
 from tests.operations.test_kills import contents
@@ -43,10 +44,11 @@ def lose(lab: Lab, command: list[str], location: str, enough: int) -> None:
 def test_what_lost_machines_began_another_finishes_with_the_same_result(
     finished: Lab, s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With so little room for copies that hardly any stays."""
     location = f"s3://{BUCKET}/lost"
 
     def machine(name: str) -> Lab:
-        places = {"FRONTIER_DATA": location, "FRONTIER_CACHE": str(tmp_path / name / "cache")}
+        places = {"FRONTIER_DATA": location, "FRONTIER_CACHE": str(tmp_path / name / "cache"), LIMIT: "0.0001"}
         return make_lab(tmp_path / name)._replace(settings={**s3, **places})
 
     for name, enough in (("first", 3), ("second", 20)):
@@ -55,6 +57,12 @@ def test_what_lost_machines_began_another_finishes_with_the_same_result(
     third.frontier("run", "small.yaml")
     monkeypatch.setenv("FRONTIER_CACHE", str(tmp_path / "reader"))
     assert contents(third) == contents(finished)
+    monkeypatch.setenv("FRONTIER_CACHE", str(tmp_path / "third" / "cache"))
+    store = ArtifactStore(location, "small")
+    copied = {
+        manifest.asset for manifest in store.manifests() if (store.directory(manifest.ref) / manifest.run_id).exists()
+    }
+    assert copied == {"figures", "report", "tables"}, "what the command tells the paths of in the end"
     leftover = [entry.key for entry in ObjectStore(location).entries("small") if "/journal/" in entry.key]
     assert leftover == []
     assert "nothing to do" in machine("fourth").frontier("run", "small.yaml").stdout
