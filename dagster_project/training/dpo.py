@@ -235,7 +235,7 @@ class _Attempt:
         speed = (steps[-1].tokens - before) / seconds
         kl = divergence(trainer, list(prepared.conversations.values()))
         if trainer.accelerator.is_main_process:
-            _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job.label, job.out)
+            _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job)
             _save_probes(prepared.conversations.values(), job.out)
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
         ours = trainer.tokens * job.trainer.processes  # nothing is padded where text is shared
@@ -484,17 +484,17 @@ def _steps(history: Sequence[dict[str, Any]]) -> list[TrainingStep]:
     return [TrainingStep(step=log["step"], **{name: float(log[key]) for key, name in LOGS.items()}) for log in logs]
 
 
-def _save_adapter(model: Any, base_label: str, out: Path) -> None:
+def _save_adapter(model: Any, job: TrainingJob) -> None:
     """Saves the adapter so that equal adapters are equal files, with a stable name for its base.
 
-    PEFT would write a path of this machine, and the modules in a set's order, which differs from process to process.
+    Where the base is on the hub that is its name there, by which `AutoPeftModel` finds it. PEFT would write a path of this machine, and the modules in a set's order, which differs from process to process.
     """
     config = model.peft_config["default"]
-    config.base_model_name_or_path = base_label
+    config.base_model_name_or_path, config.revision = job.base_hub or job.label, job.base_commit or None
     config.target_modules = sorted(config.target_modules)
     # Left to itself, PEFT asks the hub for a model of that name to find out whether the vocabulary was changed.
-    model.save_pretrained(out, save_embedding_layers=False)
-    (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    model.save_pretrained(job.out, save_embedding_layers=False)
+    (job.out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
 def _save_probes(conversations: Iterable[Tokens], out: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from peft import PeftConfig
 
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Experiment
@@ -39,6 +40,13 @@ def test_the_same_training_gives_the_same_files_wherever_it_runs(corpus: Corpus,
     assert config["base_model_name_or_path"] == "source_models/model=m"
     assert config["target_modules"] == sorted(config["target_modules"])  # a set's order differs between processes
     assert not paths_in(tmp_path / "first", [str(base), str(tmp_path), str(Path.home())])
+
+
+def test_a_base_on_the_hub_is_called_what_it_is_called_there(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    short = FAST.model_copy(update={"max_steps": 1})
+    train(corpus, base, tmp_path / "out", short, base_hub="lab/model", base_commit="abc")
+    config = PeftConfig.from_pretrained(tmp_path / "out")
+    assert (config.base_model_name_or_path, config.revision) == ("lab/model", "abc")
 
 
 def test_saving_asks_no_hub_for_the_base(
