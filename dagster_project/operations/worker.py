@@ -85,12 +85,12 @@ def work(commands: Connection) -> None:
         except EOFError:
             return
         if isinstance(command, Experiment):
-            experiment = command
-            job = build_definitions(experiment).resolve_implicit_global_asset_job_def()
+            experiment, job = command, None
             continue
         unit = command
         error = ""
         try:
+            job = job or build_definitions(experiment).resolve_implicit_global_asset_job_def()
             job.execute_in_process(
                 partition_key=dagster_partition_key(unit.refs[0]),
                 asset_selection=[AssetFactory.key_of(experiment, ref.asset) for ref in unit.refs],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 import orjson
+from pandas.api.types import is_numeric_dtype
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
@@ -37,6 +38,8 @@ def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: st
         raise FrontierError("the query is empty; for example: 'SELECT * FROM frontier_points'.")
     with open_database(database_path(experiment, store)) as database:
         try:
+            if len(database.extract_statements(sql)) > 1:
+                raise FrontierError("these are several queries; ask one at a time.")
             table = database.execute(sql).df()
         except duckdb.Error as error:
             raise FrontierError(f"the query failed: {error}") from error
@@ -45,4 +48,6 @@ def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: st
     if output == "json":
         records = orjson.loads(table.to_json(orient="records", date_format="iso"))
         return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode() + "\n"
-    return str(table.to_markdown(index=False, floatfmt=".4g")) + "\n"
+    # An id may look like a number: 12e4567890123456 is none.
+    texts = [place for place, column in enumerate(table.columns) if not is_numeric_dtype(table[column])]
+    return str(table.to_markdown(index=False, floatfmt=".4g", disable_numparse=texts)) + "\n"

@@ -119,7 +119,11 @@ def test_tokens_and_costs_are_accounted_for(ran: Ran) -> None:
 
 def test_a_second_run_has_nothing_to_do_and_asks_nobody(ran: Ran) -> None:
     before = len(ran.server.requests)
-    assert "nothing to do" in ran.lab.frontier("run", "lm.yaml").stdout
+    said = ran.lab.frontier("run", "lm.yaml").stdout
+    assert "nothing to do" in said
+    for what in ("report", "database"):  # though nothing was trained, and there is no frontier
+        (path,) = (line.split()[1] for line in said.splitlines() if line.startswith(what))
+        assert (ran.lab.directory / path).is_file()
     assert len(ran.server.requests) == before
 
 
