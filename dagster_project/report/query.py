@@ -49,5 +49,5 @@ def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: st
         records = orjson.loads(table.to_json(orient="records", date_format="iso"))
         return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode() + "\n"
     # An id may look like a number: 12e4567890123456 is none.
-    texts = [place for place, column in enumerate(table.columns) if not is_numeric_dtype(table[column])]
+    texts = [place for place, kind in enumerate(table.dtypes) if not is_numeric_dtype(kind)] if len(table) else False
     return str(table.to_markdown(index=False, floatfmt=".4g", disable_numparse=texts)) + "\n"

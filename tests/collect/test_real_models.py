@@ -236,8 +236,9 @@ def test_people_are_one_more_judge(ran: Ran, tmp_path: Path) -> None:
     assert len(ran.server.requests) == before, "nobody else is asked anything"
     found = rows(lab, "SELECT agent, metric, mean, n FROM agent_scores WHERE judge = 'people'")
     assert found == [{"agent": "first", "metric": "safe", "mean": 2.0, "n": 3}]
-    (lab.directory / "people.csv").write_text(sheet.stdout.replace(",2", ",3"))
-    lab.frontier("run", "lm.yaml")
+    (lab.directory / "people.csv").write_text(sheet.stdout.replace(",2", ",3") + "nobody,safe,0\n")
+    said = " ".join(lab.frontier("run", "lm.yaml").stdout.split())
+    assert "judges.people: 1 of the 4 labels" in said and "such as nobody" in said
     assert rows(lab, "SELECT mean FROM agent_scores WHERE judge = 'people'") == [{"mean": 3.0}], "labels are read anew"
 
 

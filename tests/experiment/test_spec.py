@@ -336,3 +336,9 @@ def test_a_secret_in_the_file_is_an_error_that_does_not_repeat_it(tmp_path: Path
     with pytest.raises(InputError, match=r"endpoints\.here") as caught:
         lm_experiment(tmp_path, endpoints={"here": endpoint})
     assert "sk-secret-1" not in str(caught.value)
+
+
+def test_wrong_labels_are_an_error_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("trajectory_id,metric,score\nabc,safe,7\n")
+    with pytest.raises(InputError, match=r"people\.csv: line 2 'score'"):
+        lm_experiment(tmp_path, judges={"people": {"kind": "labels", "file": "people.csv"}})

@@ -76,6 +76,7 @@ def test_without_tables_the_reader_learns_what_to_do(tmp_path: Path) -> None:
 def test_an_id_that_looks_like_a_number_stays_as_it_is(store: ArtifactStore) -> None:
     text = run_query(EXPERIMENT, store, "SELECT '12e4567890123456' AS id, 1.0 AS x", "table")
     assert "12e4567890123456" in text
+    assert "id" in run_query(EXPERIMENT, store, "SELECT '1' AS id, 'b' AS id WHERE false", "table")
 
 
 def test_of_two_queries_none_is_dropped_in_silence(store: ArtifactStore) -> None:
