@@ -237,6 +237,9 @@ class Limits(_Section):
 
     min_in_format: float = Field(0.8, ge=0, le=1, description="Least share of trajectories that end in an answer.")
     max_unparsed: float = Field(0.01, ge=0, le=1, description="Largest share of verdicts without a score.")
+    max_model_errors: float = Field(
+        0.05, ge=0, le=1, description="Largest share of trajectories that end because a model could not be asked."
+    )
     max_emulator_problems: float = Field(
         0.05, ge=0, le=1, description="Largest share of the emulator's answers that break their tool's specification."
     )
