@@ -122,8 +122,8 @@ def evaluations_asset(factory: AssetFactory, prefix: str, judge: str, trajectori
             run.metadata["mean_score"] = sum(parsed) / len(parsed) if parsed else None
             description = (
                 f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may. Raise the judge's "
-                f"max_tokens or max_reasks, or turn `structured` on; or raise limits.max_unparsed and run again. "
-                "If its server was at fault and is mended, give the judge another `revision`: its replies are kept otherwise."
+                "max_tokens or max_reasks, or turn `structured` on; or raise limits.max_unparsed and run again. "
+                "If its server was at fault and is mended, give the judge another `revision`, or its replies are kept."
             )
             passed = unparsed <= allowed * len(scores)
             run.checks.append(Check("scored", passed, description, blocking=True, metadata={"without_score": unparsed}))
