@@ -54,7 +54,15 @@ class EndpointError(FrontierError):
 
 
 class SilentEndpointError(EndpointError, PassingError):
-    """An endpoint that has answered nothing for long: its server is down, and may be up again later."""
+    """An endpoint that has answered nothing for long: its server is down, and may be up again later.
+
+    Attributes:
+        endpoint: Its name.
+    """
+
+    def __init__(self, endpoint: str, message: str) -> None:
+        self.endpoint = endpoint
+        super().__init__(message)
 
 
 class RequestRefusedError(Exception):
@@ -141,9 +149,10 @@ class Endpoint:
             silent = time.monotonic() - self._failing_since
             if silent >= self.settings.give_up_after_s and not await self._is_alive(body, wrong_with):
                 raise SilentEndpointError(
+                    self.name,
                     f"Endpoint {self.name} ({self.settings.url}) has answered nothing usable for {silent:.0f} s; "
                     f"the last attempt: {fault.text}. What was finished is kept: start the server or mend the URL, "
-                    "and run again."
+                    "and run again.",
                 )
             others_answered = self._answered_at >= began
             if attempt >= self.settings.max_attempts and (others_answered or await self._is_alive(body, wrong_with)):
