@@ -83,3 +83,9 @@ def test_of_two_queries_none_is_dropped_in_silence(store: ArtifactStore) -> None
     with pytest.raises(FrontierError, match="one at a time"):
         run_query(EXPERIMENT, store, "SELECT 1; SELECT 2", "table")
     assert "1" in run_query(EXPERIMENT, store, "SELECT 1;", "table")
+
+
+@pytest.mark.parametrize("output", ["table", "csv", "json"])
+def test_a_sum_of_whole_numbers_is_whole(store: ArtifactStore, output: str) -> None:
+    text = run_query(EXPERIMENT, store, "SELECT sum(x) AS tokens FROM (VALUES (1234567), (7654321)) t(x)", output)
+    assert "8888888" in text and "8888888." not in text
