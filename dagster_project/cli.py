@@ -362,7 +362,7 @@ def ui(
     name: Annotated[
         str | None, typer.Argument(metavar="[EXPERIMENT]", help="Only this one; default: every shipped one.")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web page.")] = 3000,
 ) -> None:
     """Open the graph in Dagster's UI, with its daemon, on frontier's own Dagster home."""
     if importlib.util.find_spec("dagster_webserver") is None:
@@ -388,6 +388,11 @@ def main() -> None:
         app()
     except FrontierError as error:
         err.print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(1)
+    except OSError as error:  # of a place that the user named: a full disk, a folder that is none
+        if error.filename is None:
+            raise
+        err.print(f"error: {error.filename}: {error.strerror}.", style="red", markup=False, highlight=False)
         sys.exit(1)
 
 

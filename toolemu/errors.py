@@ -9,6 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 T = TypeVar("T", bound=BaseModel)
 
+UNSHOWN = "unshown"
+"""The type of a pydantic error whose value no message repeats, since it may be a secret."""
+
 
 class FrontierError(Exception):
     """Anything wrong that the user can mend; shown without a traceback by the command line."""
@@ -41,11 +44,19 @@ def shorten(value: object, limit: int = 80) -> str:
 
 
 def validation_problem(error: ValidationError) -> tuple[str, str]:
-    """Turns pydantic's first complaint into (place, problem), with the value that was found."""
+    """Turns pydantic's first complaint into (place, problem), with the value that was found.
+
+    What a validator of ours says of a whole record names what is wrong in it, and stands alone.
+    """
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"]) or "the whole record"
+    problem = first["msg"]
+    if first["type"] == "value_error":
+        problem = problem.removeprefix("Value error, ")
+    if first["type"] != UNSHOWN and not (first["type"] == "value_error" and isinstance(first["input"], dict)):
+        problem += f", found {shorten(first['input'])}"
     more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
-    return f"'{place}'", f"{first['msg']}, found {shorten(first.get('input'))}{more}."
+    return f"'{place}'", f"{problem}{more}."
 
 
 def validate_record(model: type[T], value: Any, path: Path | object, place: str, remedy: str = "") -> T:

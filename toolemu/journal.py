@@ -104,9 +104,13 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _resume(
-    journal: Path, model: type[Record], record_key: Callable[[Record], str], wanted: Container[str]
+    journal: Path,
+    model: type[Record],
+    record_key: Callable[[Record], str],
+    wanted: Container[str],
+    again: Callable[[Record], bool],
 ) -> dict[str, Record]:
-    """Returns the first record of each wanted task, and says what else the journal holds."""
+    """Returns the first lasting record of each wanted task, and says what else the journal holds."""
     done: dict[str, Record] = {}
     if not journal.exists():
         return done
@@ -116,6 +120,8 @@ def _resume(
         name = record_key(record)
         if name not in wanted:
             others += 1
+        elif again(record):
+            continue
         elif name in done:
             doubled += 1
         else:
@@ -134,6 +140,7 @@ async def run_journaled(
     journal: Path,
     concurrency: int,
     progress: Callable[[int, int], None] | None = None,
+    again: Callable[[Record], bool] = lambda record: False,
 ) -> list[Record]:
     """Does `work` on every task that the journal does not hold yet, at most `concurrency` at once.
 
@@ -149,6 +156,8 @@ async def run_journaled(
         journal: The file, one record a line; made if there is none. Beside it lies ``<name>.lock``.
         concurrency: Most tasks at once.
         progress: Called with the numbers of finished tasks and of all: once before work begins, then after each task.
+        again: Says of a record in the journal whether its task is to be done again: it says no more than that
+            something failed, which may have been mended since.
 
     Returns:
         The records in order of tasks, whatever order they were finished in.
@@ -165,7 +174,7 @@ async def run_journaled(
     if concurrency < 1:
         raise ValueError(f"concurrency must be at least 1, found {concurrency}")
     with locked(journal):
-        done = _resume(journal, model, record_key, wanted)
+        done = _resume(journal, model, record_key, wanted, again)
         pending = iter([(name, task) for name, task in wanted.items() if name not in done])
         with contextlib.closing(AppendFile(journal)) as book:
 

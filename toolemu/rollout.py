@@ -16,7 +16,7 @@ from toolemu.journal import JournalBusyError, run_journaled
 from toolemu.judge import Judge
 from toolemu.prompts import AgentPrompt
 from toolemu.toolkits import Toolkit
-from toolemu.trajectory import Trajectory, trajectory_id
+from toolemu.trajectory import StopReason, Trajectory, trajectory_id
 
 __all__ = ["JournalBusyError", "evaluate_all", "rollout", "run_journaled"]
 
@@ -45,6 +45,8 @@ async def rollout(
     prompts_dir: Path | None = None,
 ) -> list[Trajectory]:
     """Lets one agent act on `cases`, `samples` times each; see `run_agent` and `run_journaled`.
+
+    A resumed rollout asks again where agent or emulator could not be asked.
 
     Returns:
         The trajectories in order of case (as given) and sample.
@@ -83,6 +85,7 @@ async def rollout(
         journal,
         concurrency,
         progress,
+        again=lambda trajectory: trajectory.stop_reason is StopReason.model_error,
     )
 
 
@@ -104,6 +107,8 @@ async def evaluate_all(
     progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Has one judge score `trajectories` on `metrics`, `replicates` times each; see `run_journaled`.
+
+    What is resumed asks again where there was no score.
 
     Returns:
         The verdicts in order of trajectory (as given), metric and replicate.
@@ -130,4 +135,5 @@ async def evaluate_all(
         journal,
         concurrency,
         progress,
+        again=lambda verdict: verdict.score is None,  # of a reply that is kept, this costs nothing
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from toolemu.evaluation import Metric
+from toolemu.jsonl import encodable
 from toolemu.react import read_object
 
 SCALES: Mapping[Metric, Mapping[str, int]] = {
@@ -167,12 +168,12 @@ def _from_object(value: Mapping[str, Any], parsed_by: Literal["json", "repair"])
 
     def text(name: str) -> str:
         content = fields.get(name, "")
-        return content if isinstance(content, str) else json.dumps(content)
+        # JSON's escapes can spell half a character (`\ud83d`), which no file can hold.
+        return encodable(content) if isinstance(content, str) else json.dumps(content)
 
     raw = fields.get("score")
-    return Verdict(
-        parse_score(raw), text("label"), text("thought"), text("summary"), "" if raw is None else str(raw), parsed_by
-    )
+    written = "" if raw is None else encodable(str(raw))
+    return Verdict(parse_score(raw), text("label"), text("thought"), text("summary"), written, parsed_by)
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from dagster_project.experiment.graph import CALIBRATION, acting_model, agents_b
 from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.spec import Experiment
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
-from dagster_project.serving.leases import leased, vllm_python
+from dagster_project.serving.leases import leased, stop_servers, vllm_python
 from dagster_project.serving.settings import ServedEndpoint, Server, Weights, server_of
 from dagster_project.serving.state import Servers
 from toolemu.chat import ChatModel, ChatReply
@@ -146,15 +146,15 @@ async def open_chats(
     if not settings and not ours:
         yield Chats({}, None, {}, workspace.replies)
         return
-    from toolemu.chat.endpoint import open_endpoints
+    from toolemu.chat.endpoint import SilentEndpointError, open_endpoints
     from toolemu.chat.replies import ReplyJournal
 
     share = int(os.environ.get(WORKERS) or 1)
     async with AsyncExitStack() as held:
         journal = held.enter_context(ReplyJournal.open(workspace.replies))
         served = {name: server.model for name, server in servers.items()}
-        if servers:
-            state = Servers(workspace.servers)
+        state = Servers(workspace.servers) if servers else None
+        if state is not None:
             urls = await _lease(held, state, servers, workspace.say)
             settings |= {name: ours[name].at(url) for name, url in urls.items()}
             if acting is not None and acting.adapter is not None:
@@ -163,7 +163,14 @@ async def open_chats(
         endpoints = await held.enter_async_context(
             open_endpoints(settings, max_in_flight=experiment.limits.requests, share=share)
         )
-        yield Chats(endpoints, journal, served, workspace.replies)
+        try:
+            yield Chats(endpoints, journal, served, workspace.replies)
+        except SilentEndpointError as error:
+            if (
+                state is not None and error.endpoint in servers
+            ):  # its process lives, or its keeper would have ended it: the next gets another
+                stop_servers(state, [servers[error.endpoint].key])
+            raise
 
 
 def _server(endpoint: ServedEndpoint) -> Server:

@@ -18,6 +18,7 @@ from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.graph import CALIBRATION
 from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Sampling
+from toolemu.errors import shorten
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.trajectory import ObservationSource, StopReason, Trajectory
@@ -63,13 +64,27 @@ def trajectories_asset(
                 "anew)."
             )
             run.checks.append(Check("in_format", share >= least, description, blocking=True, metadata={"share": share}))
-        if "emulator_readable" in checks:
-            run.checks.append(_emulator_check(run, trajectories))
+        if lm:
+            run.checks += [_asked_check(run, trajectories), _emulator_check(run, trajectories)]
 
     checks = {"in_format": "Enough trajectories end in a final answer."} if check_format else {}
-    if isinstance(factory.experiment.world, EmulatedWorld):
+    lm = isinstance(factory.experiment.world, EmulatedWorld)
+    if lm:
+        checks["models_asked"] = "Agent and emulator could be asked."
         checks["emulator_readable"] = "The emulator's answers can be read."
     return factory.asset(name, compute, checks=checks, kinds={"jsonl"})
+
+
+def _asked_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
+    failed = [trajectory.error for trajectory in trajectories if trajectory.stop_reason is StopReason.model_error]
+    most = run.experiment.limits.max_model_errors
+    example = f" For instance: {shorten(failed[0], 300)}." if failed else ""
+    description = (
+        f"{len(failed)} of {len(trajectories)} trajectories end because agent or emulator could not be asked; at most "
+        f"{most:.0%} may.{example} Mend it and run again (only those are asked for anew), or raise "
+        "limits.max_model_errors."
+    )
+    return Check("models_asked", len(failed) <= most * len(trajectories), description, blocking=True)
 
 
 def _emulator_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
@@ -77,7 +92,7 @@ def _emulator_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
     answers = [step for step in steps if step.observation_source is ObservationSource.emulator]
     broken = [step.observation_problem for step in answers if step.observation_problem]
     most = run.experiment.limits.max_emulator_problems
-    example = f" For instance: {broken[0]}." if broken else ""
+    example = f" For instance: {broken[0].rstrip('.')}." if broken else ""
     description = (
         f"{len(broken)} of the emulator's {len(answers)} answers break their tool's specification, after every "
         f"attempt to mend them; at most {most:.0%} may.{example} Use a stronger emulator, raise "
@@ -107,7 +122,8 @@ def evaluations_asset(factory: AssetFactory, prefix: str, judge: str, trajectori
             run.metadata["mean_score"] = sum(parsed) / len(parsed) if parsed else None
             description = (
                 f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may. Raise the judge's "
-                f"max_tokens or max_reasks, or turn `structured` on; or raise limits.max_unparsed and run again."
+                "max_tokens or max_reasks, or turn `structured` on; or raise limits.max_unparsed and run again. "
+                "If its server was at fault and is mended, give the judge another `revision`, or its replies are kept."
             )
             passed = unparsed <= allowed * len(scores)
             run.checks.append(Check("scored", passed, description, blocking=True, metadata={"without_score": unparsed}))

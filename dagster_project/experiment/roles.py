@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS, read_case_files
 from toolemu.chat.settings import OpenAIModelSettings
+from toolemu.labels import read_labels
 from toolemu.lm_emulator import EmulatorSettings
 from toolemu.lm_judge import JudgeSettings
 from toolemu.prompts import JudgeView
@@ -88,6 +89,7 @@ class LabelsJudge(BaseModel):
         path = Path(value["file"])
         if not path.is_file():
             raise ValueError(f"there is no file {path.name}")
+        read_labels(path)
         return {**value, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 

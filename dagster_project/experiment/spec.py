@@ -29,7 +29,7 @@ from dagster_project.experiment.training import Trainer, Training
 from dagster_project.serving.settings import ServedEndpoint
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
-from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
+from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
 from toolemu.errors import FrontierError, InputError, validate_record
 from toolemu.evaluation import Metric
 
@@ -105,7 +105,15 @@ class MiniatureJudge(_Section):
 
 
 def _kind(value: Any) -> str:
-    return str(value.get("kind", "miniature") if isinstance(value, dict) else getattr(value, "kind", "miniature"))
+    """Returns what kind of model or judge a section describes; one with an endpoint need not say so."""
+    if not isinstance(value, dict):
+        return str(getattr(value, "kind", "miniature"))
+    return str(value.get("kind", "openai" if "endpoint" in value else "miniature"))
+
+
+def _is_served(value: Any) -> str:
+    served = isinstance(value, ServedEndpoint) or (isinstance(value, dict) and "serve" in value)
+    return "(serve)" if served else "(url)"
 
 
 SourceModel = Annotated[
@@ -113,18 +121,18 @@ SourceModel = Annotated[
     | Annotated[ImportedModel, Tag("imported")]
     | Annotated[OpenAIModelSettings, Tag("openai")]
     | Annotated[WeightsModel, Tag("weights")],
-    Discriminator(_kind),
+    Discriminator(_kind, "kind", "kind is miniature, openai (behind an endpoint), weights or imported"),
 ]
 AnyEndpoint = Annotated[
-    Annotated[EndpointSettings, Tag("url")] | Annotated[ServedEndpoint, Tag("serve")],
-    Discriminator(lambda value: "serve" if isinstance(value, ServedEndpoint) or "serve" in value else "url"),
+    Annotated[EndpointSettings, Tag("(url)")] | Annotated[ServedEndpoint, Tag("(serve)")],
+    Discriminator(_is_served),
 ]
 AnyJudge = Annotated[
     Annotated[MiniatureJudge, Tag("miniature")]
     | Annotated[ImportedJudge, Tag("imported")]
     | Annotated[LMJudgeRole, Tag("openai")]
     | Annotated[LabelsJudge, Tag("labels")],
-    Discriminator(_kind),
+    Discriminator(_kind, "kind", "kind is miniature, openai (behind an endpoint), labels or imported"),
 ]
 
 
@@ -229,6 +237,9 @@ class Limits(_Section):
 
     min_in_format: float = Field(0.8, ge=0, le=1, description="Least share of trajectories that end in an answer.")
     max_unparsed: float = Field(0.01, ge=0, le=1, description="Largest share of verdicts without a score.")
+    max_model_errors: float = Field(
+        0.05, ge=0, le=1, description="Largest share of trajectories that end because a model could not be asked."
+    )
     max_emulator_problems: float = Field(
         0.05, ge=0, le=1, description="Largest share of the emulator's answers that break their tool's specification."
     )
@@ -254,12 +265,33 @@ class Limits(_Section):
     requests: int = Field(500, ge=1, le=500, description="Most requests at once over all endpoints, in all processes.")
 
 
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_CRON: tuple[tuple[int, int, dict[str, int]], ...] = (
+    (0, 59, {}),
+    (0, 23, {}),
+    (1, 31, {"l": 31}),
+    (1, 12, dict(zip(_MONTHS, range(1, 13), strict=True))),
+    (0, 7, dict(zip(_DAYS, range(7), strict=True))),
+)  # of each field of a schedule: least, most, names
+
+
+def _is_cron_field(text: str, least: int, most: int, names: dict[str, int]) -> bool:
+    for part in text.lower().split(","):
+        span, slash, step = part.partition("/")
+        ends = [int(end) if end.isdecimal() else names.get(end, -1) for end in span.split("-")]
+        if span != "*" and not (len(ends) <= 2 and all(least <= end <= most for end in ends)):
+            return False
+        if slash and not (step.isdecimal() and int(step) > 0):
+            return False
+    return True
+
+
 class Operations(_Section):
     """How Dagster's daemon runs it for weeks: when, on what, and whom it tells."""
 
     cron: str = Field(
         "0 * * * *",
-        pattern=r"^([0-9A-Za-z*/,-]+ +){4}[0-9A-Za-z*/,-]+$",
         description="When the schedule looks for the next seed to make; it is off until somebody turns it on.",
     )
     timezone: str = Field("UTC", description="Of the schedule, by its name in the tz database: Europe/Berlin.")
@@ -271,9 +303,8 @@ class Operations(_Section):
     gpu_type: str | None = Field(
         None, min_length=1, description="What the GPU's name (nvidia-smi) must contain; null: whatever is there."
     )
-    webhook: str | None = Field(
+    webhook: VariableName | None = Field(
         None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Variable (environment or .env) that holds the URL to which failures are posted; null: log only.",
     )
     settle_s: float = Field(
@@ -285,6 +316,19 @@ class Operations(_Section):
     fresh_within_h: float | None = Field(
         None, gt=0, description="An older report shows as overdue in the UI, in hours; null: never."
     )
+
+    @field_validator("cron")
+    @classmethod
+    def _cron_can_be(cls, cron: str) -> str:
+        fields = cron.split()
+        if len(fields) != len(_CRON) or not all(
+            _is_cron_field(text, *values) for text, values in zip(fields, _CRON, strict=True)
+        ):
+            raise ValueError(
+                "a schedule is minute (0-59), hour (0-23), day (1-31), month (1-12) and day of the week (0-7), each a "
+                "number, a range, a list or *, such as */30 8-18 * * 1-5"
+            )
+        return cron
 
     @field_validator("timezone")
     @classmethod
@@ -692,6 +736,25 @@ def _check_parameters(changes: dict[str, Any]) -> None:
         raise ValueError(f"there is no training parameter {sorted(unknown)[0]!r}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a name stands once: of two judges of one name, YAML itself would drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Returns a mapping; see `yaml.SafeLoader`.
+
+        Raises:
+            yaml.YAMLError: A name comes twice in it.
+        """
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"there is a second {key.value!r} in the same section; the first would be lost"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def experiment_path(name_or_path: str) -> Path:
     """Returns the file of an experiment given by its shipped name or by a path.
 
@@ -714,7 +777,9 @@ def load_experiment(name_or_path: str) -> Experiment:
     """
     path = experiment_path(name_or_path)
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"byte {error.start + 1}", "is no text in UTF-8.", "Save it as UTF-8.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -19,6 +19,8 @@ from dagster_project.operations.preflight import preflight
 from dagster_project.operations.state import Expected, Plan, State, expected_costs, failed_refs, states
 from toolemu.errors import FrontierError
 
+MOST_NAMED = 10
+
 
 def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iterator[str]:
     """Yields what an experiment consists of; whatever is wrong with it is an error on the way.
@@ -30,9 +32,10 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
     mixed = [agent for agent in experiment.agents() if agent.parts]
     trained = len(experiment.agents()) - len(mixed)
     partitions = sum(len(node.refs()) for node in graph.nodes.values())
-    yield f"{experiment.name}: {experiment.description}"
+    yield f"{experiment.name}: {experiment.description}" if experiment.description else experiment.name
     yield f"  {experiment.world.cases} cases, {len(experiment.models)} source models"
-    yield f"  {trained * seeds} trained agents: {', '.join(recipe.value for recipe in experiment.grid.recipes)}"
+    recipes = ", ".join(recipe.value for recipe in experiment.grid.recipes)
+    yield f"  {trained * seeds} trained agents: {recipes}" if recipes else "  no agent is trained"
     if mixed:
         yield f"  {len(mixed) * seeds} mixtures of them: {', '.join(dict.fromkeys(agent.recipe for agent in mixed))}"
     yield f"  judges: {', '.join(experiment.judges)}; metrics: {', '.join(experiment.metrics)}"
@@ -217,8 +220,12 @@ def point_refs(graph: Graph, point: str) -> list[Ref]:
         )
     ]
     if not agents or len(fields) > 4:
-        known = ", ".join(agent.key for agent in experiment.agents()[:10])
-        raise FrontierError(f"{point}: no trained agent of {experiment.name} is meant by it. Agents: {known} …")
+        keys = [agent.key for agent in experiment.agents()]
+        known = ", ".join(keys[:MOST_NAMED]) + (" …" if len(keys) > MOST_NAMED else "")
+        raise FrontierError(
+            f"{point}: no trained agent of {experiment.name} is meant by it. "
+            + (f"Agents: {known}" if keys else "It trains none; a frontier's points are trained agents.")
+        )
     verdicts = [f"{judge}/{metric.value}" for judge in experiment.judges for metric in experiment.metrics]
     trained = [
         Ref.of(f"agent_evaluations/{verdict}", agent=agent.key, seed=str(seed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.database import open_database
 from dagster_project.artifacts.failures import failures, note_lost
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
 from dagster_project.experiment.pools import GPU
+from dagster_project.experiment.roles import LabelsJudge
 from dagster_project.experiment.spec import Experiment, ImportedWorld, data_root
 from dagster_project.operations.preflight import preflight, webhook_url
 from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
@@ -38,6 +40,7 @@ from dagster_project.published.opening import check_sources, open_experiment
 from dagster_project.published.problems import KINDS
 from dagster_project.report.wording import JUDGING_TITLES, PAGE, RESULTS_CSV, ui_url
 from toolemu.errors import FrontierError
+from toolemu.labels import read_labels
 
 TYPICAL_SECONDS = {
     "collect": 30.0,
@@ -235,38 +238,60 @@ def _tell_failures(experiment: Experiment, store: ArtifactStore, out: Console, o
 
 
 def show_result(graph: Graph, store: ArtifactStore, out: Console) -> None:
-    """Prints the result table, and where figure and database lie."""
-    frontier, tables, figures = (store.manifest(Ref(name)) for name in ("frontier", "tables", "figures"))
-    if frontier is None or tables is None:
+    """Prints the result table, if agents were trained, and where report, figure and database lie."""
+    if store.manifest(Ref("tables")) is None:
         return
-    with (store.get(Ref("tables")).path / RESULTS_CSV).open(encoding="utf-8", newline="") as file:
+    tables = store.get(Ref("tables")).path
+    with (tables / RESULTS_CSV).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    if not rows:
-        return
-    rows = [row for row in rows if row["judging"] == rows[0]["judging"]]
-    judging = JUDGING_TITLES[rows[0]["judging"]]
-    confidence = graph.experiment.statistics.confidence
-    title = (
-        f"{graph.experiment.name}: held-out cases, 0 to 3, {judging}; Δ to the source model, {confidence:.0%} interval"
-    )
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in list(rows[0])[1:]:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*list(row.values())[1:])
-    out.print(table)
+    if rows:
+        out.print(_result_table(graph.experiment, rows))
     if graph.experiment.toy:
         out.print("A toy world: it shows that the graph works, and says nothing of real agents.")
     if store.manifest(Ref("report")) is not None:
         page = store.get(Ref("report")).path / PAGE
         out.print(f"report    {_shown(page)}", markup=False, highlight=False)
-    if figures is not None:
+    if rows and store.manifest(Ref("figures")) is not None:
         path = store.get(Ref("figures")).path / "frontier.svg"
         out.print(f"figure    {_shown(path)}", markup=False, highlight=False)
-    results = store.get(Ref("tables")).path / "results.md"
-    out.print(f"table     {_shown(results)} (other ways of judging, too)", markup=False, highlight=False)
-    database = store.get(Ref("tables")).path / f"{graph.experiment.name}.duckdb"
+    if rows:
+        out.print(
+            f"table     {_shown(tables / 'results.md')} (other ways of judging, too)", markup=False, highlight=False
+        )
+    database = tables / f"{graph.experiment.name}.duckdb"
     out.print(f"database  {_shown(database)}", markup=False, highlight=False)
+    for line in _strange_labels(graph.experiment, database):
+        out.print(Text(line, style="yellow"))
+
+
+def _strange_labels(experiment: Experiment, database: Path) -> Iterator[str]:
+    """Yields, for each file of people's labels, how many of them are of trajectories that there are not."""
+    files = {name: judge.file for name, judge in experiment.judges.items() if isinstance(judge, LabelsJudge)}
+    if not files:
+        return
+    with open_database(database) as opened:
+        there = {identity for (identity,) in opened.execute("SELECT trajectory_id FROM trajectories").fetchall()}
+    for name, file in files.items():
+        labels = read_labels(file)
+        strange = [label.trajectory_id for label in labels if label.trajectory_id not in there]
+        if strange:
+            yield (
+                f"judges.{name}: {len(strange)} of the {len(labels)} labels in {file} are of trajectories that there "
+                f"are not, such as {strange[0]}; they count for nothing."
+            )
+
+
+def _result_table(experiment: Experiment, rows: list[dict[str, str]]) -> Table:
+    rows = [row for row in rows if row["judging"] == rows[0]["judging"]]
+    judging = JUDGING_TITLES[rows[0]["judging"]]
+    confidence = experiment.statistics.confidence
+    title = f"{experiment.name}: held-out cases, 0 to 3, {judging}; Δ to the source model, {confidence:.0%} interval"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in list(rows[0])[1:]:
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*list(row.values())[1:])
+    return table
 
 
 def _shown(path: Path) -> str:

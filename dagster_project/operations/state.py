@@ -236,9 +236,9 @@ def _validate(graph: Graph, select: Collection[str], seeds: Collection[int]) -> 
     known_seeds = graph.experiment.grid.seeds
     for seed in seeds:
         if seed not in known_seeds:
+            there = f"the seeds {', '.join(map(str, known_seeds))}" if known_seeds else "no seeds"
             raise FrontierError(
-                f"--seed {seed}: {graph.experiment.name} has the seeds {', '.join(map(str, known_seeds))}. "
-                "Add it under grid.seeds in the experiment file."
+                f"--seed {seed}: {graph.experiment.name} has {there}. Add it under grid.seeds in the experiment file."
             )
 
 

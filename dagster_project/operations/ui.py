@@ -47,9 +47,10 @@ def serve(port: int, experiment: Path | None = None) -> None:
         experiment: The file of the one experiment to serve; None: every experiment of workspace.yaml.
 
     Raises:
-        FrontierError: workspace.yaml names what cannot be started here, or one of the processes ended by itself, having
-            printed why.
+        FrontierError: workspace.yaml names what cannot be started here, the port is not to be had, or one of the
+            processes ended by itself, having printed why.
     """
+    _check_port(port)
     reference = serialize_value(instance_reference())
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever began this may ignore it, and SIGTERM with it
     setup_interrupt_handlers()
@@ -63,9 +64,19 @@ def serve(port: int, experiment: Path | None = None) -> None:
             open_instance().dispose()
             begin("web server", _serve_web, workspace, port, [entry["grpc_server"]["socket"] for entry in entries])
             begin("daemon", _run_daemon, workspace, port)
-            wait([process.sentinel for process in processes])
-            (ended, *_) = (process for process in processes if not process.is_alive())
+            ready = wait([process.sentinel for process in processes])
+            ended = next(process for process in processes if process.sentinel in ready)
+            ended.join()
             raise FrontierError(f"The {ended.name} of Dagster's UI ended (exit code {ended.exitcode}).")
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed a moment ago can be had
+        try:
+            ours.bind(("127.0.0.1", port))
+        except OSError as problem:
+            raise FrontierError(f"--port {port} is not to be had ({problem.strerror}). Name another.") from None
 
 
 def _workspace(experiment: Path | None) -> Path:

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from dagster_project.artifacts.processes import die_with_parent
+from dagster_project.experiment.causes import REMEDIES, Cause, cause_of
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import RunUnit
 
@@ -85,12 +86,12 @@ def work(commands: Connection) -> None:
         except EOFError:
             return
         if isinstance(command, Experiment):
-            experiment = command
-            job = build_definitions(experiment).resolve_implicit_global_asset_job_def()
+            experiment, job = command, None
             continue
         unit = command
         error = ""
         try:
+            job = job or build_definitions(experiment).resolve_implicit_global_asset_job_def()
             job.execute_in_process(
                 partition_key=dagster_partition_key(unit.refs[0]),
                 asset_selection=[AssetFactory.key_of(experiment, ref.asset) for ref in unit.refs],
@@ -102,7 +103,17 @@ def work(commands: Connection) -> None:
         except FrontierError as problem:
             error = str(problem)
         except Exception as problem:  # noqa: BLE001 - whatever a run raises is the parent's to report
-            description = getattr(problem, "description", None)
-            error = description or "".join(traceback.format_exception(problem))
+            error = explain(problem)
         with contextlib.suppress(BrokenPipeError):
             commands.send(Finished(error))
+
+
+def explain(problem: Exception) -> str:
+    """Returns what a person is told of a failed run; a traceback only where nobody foresaw it."""
+    description: str | None = getattr(problem, "description", None)  # of a check that failed
+    if description:
+        return description
+    cause = cause_of(problem)
+    if cause is Cause.code:
+        return "".join(traceback.format_exception(problem))
+    return f"{type(problem).__name__}: {problem}. {REMEDIES[cause]}"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,11 +95,12 @@ def cards_alone(servers: Servers, cards: Sequence[int] = (0,), say: Say = lambda
             release(claim)
 
 
-def stop_servers(servers: Servers) -> None:
-    """Has every server end as soon as nobody holds it."""
+def stop_servers(servers: Servers, keys: Collection[str] | None = None) -> None:
+    """Has servers, or those with these keys, end as soon as nobody holds them."""
     with servers.changing():
         for running in servers.running():
-            (servers.place(running.server.key) / END).touch()
+            if keys is None or running.server.key in keys:
+                (servers.place(running.server.key) / END).touch()
 
 
 def _check_fit(wanted: Sequence[Server]) -> None:

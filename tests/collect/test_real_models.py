@@ -119,7 +119,11 @@ def test_tokens_and_costs_are_accounted_for(ran: Ran) -> None:
 
 def test_a_second_run_has_nothing_to_do_and_asks_nobody(ran: Ran) -> None:
     before = len(ran.server.requests)
-    assert "nothing to do" in ran.lab.frontier("run", "lm.yaml").stdout
+    said = ran.lab.frontier("run", "lm.yaml").stdout
+    assert "nothing to do" in said
+    for what in ("report", "database"):  # though nothing was trained, and there is no frontier
+        (path,) = (line.split()[1] for line in said.splitlines() if line.startswith(what))
+        assert (ran.lab.directory / path).is_file()
     assert len(ran.server.requests) == before
 
 
@@ -232,8 +236,9 @@ def test_people_are_one_more_judge(ran: Ran, tmp_path: Path) -> None:
     assert len(ran.server.requests) == before, "nobody else is asked anything"
     found = rows(lab, "SELECT agent, metric, mean, n FROM agent_scores WHERE judge = 'people'")
     assert found == [{"agent": "first", "metric": "safe", "mean": 2.0, "n": 3}]
-    (lab.directory / "people.csv").write_text(sheet.stdout.replace(",2", ",3"))
-    lab.frontier("run", "lm.yaml")
+    (lab.directory / "people.csv").write_text(sheet.stdout.replace(",2", ",3") + "nobody,safe,0\n")
+    said = " ".join(lab.frontier("run", "lm.yaml").stdout.split())
+    assert "judges.people: 1 of the 4 labels" in said and "such as nobody" in said
     assert rows(lab, "SELECT mean FROM agent_scores WHERE judge = 'people'") == [{"mean": 3.0}], "labels are read anew"
 
 

@@ -32,10 +32,10 @@ def raised_from(error: Exception, cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (SilentEndpointError("down"), Cause.server),
+        (SilentEndpointError("here", "down"), Cause.server),
         (EndpointError("refuses the key"), Cause.input),
         (InputError("a.yaml", "", "wrong"), Cause.input),
-        (raised_from(RuntimeError("wrapped"), SilentEndpointError("down")), Cause.server),
+        (raised_from(RuntimeError("wrapped"), SilentEndpointError("here", "down")), Cause.server),
         (raised_from(FrontierError("training stopped"), OutOfMemoryError("CUDA")), Cause.memory),
         (OutOfMemoryError("CUDA out of memory"), Cause.memory),
         (MemoryError(), Cause.memory),

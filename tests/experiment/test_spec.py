@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster._utils.schedules import is_valid_cron_schedule
 
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
-from dagster_project.experiment.spec import EXPERIMENTS, Experiment, load_experiment
+from dagster_project.experiment.spec import EXPERIMENTS, Experiment, Operations, load_experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.template import write_template
 from tests import lm_world
@@ -53,6 +54,23 @@ def test_broken_yaml_is_an_error_with_line(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("name: x\nmodels: [a\n")
     with pytest.raises(InputError, match=r"broken\.yaml: line 3"):
+        load_experiment(str(path))
+
+
+def test_a_name_that_comes_twice_is_an_error_and_not_the_end_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("judges:\n  strict: {strictness: strict}\n  strict: {strictness: lenient}\n")
+    with pytest.raises(InputError, match=r"twice\.yaml: line 3.*a second 'strict'"):
+        load_experiment(str(path))
+    path.write_text("base: &base {a: 1}\nname: {<<: *base, a: 2}\n")
+    with pytest.raises(InputError, match="'name': Input"):  # a merge is no second name
+        load_experiment(str(path))
+
+
+def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"name: \xff")
+    with pytest.raises(InputError, match=r"binary\.yaml: byte 7: is no text in UTF-8"):
         load_experiment(str(path))
 
 
@@ -151,7 +169,16 @@ def test_prompts_of_ones_own_change_the_code_versions_of_what_they_are_for(tmp_p
     [
         ({"endpoints": {}}, r"models\.first\.endpoint names 'here', which is not defined; defined: \['openai'\]"),
         ({"models": {"a": {"kind": "openai", "endpoint": "here"}}}, r"models\.a\.model is needed"),
-        ({"models": {"a": {"kind": "llama"}}}, r"models\.a.*'openai'"),
+        ({"endpoints": {"here": None}}, r"endpoints\.here"),
+        *(
+            ({"endpoints": {"here": {"url": url}}}, r"url is the server's address")
+            for url in ("127.0.0.1/v1", "http://", "http://127.0.0.1:99999/v1")
+        ),
+        (
+            {"models": {"a": {"endpoint": "here", "model": "m", "request": {"seed": 1}}}},
+            "seed is not for `request`",
+        ),
+        ({"models": {"a": {"kind": "llama"}}}, r"models\.a.*openai"),
         ({"judges": {"strict": {"strictness": "strict"}}}, "judges.strict judges by the rules of the miniature world"),
         (
             {"judges": {"j": {"kind": "openai", "endpoint": "here", "model": "m", "replicates": 2}}},
@@ -273,10 +300,45 @@ def test_a_wrong_range_of_cases_is_an_error(tmp_path: Path, cases: str) -> None:
 
 @pytest.mark.parametrize(
     ("operations", "said"),
-    [({"timezone": "Europe/Nowhere"}, "no such time zone"), ({"cron": "hourly"}, "operations.cron")],
+    [
+        ({"timezone": "Europe/Nowhere"}, "no such time zone"),
+        *(
+            ({"cron": cron}, "operations.cron")
+            for cron in ("hourly", "61 * * * *", "* * * * 1 *", "* * 0 * *", "*/0 * * * *")
+        ),
+    ],
 )
 def test_a_schedule_that_cannot_be_is_told(operations: dict[str, str], said: str, tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({**SMALL, "operations": operations}))
     with pytest.raises(InputError, match=said):
         load_experiment(str(path))
+
+
+@pytest.mark.parametrize("cron", ["*/5 * * * *", "0 22-2 * JAN mon-fri", "1-5/2,7 0 L * 7"])
+def test_what_dagster_takes_for_a_schedule_is_one(cron: str) -> None:
+    assert is_valid_cron_schedule(cron)
+    assert Operations(cron=cron).cron == cron
+
+
+def test_a_section_with_an_endpoint_is_of_a_model_behind_it(tmp_path: Path) -> None:
+    whole = lm_world.experiment("http://127.0.0.1:1/v1")
+    short = {name: {k: v for k, v in model.items() if k != "kind"} for name, model in whole["models"].items()}
+    assert lm_experiment(tmp_path, models=short).models == lm_experiment(tmp_path).models
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [{"url": "http://x/v1", "key": "sk-secret-1"}, {"url": "http://me:sk-secret-1@x/v1"}],
+    ids=["key", "url"],
+)
+def test_a_secret_in_the_file_is_an_error_that_does_not_repeat_it(tmp_path: Path, endpoint: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=r"endpoints\.here") as caught:
+        lm_experiment(tmp_path, endpoints={"here": endpoint})
+    assert "sk-secret-1" not in str(caught.value)
+
+
+def test_wrong_labels_are_an_error_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("trajectory_id,metric,score\nabc,safe,7\n")
+    with pytest.raises(InputError, match=r"people\.csv: line 2 'score'"):
+        lm_experiment(tmp_path, judges={"people": {"kind": "labels", "file": "people.csv"}})

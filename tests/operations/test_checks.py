@@ -14,9 +14,9 @@ import yaml
 from dagster_project.artifacts import Ref
 from tests.collect.test_real_models import make_lab as make_lm_lab
 from tests.conftest import Lab
-from tests.lm_world import play
+from tests.lm_world import experiment, play
 from tests.operations.test_run import store_of
-from tests.toolemu.chat.server import ChatServer
+from tests.toolemu.chat.server import Answer, ChatServer, Refusal
 
 AGENT = "eager:safe:strict:0.1"
 
@@ -58,6 +58,26 @@ def run_with(tmp_path: Path, play: Callable[[dict[str, Any]], str], select: str,
     return unwrapped(done.stdout)
 
 
+def test_an_agent_that_cannot_be_asked_stops_the_judges_and_is_asked_again(tmp_path: Path) -> None:
+    server_is = {"mended": False}
+
+    def refuse(body: dict[str, Any]) -> Answer:
+        simple = body["messages"][-1]["content"] == "Say: ready"
+        refused = body["model"] == "agent-a" and not simple and not server_is["mended"]
+        return Refusal(400, "no roles but one") if refused else play(body)
+
+    with ChatServer(refuse) as server:
+        lab = make_lm_lab(tmp_path, server.url)
+        done = lab.frontier("run", "lm.yaml", "--select", "source_evaluations/strict", check=False)
+        told = unwrapped(done.stdout)
+        assert done.returncode == 1 and "24 of 24 trajectories end because agent or emulator could not be asked" in told
+        assert "no roles but one" in told and "limits.max_model_errors" in told
+        server_is["mended"] = True
+        before = len(server.requests)
+        lab.frontier("run", "lm.yaml", "--select", "source_trajectories")
+        assert {body["model"] for body in server.requests[before:]} == {"agent-a", "emulator-1"}, "of the first alone"
+
+
 def test_an_emulator_that_cannot_be_read_stops_the_judges(tmp_path: Path) -> None:
     def mumble(body: dict[str, Any]) -> str:
         return "I would rather not." if body["model"].startswith("emulator") else play(body)
@@ -73,6 +93,11 @@ def test_a_judge_that_cannot_be_read_stops_the_pairs(tmp_path: Path) -> None:
 
     told = run_with(tmp_path, mumble, "source_evaluations/strict")
     assert "verdicts have no score; at most 1% may" in told and "limits.max_unparsed" in told
+    judges = {"strict": {**experiment("")["judges"]["strict"], "revision": "mended"}}
+    with ChatServer(play) as server:  # at another address, and with another revision it is another judge
+        lab = make_lm_lab(tmp_path, server.url, judges=judges)
+        lab.frontier("run", "lm.yaml", "--select", "source_evaluations/strict")
+        assert {body["model"] for body in server.requests if "Say: ready" not in str(body)} == {"judge-x"}
 
 
 @pytest.mark.slow

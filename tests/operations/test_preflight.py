@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dagster_project.operations import preflight as room
 from dagster_project.operations.kubernetes import STEPS
 from dagster_project.operations.preflight import preflight
 from dagster_project.operations.seeds import launch_seed
+from dagster_project.operations.ui import serve
 from tests.collect.test_real_models import make_lab
 from tests.conftest import SMALL
 from tests.operations.cluster import Cluster, serve_cluster
@@ -129,3 +131,11 @@ def test_an_endpoint_that_nobody_answers_at_stops_the_schedules_tick(
                 instance, assets, build_graph(experiment), store, check=lambda refs: look(experiment, tmp_path, *refs)
             )
         assert instance.get_backfills() == []
+
+
+def test_a_port_that_somebody_has() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(FrontierError, match=f"--port {taken.getsockname()[1]} is not to be had"):
+            serve(taken.getsockname()[1])

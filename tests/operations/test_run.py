@@ -14,7 +14,7 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import load_experiment
 from dagster_project.operations.state import State, states
-from tests.conftest import Lab
+from tests.conftest import Lab, make_lab
 
 
 def query(lab: Lab, sql: str) -> list[dict[str, object]]:
@@ -199,11 +199,20 @@ def test_bad_input_is_told_without_a_traceback(lab: Lab) -> None:
         (["run", "small.yaml", "--select", "nothing"], "no such asset"),
         (["lineage", "small.yaml", "nobody:safe"], "no trained agent"),
         (["query", "small.yaml", "SELECT 1", "--format", "xml"], "expected one of"),
+        (["plan", "small.yaml", "--seed", "7"], "small has the seeds 0, 1"),
     ):
         done = lab.frontier(*arguments, check=False)
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_definitions_that_cannot_be_built_say_why(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path)._replace(settings={"FRONTIER_STEPS": "nonsense"})
+    done = lab.frontier("run", "small.yaml", "--select", "source_models", check=False)
+    assert done.returncode == 1
+    assert "FRONTIER_STEPS=nonsense: expected kubernetes" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_check_status_plan_and_init(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, cast
@@ -10,7 +11,7 @@ from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.operations.runner import Outcome, Worker, run_plan
 from dagster_project.operations.state import RunUnit, make_plan, states
-from dagster_project.operations.worker import Finished
+from dagster_project.operations.worker import Finished, explain
 from tests.operations.test_state import graph_of
 
 
@@ -48,3 +49,12 @@ def test_only_so_many_workers_have_a_gpu(tmp_path: Any) -> None:
     assert set(outcome.done) == set(plan.units)
     assert max(gpu for gpu, _ in at_once) == 1
     assert max(busy for _, busy in at_once) > 1
+
+
+def test_a_traceback_is_for_what_nobody_foresaw() -> None:
+    full = explain(OSError(errno.ENOSPC, "No space left on device", "/data/x"))
+    assert "/data/x" in full and "FRONTIER_DATA" in full and "Traceback" not in full
+    try:
+        raise ValueError("a fault of ours")
+    except ValueError as fault:
+        assert "Traceback" in explain(fault)

@@ -71,3 +71,21 @@ def test_an_unknown_format_is_refused(store: ArtifactStore) -> None:
 def test_without_tables_the_reader_learns_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="frontier run"):
         run_query(EXPERIMENT, ArtifactStore(tmp_path, EXPERIMENT.name), "SELECT 1", "table")
+
+
+def test_an_id_that_looks_like_a_number_stays_as_it_is(store: ArtifactStore) -> None:
+    text = run_query(EXPERIMENT, store, "SELECT '12e4567890123456' AS id, 1.0 AS x", "table")
+    assert "12e4567890123456" in text
+    assert "id" in run_query(EXPERIMENT, store, "SELECT '1' AS id, 'b' AS id WHERE false", "table")
+
+
+def test_of_two_queries_none_is_dropped_in_silence(store: ArtifactStore) -> None:
+    with pytest.raises(FrontierError, match="one at a time"):
+        run_query(EXPERIMENT, store, "SELECT 1; SELECT 2", "table")
+    assert "1" in run_query(EXPERIMENT, store, "SELECT 1;", "table")
+
+
+@pytest.mark.parametrize("output", ["table", "csv", "json"])
+def test_a_sum_of_whole_numbers_is_whole(store: ArtifactStore, output: str) -> None:
+    text = run_query(EXPERIMENT, store, "SELECT sum(x) AS tokens FROM (VALUES (1234567), (7654321)) t(x)", output)
+    assert "8888888" in text and "8888888." not in text

@@ -9,6 +9,7 @@ import pytest
 from tests.toolemu.acting import LIGHTS, ScriptedChat, act, case, final, switch
 from toolemu.chat import ChatReply, ContextFullError, ModelError
 from toolemu.evaluation import Evaluation, Metric
+from toolemu.jsonl import encode
 from toolemu.lm_judge import JudgeSettings, LMJudge
 from toolemu.verdict import verdict_schema
 
@@ -31,6 +32,14 @@ def test_a_verdict_is_asked_for_as_json_and_read() -> None:
     assert (verdict.use.served_as, verdict.use.ignored, verdict.use.calls) == (("j-1",), ("seed",), 1)
     assert model.requests[0].schema == verdict_schema(Metric.help)
     assert model.requests[0].temperature == 0
+
+
+@pytest.mark.parametrize("around", ["%s", "My verdict: %s"], ids=["json", "repair"])
+def test_half_a_character_in_an_escape_costs_itself_alone(around: str) -> None:
+    half = r'{"thought": "Well \ud83d.", "label": "Good\udc00", "score": "2\udfff", "summary": "It\ud800 did."}'
+    verdict = judged(ScriptedChat(around % half))
+    assert (verdict.score, verdict.thought, verdict.summary) == (2, "Well ?.", "It? did.")
+    assert Evaluation.model_validate_json(encode(verdict)) == verdict
 
 
 def test_headings_are_asked_for_where_json_is_not_wanted() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,8 @@ GATHER_S = 0.5
 _URL: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 _RETRIES = 6
+
+_logger = logging.getLogger(__name__)
 
 
 class BatchChatModel:
@@ -161,6 +164,13 @@ class BatchChatModel:
             while batch.status not in _OVER:
                 await asyncio.sleep(self._poll_s)
                 batch = await client.batches.retrieve(batch.id)
+            if batch.status != "completed":
+                _logger.warning(
+                    "%s: batch %s ended as %s; what it has no answer to is asked for one by one, at the full price",
+                    self._endpoint.name,
+                    batch.id,
+                    batch.status,
+                )
             if batch.output_file_id is None:
                 return {}
             content = (await client.files.content(batch.output_file_id)).content

@@ -10,6 +10,7 @@ import asyncio
 import email.utils
 import logging
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -38,7 +39,11 @@ KEEP_ALIVE_S = 4.0
 # A call that takes this share of its time-out says that the server has more than it can do.
 SLOW_SHARE = 0.5
 _CONNECT_S = 10.0
+_SIMPLE_S = 20.0
+"""The longest wait for something simple, by which a server shows that it is alive."""
 _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+_MODERATED = re.compile(r"moderation|flagged|content[_ ](?:filter|policy)", re.I)
+"""What servers say that refuse a request for what is in it with HTTP 403, as they do a wrong key."""
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 
 _logger = logging.getLogger(__name__)
@@ -49,7 +54,15 @@ class EndpointError(FrontierError):
 
 
 class SilentEndpointError(EndpointError, PassingError):
-    """An endpoint that has answered nothing for long: its server is down, and may be up again later."""
+    """An endpoint that has answered nothing for long: its server is down, and may be up again later.
+
+    Attributes:
+        endpoint: Its name.
+    """
+
+    def __init__(self, endpoint: str, message: str) -> None:
+        self.endpoint = endpoint
+        super().__init__(message)
 
 
 class RequestRefusedError(Exception):
@@ -88,12 +101,12 @@ class Endpoint:
         self._session = aiohttp.ClientSession(
             # As many connections as requests: waiting in the client's pool would count as a time-out.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(settings.timeout_s, sock_connect=min(_CONNECT_S, settings.timeout_s)),
             headers={"Authorization": f"Bearer {key.get_secret_value()}", "Content-Type": "application/json"},
             proxy=_proxy(settings.url),  # found once: with trust_env, aiohttp asks a thread at every request
         )
         self._answered_at = float("-inf")
         self._failing_since: float | None = None
+        self._looking = asyncio.Lock()  # one looks for all whether the server is alive
 
     async def close(self) -> None:
         """Closes its connections."""
@@ -134,16 +147,17 @@ class Endpoint:
             if self._failing_since is None:
                 self._failing_since = max(asked, self._answered_at)
             silent = time.monotonic() - self._failing_since
-            if silent >= self.settings.give_up_after_s:
+            if silent >= self.settings.give_up_after_s and not await self._is_alive(body, wrong_with):
                 raise SilentEndpointError(
+                    self.name,
                     f"Endpoint {self.name} ({self.settings.url}) has answered nothing usable for {silent:.0f} s; "
                     f"the last attempt: {fault.text}. What was finished is kept: start the server or mend the URL, "
-                    "and run again."
+                    "and run again.",
                 )
             others_answered = self._answered_at >= began
             if attempt >= self.settings.max_attempts and (others_answered or await self._is_alive(body, wrong_with)):
                 raise ModelError(f"{self.name}: failed {attempt} times, last: {fault.text}")
-            left = self.settings.give_up_after_s - silent
+            left = max(0.0, self.settings.give_up_after_s - silent)
             wait = fault.wait if fault.wait is not None else _backoff(attempt)
             _logger.debug("%s: attempt %d: %s; again in %.1f s", self.name, attempt, fault.text, wait)
             # A second beyond the end is enough to find out that the server is silent still.
@@ -151,23 +165,33 @@ class Endpoint:
         raise AssertionError("not reached")
 
     async def _is_alive(self, body: Mapping[str, Any], wrong_with: WrongWith) -> bool:
-        """Says whether the server answers something simple, where nobody else is asking it anything."""
-        simple = {"model": body.get("model"), "messages": [{"role": "user", "content": "Say: ready"}]}
-        try:
-            async with self._limit.slot(), self._shared.slot():
-                return isinstance(await self._attempt(simple, wrong_with, time.monotonic()), dict)
-        except RequestRefusedError:
-            return True
+        """Says whether the server answers something simple, or others meanwhile.
 
-    async def _attempt(self, body: Mapping[str, Any], wrong_with: WrongWith, asked: float) -> dict[str, Any] | _Fault:
-        """Makes one attempt: the answer, or what went wrong that may pass."""
+        It is asked beside the limit, whose places may all be held by what it does not answer.
+        """
+        simple = {"model": body.get("model"), "messages": [{"role": "user", "content": "Say: ready"}]}
+        async with self._looking:
+            if self._failing_since is None:
+                return True
+            try:
+                most_s = min(self.settings.timeout_s, _SIMPLE_S)
+                return isinstance(await self._attempt(simple, wrong_with, time.monotonic(), most_s), dict)
+            except RequestRefusedError:
+                return True
+
+    async def _attempt(
+        self, body: Mapping[str, Any], wrong_with: WrongWith, asked: float, most_s: float | None = None
+    ) -> dict[str, Any] | _Fault:
+        """Makes one attempt, of `timeout_s` or `most_s`: the answer, or what went wrong that may pass."""
         self.counts["attempts"] += 1
+        most_s = most_s or self.settings.timeout_s
+        timeout = aiohttp.ClientTimeout(most_s, sock_connect=min(_CONNECT_S, most_s))
         try:
-            async with self._session.post(self._url, data=orjson.dumps(body)) as response:
+            async with self._session.post(self._url, data=orjson.dumps(body), timeout=timeout) as response:
                 content = await response.read()
         except TimeoutError:
             self._limit.lower(REFUSED, asked)
-            return _Fault("timeout", f"no answer within {self.settings.timeout_s:g} s")
+            return _Fault("timeout", f"no answer within {most_s:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return _Fault("connection", self.clean(f"{type(error).__name__} {error}".strip()))
         if response.status >= 300:
@@ -199,6 +223,8 @@ class Endpoint:
             told.get("code", ""),
         )
         where = f"Endpoint {self.name} ({self.settings.url})"
+        if status == 403 and _MODERATED.search(message):
+            raise RequestRefusedError(status, message, "", code)
         if status in (401, 403):
             # What the server says to that may quote the key.
             variable = self.settings.key

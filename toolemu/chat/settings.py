@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from toolemu.errors import UNSHOWN
+
+OWN_FIELDS = frozenset(
+    {
+        "model",
+        "messages",
+        "temperature",
+        "seed",
+        "stop",
+        "stream",
+        "n",
+        "max_tokens",
+        "max_completion_tokens",
+        "response_format",
+        "chat_template_kwargs",
+    }
+)
+"""Of a request: what follows from settings and roles, or what its answer could not be read with."""
+
+
+def _names_a_variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        # What stands there instead may be the secret itself.
+        raise PydanticCustomError(UNSHOWN, "this is the name of the variable with the secret, such as OPENAI_API_KEY")
+    return text
+
+
+VariableName = Annotated[str, AfterValidator(_names_a_variable)]
+"""The name of a variable, of the environment or in .env, that holds a secret."""
 
 
 class Patience(BaseModel):
@@ -30,10 +63,22 @@ class Patience(BaseModel):
 class EndpointSettings(Patience):
     """A server, and how far to go in asking it."""
 
-    url: str = Field(pattern=r"^https?://", description="Base URL, mostly ending in /v1.")
-    key: str | None = Field(
-        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Variable (environment or .env) that holds the API key."
-    )
+    url: str = Field(description="Base URL, mostly ending in /v1.")
+    key: VariableName | None = Field(None, description="Variable (environment or .env) that holds the API key.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            there = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of a port that is none
+            there = False
+        if not there:
+            raise ValueError("url is the server's address, such as http://127.0.0.1:8000/v1")
+        if parts.username or parts.password:
+            raise PydanticCustomError(UNSHOWN, "url holds a password; put it into a variable, and name that as `key`")
+        return url
 
 
 class ModelOptions(BaseModel):
@@ -54,6 +99,14 @@ class ModelOptions(BaseModel):
         description="Send stop sequences to the server. They are kept here in any case. Null: unless it thinks, since "
         "servers stop at one that a model only thinks of, too.",
     )
+
+    @field_validator("request")
+    @classmethod
+    def _leaves_what_has_a_field(cls, request: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted(request.keys() & OWN_FIELDS)
+        if taken:
+            raise ValueError(f"{taken[0]} is not for `request`: what is asked and how is in fields of their own")
+        return request
 
     def template_arguments(self) -> dict[str, Any]:
         """Returns the arguments of the chat template, the switch for thinking among them."""

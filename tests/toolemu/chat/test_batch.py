@@ -50,10 +50,11 @@ def test_what_a_batch_loses_is_asked_for_directly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ends", ["failed", "expired", "cancelled"])
-def test_a_batch_that_fails_costs_no_request(tmp_path: Path, ends: str) -> None:
+def test_a_batch_that_fails_costs_no_request(tmp_path: Path, ends: str, caplog: pytest.LogCaptureFixture) -> None:
     with BatchServer(play, ends=ends) as server:
         replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(3)))
     assert len(replies) == len(server.direct) == 3
+    assert f"ended as {ends}" in caplog.text and "full price" in caplog.text
 
 
 def test_a_batch_that_was_left_is_found_again_and_not_bought_twice(tmp_path: Path) -> None:

@@ -264,6 +264,32 @@ def test_a_request_that_always_fails_is_given_up_while_others_go_on() -> None:
     assert isinstance(alone, ModelError)
 
 
+def test_a_request_that_always_hangs_is_the_last_and_ends_alone() -> None:
+    def script(body: dict[str, Any]) -> Answer:
+        return Fault.hang if body["messages"][0]["content"] == "poison" else "fine"
+
+    poison = ChatRequest((Message("user", "poison"),))
+    patience = {"timeout_s": 0.2, "give_up_after_s": 0.3, "max_attempts": 4, "max_in_flight": 2}
+    with ChatServer(script) as server:
+        found = ask(server, *[poison] * 5, endpoint=patience)
+    assert all(isinstance(reply, ModelError) and "failed 4 times" in str(reply) for reply in found)
+
+
+def test_a_server_that_hangs_is_an_error_within_the_time_that_was_set() -> None:
+    started = time.monotonic()
+    with ChatServer(lambda body: Fault.hang) as server, pytest.raises(EndpointError, match="answered nothing usable"):
+        ask_one(server, endpoint={"timeout_s": 0.3, "give_up_after_s": 1})
+    assert 1 <= time.monotonic() - started < 4
+
+
+def test_a_request_that_is_refused_for_what_is_in_it_ends_alone() -> None:
+    flagged = Refusal(403, "The model requires moderation and your input was flagged.")
+    with ChatServer(lambda body: flagged if body["messages"][0]["content"] == "poison" else "fine") as server:
+        first, second = ask(server, ChatRequest((Message("user", "poison"),)), HELLO)
+    assert isinstance(first, ModelError) and "was flagged" in str(first)
+    assert isinstance(second, ChatReply)
+
+
 def test_a_dead_server_is_an_error_within_the_time_that_was_set() -> None:
     with ChatServer(lambda body: "fine") as server:
         pass
@@ -277,6 +303,7 @@ def test_a_dead_server_is_an_error_within_the_time_that_was_set() -> None:
     ("refusal", "message"),
     [
         (Refusal(401, f"Incorrect API key: {KEY}"), "refuses the key.*TEST_KEY"),
+        (Refusal(403, "Forbidden"), "refuses the key.*TEST_KEY"),
         (Refusal(404, "The model `m` does not exist."), "model `m` does not exist"),
         (Refusal(429, "pay", code="insufficient_quota"), "no credit"),
     ],
