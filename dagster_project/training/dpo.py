@@ -56,7 +56,8 @@ LOGS = {
     "learning_rate": "learning_rate",
     "num_tokens": "tokens",
 }
-COMPLETE = ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")
+STATE = "trainer_state.json"
+COMPLETE = (STATE, "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")
 """Files of a checkpoint that can be gone on from; a kill while it is written leaves some of them out."""
 PROBES, N_PROBES, PROBE_TOKENS = "probes.json", 4, 1024
 """File beside the adapter with some of its conversations as token ids, to compare models on; how many, how long."""
@@ -167,6 +168,8 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
     logging.getLogger("transformers").setLevel(logging.ERROR)
     prepared = prepare(job)
     listener.log(prepared.summary())
+    if not job.base_sha256:
+        job = job.model_copy(update={"base_sha256": base_sha256(job.base)})
     import torch
 
     notes: list[str] = []
@@ -226,11 +229,14 @@ class _Attempt:
         checkpoint = last_checkpoint(checkpoints)
         if checkpoint is not None:
             self.listener.log(f"Going on from {checkpoint.name}.")
+        resumed_at = _step_of(checkpoint) if checkpoint else 0
         started = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if checkpoint and resumed_at >= prepared.steps:
+            trainer.take_up(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.perf_counter() - started
         steps = _steps(trainer.state.log_history)
-        resumed_at = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         before = steps[resumed_at - 1].tokens if resumed_at else 0.0
         speed = (steps[-1].tokens - before) / seconds
         kl = divergence(trainer, list(prepared.conversations.values()))
@@ -240,7 +246,7 @@ class _Attempt:
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
         ours = trainer.tokens * job.trainer.processes  # nothing is padded where text is shared
         computed = ours if job.trainer.shared_text else steps[-1].tokens - before
-        recomputed = trainer.recomputed_tokens / trainer.tokens
+        recomputed = trainer.recomputed_tokens / max(trainer.tokens, 1)
         return TrainingResult(
             steps=steps,
             pairs=len(prepared.pairs),
@@ -264,7 +270,7 @@ class _Attempt:
 
     def _utilisation(self, speed: float, context: float, recomputed: float) -> float | None:
         card = self.prepared.card
-        if card is None or card.peak is None:
+        if card is None or card.peak is None or not speed:
             return None
         cards = self.job.trainer.processes
         return speed * flops_per_token(self.prepared.shape, context, recomputed=recomputed) / (cards * card.peak)
@@ -414,7 +420,7 @@ class _Attempt:
 
         training = self.job.training
         return {
-            "base": self.job.base_sha256 or base_sha256(self.job.base),
+            "base": self.job.base_sha256,
             "dtype": training.dtype,
             "quantization": training.quantization,
             "attention": trainer.model.config._attn_implementation,
@@ -449,8 +455,21 @@ def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Tokens]) -> 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Returns the last checkpoint in a folder that was written to its end."""
-    whole = [path for path in folder.glob("checkpoint-*") if all((path / name).is_file() for name in COMPLETE)]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(filter(_is_whole, folder.glob("checkpoint-*")), key=_step_of, default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    if not all((checkpoint / name).is_file() for name in COMPLETE):
+        return False
+    try:
+        orjson.loads((checkpoint / STATE).read_bytes())  # the last that is written
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def base_sha256(base: Path) -> str:
@@ -461,8 +480,8 @@ def base_sha256(base: Path) -> str:
 def _identity(job: TrainingJob) -> str:
     """Returns a hash of all that a checkpoint depends on, so that no other training is taken for this one."""
     files = [file_sha256(path) for path in (job.pairs, job.conversations) if path is not None]
-    base = job.base_sha256 or [(path.name, path.stat().st_size) for path in sorted(job.base.iterdir())]
-    parts = [job.training.model_dump(mode="json"), job.beta, job.epochs, job.seed, job.trainer.processes, base, files]
+    settings = job.training.model_dump(mode="json")
+    parts = [settings, job.beta, job.epochs, job.seed, job.trainer.processes, job.base_sha256, files]
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:12]
 
 
