@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,8 +57,9 @@ LOGS = {
     "num_tokens": "tokens",
 }
 STATE = "trainer_state.json"
-COMPLETE = (STATE, "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")
-"""Files of a checkpoint that can be gone on from; a kill while it is written leaves some of them out."""
+COMPLETE = (STATE, "adapter_model.safetensors", "optimizer.*", "scheduler.pt")
+"""Files of a checkpoint that can be gone on from; a kill while it is written leaves some of them out. FSDP's optimizer
+has another ending."""
 PROBES, N_PROBES, PROBE_TOKENS = "probes.json", 4, 1024
 """File beside the adapter with some of its conversations as token ids, to compare models on; how many, how long."""
 KL_CONVERSATIONS, KL_TOKENS = 16, 512
@@ -226,7 +227,8 @@ class _Attempt:
         started = time.perf_counter()
         reused = self._reference(trainer)
         reference_seconds = time.perf_counter() - started
-        checkpoint = last_checkpoint(checkpoints)
+        # With FSDP, weights are shared out in `train` only, so it must have a step to take.
+        checkpoint = last_checkpoint(checkpoints, prepared.steps - 1 if job.trainer.sharding == "fsdp" else None)
         if checkpoint is not None:
             self.listener.log(f"Going on from {checkpoint.name}.")
         resumed_at = _step_of(checkpoint) if checkpoint else 0
@@ -240,8 +242,9 @@ class _Attempt:
         before = steps[resumed_at - 1].tokens if resumed_at else 0.0
         speed = (steps[-1].tokens - before) / seconds
         kl = divergence(trainer, list(prepared.conversations.values()))
+        weights = trainer.weights()
         if trainer.accelerator.is_main_process:
-            _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job.label, job.out)
+            _save_adapter(trainer.accelerator.unwrap_model(trainer.model), weights, job.label, job.out)
             _save_probes(prepared.conversations.values(), job.out)
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
         ours = trainer.tokens * job.trainer.processes  # nothing is padded where text is shared
@@ -453,13 +456,14 @@ def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Tokens]) -> 
     return total / max(count, 1)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Returns the last checkpoint in a folder that was written to its end."""
-    return max(filter(_is_whole, folder.glob("checkpoint-*")), key=_step_of, default=None)
+def last_checkpoint(folder: Path, latest: int | None = None) -> Path | None:
+    """Returns the last checkpoint in a folder that was written to its end, of step `latest` or earlier."""
+    found = (path for path in folder.glob("checkpoint-*") if latest is None or _step_of(path) <= latest)
+    return max(filter(_is_whole, found), key=_step_of, default=None)
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    if not all((checkpoint / name).is_file() for name in COMPLETE):
+    if not all(any(checkpoint.glob(name)) for name in COMPLETE):
         return False
     try:
         orjson.loads((checkpoint / STATE).read_bytes())  # the last that is written
@@ -503,7 +507,7 @@ def _steps(history: Sequence[dict[str, Any]]) -> list[TrainingStep]:
     return [TrainingStep(step=log["step"], **{name: float(log[key]) for key, name in LOGS.items()}) for log in logs]
 
 
-def _save_adapter(model: Any, base_label: str, out: Path) -> None:
+def _save_adapter(model: Any, weights: Mapping[str, Any] | None, base_label: str, out: Path) -> None:
     """Saves the adapter so that equal adapters are equal files, with a stable name for its base.
 
     PEFT would write a path of this machine, and the modules in a set's order, which differs from process to process.
@@ -512,7 +516,7 @@ def _save_adapter(model: Any, base_label: str, out: Path) -> None:
     config.base_model_name_or_path = base_label
     config.target_modules = sorted(config.target_modules)
     # Left to itself, PEFT asks the hub for a model of that name to find out whether the vocabulary was changed.
-    model.save_pretrained(out, save_embedding_layers=False)
+    model.save_pretrained(out, state_dict=weights, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 

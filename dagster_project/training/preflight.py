@@ -154,6 +154,11 @@ def _check_settings(job: TrainingJob, card: Card | None) -> None:
             raise FrontierError(f"{name}: {value} needs an NVIDIA GPU, and this machine has none. Leave it out.")
         if importlib.util.find_spec(package) is None:
             raise FrontierError(f"{name}: {value} needs the package {package}, which is not installed.")
+    if job.trainer.sharding == "fsdp" and card is None:
+        raise FrontierError(
+            "trainer.sharding: fsdp needs NVIDIA GPUs, and this machine has none: every process would hold the whole "
+            "base, without a word. Leave it out."
+        )
     for tracker in job.trainer.track:
         if not any(importlib.util.find_spec(package) for package in TRACKERS[tracker]):
             raise FrontierError(f"trainer.track: {tracker} needs the package {TRACKERS[tracker][0]}: install it.")

@@ -183,6 +183,10 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
+    def weights(self) -> Mapping[str, torch.Tensor] | None:
+        """Returns the model's weights where no process has all of them; None elsewhere. All processes must ask."""
+        return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """Returns an optimiser step's micro-batches, and notes how many pairs they hold."""
         samples, items = super().get_batch_samples(*args, **kwargs)

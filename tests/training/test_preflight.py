@@ -108,6 +108,7 @@ def test_what_is_wrong_is_said_before_any_work(
         ({"training": FAST.model_copy(update={"quantization": "int4"})}, "training.quantization: int4 needs an NVIDIA"),
         ({"trainer": Trainer(liger=True)}, "trainer.liger: true needs an NVIDIA GPU"),
         ({"trainer": Trainer(attention="flash_attention_2")}, "flash_attention_2 needs an NVIDIA GPU"),
+        ({"trainer": Trainer(mode="accelerate", sharding="fsdp")}, "trainer.sharding: fsdp needs NVIDIA GPUs"),
         ({"trainer": Trainer(micro_batch_size=3)}, "micro-batches of 3 cannot share evenly"),
         ({"trainer": Trainer(mode="accelerate", processes=3)}, "3 processes with micro-batches of 1 cannot share"),
     ],
