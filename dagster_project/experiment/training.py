@@ -169,6 +169,10 @@ class Trainer(_WithPreset):
         "are merged again, from adapter and base, where something new needs them.",
     )
     track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="Where to report every step, besides.")
+    wandb_project: str | None = Field(
+        None, description="W&B's project; null: what WANDB_PROJECT says, or `safety-frontier`."
+    )
+    wandb_entity: str | None = Field(None, description="Whose project it is; null: what WANDB_ENTITY or the key says.")
     push_to_hub: str | None = Field(
         None,
         pattern=r"^[\w.-]+/[\w.-]*$",

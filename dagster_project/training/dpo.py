@@ -36,6 +36,7 @@ from dagster_project.training.job import TrainingJob, read_job
 from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
 from dagster_project.training.preflight import Prepared, prepare
 from dagster_project.training.references import ReferenceStore
+from dagster_project.training.tracking import tracked
 from toolemu.errors import FrontierError
 
 if TYPE_CHECKING:
@@ -212,10 +213,14 @@ class _Attempt:
         self.job, self.prepared, self.listener, self.notes = job, prepared, listener, notes
 
     def run(self) -> TrainingResult:
+        identity = _identity(self.job)
+        with tracked(self.job, identity):
+            return self._train(self.job.workspace / f"checkpoints-{identity}")
+
+    def _train(self, checkpoints: Path) -> TrainingResult:
         import torch
 
         job, prepared = self.job, self.prepared
-        checkpoints = job.workspace / f"checkpoints-{_identity(job)}"
         trainer = self._trainer(checkpoints)
         found = trainer.accelerator.num_processes
         if found != job.trainer.processes:
@@ -326,8 +331,6 @@ class _Attempt:
             use_cpu=on_cpu,
             dataloader_pin_memory=not on_cpu,
         )
-        if "tensorboard" in job.trainer.track:
-            os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.tracking or job.workspace / "tensorboard")
         listener = self.listener
 
         class Watch(TrainerCallback):  # type: ignore[misc]

@@ -95,6 +95,42 @@ def test_every_step_is_reported_to_tensorboard_when_asked(corpus: Corpus, base: 
     assert b"rewards/margins" in written
 
 
+def test_every_training_is_a_run_of_its_own_on_wandb(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="needs the extra track or dev: pip install 'safety-frontier[track]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("one", "other"):
+        trainer = Trainer(track=("wandb",), wandb_project="frontiers", wandb_entity="lab")
+        train(corpus, base, tmp_path / name, trainer=trainer, name=f"agent {name}")
+    for name, others in (("one", "other"), ("other", "one")):
+        (written,) = (tmp_path / f"{name}-work").rglob("*.wandb")
+        content = written.read_bytes()
+        assert b"rewards/margins" in content
+        assert content.count(b"train/loss") >= (FAST.max_steps or 0)
+        assert f"agent {name}".encode() in content
+        assert f"agent {others}".encode() not in content
+        assert b"frontiers" in content
+        assert b"lab" in content
+
+
+def test_without_a_key_for_wandb_nothing_is_begun(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="needs the extra track or dev")
+
+    def refuse(**_: object) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setattr("dagster_project.training.dpo.load_model", loaded)
+    with pytest.raises(FrontierError, match=r"No API key configured\. Set WANDB_API_KEY, or WANDB_MODE=offline"):
+        train(corpus, base, tmp_path / "out", trainer=Trainer(track=("wandb",)))
+
+
 AT_FIRST = {
     "sigmoid": math.log(2),
     "hinge": 1.0,
