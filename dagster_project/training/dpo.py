@@ -314,7 +314,7 @@ class _Attempt:
             max_grad_norm=training.max_grad_norm,
             disable_dropout=False,
             max_length=None,
-            bf16=training.dtype == "bfloat16",
+            bf16=training.dtype != "float32",
             gradient_checkpointing=plan.checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False} if plan.checkpointing else None,
             use_liger_kernel=job.trainer.liger,

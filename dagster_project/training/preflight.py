@@ -92,11 +92,16 @@ def prepare(job: TrainingJob) -> Prepared:
     tokenizer = load_tokenizer(job.base)
     file = read_pairs(job)
     tokens, everything = tokenize_pairs(tokenizer, file, mask_observations=job.training.mask_observations)
-    limit = job.training.max_length
-    pairs = [pair for pair in everything if pair.length <= limit]
+    limit, prompts = job.training.max_length, job.training.max_prompt_length
+    pairs = [
+        pair
+        for pair in everything
+        if pair.length <= limit and len(pair.prompt_ids) <= (limit if prompts is None else prompts)
+    ]
     if not pairs:
+        further = "" if prompts is None else f", and a prompt of at most max_prompt_length = {prompts}"
         raise FrontierError(
-            f"None of the {len(everything)} pairs has at most max_length = {limit} tokens; raise it."
+            f"None of the {len(everything)} pairs has at most max_length = {limit} tokens{further}; raise it."
             if everything
             else f"{job.pairs} holds no pair."
         )

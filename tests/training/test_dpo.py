@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Experiment
@@ -79,6 +81,28 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(corpus: Corpus, base: 
         FAST.model_copy(update={"max_length": limit, "max_steps": 1}),
     )
     assert (result.pairs, result.too_long) == (short, len(lengths) - short)
+
+
+def test_pairs_with_too_long_a_prompt_are_left_out_and_counted(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    prompts = sorted(len(pair.prompt_ids) for pair in corpus.tokens())
+    limit = prompts[len(prompts) // 2]
+    short = sum(length <= limit for length in prompts)
+    assert 0 < short < len(prompts)
+    training = FAST.model_copy(update={"max_prompt_length": limit, "max_steps": 1})
+    result = train(corpus, base, tmp_path / "out", training)
+    assert (result.pairs, result.too_long) == (short, len(prompts) - short)
+    with pytest.raises(FrontierError, match=r"and a prompt of at most max_prompt_length = 3; raise it"):
+        train(corpus, base, tmp_path / "out", training.model_copy(update={"max_prompt_length": 3}))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_base_of_fewer_bits_trains_an_adapter_of_32(corpus: Corpus, base: Path, dtype: str, tmp_path: Path) -> None:
+    result = train(corpus, base, tmp_path / "out", FAST.model_copy(update={"dtype": dtype, "learning_rate": 1e-3}))
+    exact = train(corpus, base, tmp_path / "exact", FAST.model_copy(update={"learning_rate": 1e-3}))
+    assert result.steps != exact.steps
+    assert [step.loss for step in result.steps] == pytest.approx([step.loss for step in exact.steps], abs=2e-2)
+    adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in adapter.values()} == {torch.float32}
 
 
 def test_training_needs_a_pair_that_fits(corpus: Corpus, base: Path, tmp_path: Path) -> None:
