@@ -61,7 +61,7 @@ LENGTHS = Path(__file__).with_name("published_lengths.json")
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "vocab_size": 512}
 LLAMA_8B = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "rope_theta": 500000.0,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "rope_theta": 500000.0, "tie_word_embeddings": False,
 }  # fmt: skip
 
 
@@ -152,15 +152,20 @@ def now() -> float:
     return time.perf_counter()
 
 
+def llama_config(shape: dict[str, Any]) -> LlamaConfig:
+    """Returns the configuration of a model of a shape, small where the shape says nothing."""
+    return LlamaConfig(
+        **{"num_attention_heads": 4, "max_position_embeddings": 16384, "tie_word_embeddings": True, **shape}
+    )
+
+
 def make_trainer(
     shape: dict[str, Any], pairs: Sequence[TokenPair], way: Way, steps: int, batch: int, scratch: Path
 ) -> tuple[Any, Clock]:
     """Returns a trainer on a Llama with random weights, and the clock of its steps."""
     card = torch.cuda.is_available()
     torch.manual_seed(0)
-    config = LlamaConfig(
-        **{"num_attention_heads": 4, "max_position_embeddings": 16384, "tie_word_embeddings": True, **shape}
-    )
+    config = llama_config(shape)
     with torch.device("cuda" if card else "cpu"):
         torch.set_default_dtype(torch.bfloat16 if card else torch.float32)
         model = LlamaForCausalLM(config)

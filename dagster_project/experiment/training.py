@@ -77,6 +77,7 @@ class Training(_WithPreset):
             "quantization": "none",
             "dtype": "bfloat16",
             "max_length": 8192,
+            "max_prompt_length": 8192,
             "mask_observations": False,
             "seed": 42,
         }
@@ -119,8 +120,13 @@ class Training(_WithPreset):
     quantization: Literal["none", "int8", "int4"] = Field(
         "none", description="Of the frozen base while training, by bitsandbytes (int4: NF4, double quantisation); GPU."
     )
-    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Of the base and of computing.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "bfloat16", description="Of the base; what is not computed in float32 is in bfloat16, with a float16 base, too."
+    )
     max_length: int = Field(8192, ge=16, description="Longer pairs are left out and counted, never cut.")
+    max_prompt_length: int | None = Field(
+        None, ge=1, description="Pairs with longer prompts are left out and counted, too; null: max_length decides."
+    )
     mask_observations: bool = Field(True, description="Only the agent's own turns count in the loss.")
     seed: int | None = Field(None, description="Of order, adapter and dropout; null: the agent's seed.")
 
@@ -169,6 +175,10 @@ class Trainer(_WithPreset):
         "are merged again, from adapter and base, where something new needs them.",
     )
     track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="Where to report every step, besides.")
+    wandb_project: str | None = Field(
+        None, description="W&B's project; null: what WANDB_PROJECT says, or `safety-frontier`."
+    )
+    wandb_entity: str | None = Field(None, description="Whose project it is; null: what WANDB_ENTITY or the key says.")
     push_to_hub: str | None = Field(
         None,
         pattern=r"^[\w.-]+/[\w.-]*$",

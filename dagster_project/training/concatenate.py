@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+INDEX = "model.safetensors.index.json"
+AGAIN = "Was it copied or fetched to its end? Do that again."
 PREFIX = "base_model.model."
 """What PEFT puts before a base's own names of its weights."""
 _PLAIN = {"use_dora": False, "bias": "none", "modules_to_save": None, "fan_in_fan_out": False}
@@ -122,17 +124,24 @@ def weight_shapes(base: Path) -> dict[str, list[int]]:
     """Returns the shape of every weight of a model by its name, from the headers of its safetensors files.
 
     Raises:
-        InputError: There is no model in safetensors files.
+        InputError: There is no model in safetensors files, or not all of it.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     files = sorted(base.glob("*.safetensors"))
     if not files:
         raise InputError(base, "", "holds no model: there is no *.safetensors in it.", "Check the path of the base.")
     shapes = {}
     for path in files:
-        with safe_open(path, framework="numpy") as file:
-            shapes.update({name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
+        try:
+            with safe_open(path, framework="numpy") as file:
+                shapes.update({name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise InputError(path, "", f"cannot be read, or not to its end: {error}.", AGAIN) from error
+    index = base / INDEX
+    listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
+    if absent := sorted({file for name, file in listed.items() if name not in shapes}):
+        raise InputError(base, "", f"lacks weights that {INDEX} says are in {', '.join(absent)}.", AGAIN)
     return shapes
 
 

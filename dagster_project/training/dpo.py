@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +36,7 @@ from dagster_project.training.job import TrainingJob, read_job
 from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
 from dagster_project.training.preflight import Prepared, prepare
 from dagster_project.training.references import ReferenceStore
+from dagster_project.training.tracking import tracked
 from toolemu.errors import FrontierError
 
 if TYPE_CHECKING:
@@ -56,8 +57,10 @@ LOGS = {
     "learning_rate": "learning_rate",
     "num_tokens": "tokens",
 }
-COMPLETE = ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")
-"""Files of a checkpoint that can be gone on from; a kill while it is written leaves some of them out."""
+STATE = "trainer_state.json"
+COMPLETE = (STATE, "adapter_model.safetensors", "optimizer.*", "scheduler.pt")
+"""Files of a checkpoint that can be gone on from; a kill while it is written leaves some of them out. FSDP's optimizer
+has another ending."""
 PROBES, N_PROBES, PROBE_TOKENS = "probes.json", 4, 1024
 """File beside the adapter with some of its conversations as token ids, to compare models on; how many, how long."""
 KL_CONVERSATIONS, KL_TOKENS = 16, 512
@@ -167,6 +170,8 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
     logging.getLogger("transformers").setLevel(logging.ERROR)
     prepared = prepare(job)
     listener.log(prepared.summary())
+    if not job.base_sha256:
+        job = job.model_copy(update={"base_sha256": base_sha256(job.base)})
     import torch
 
     notes: list[str] = []
@@ -208,10 +213,14 @@ class _Attempt:
         self.job, self.prepared, self.listener, self.notes = job, prepared, listener, notes
 
     def run(self) -> TrainingResult:
+        identity = _identity(self.job)
+        with tracked(self.job, identity):
+            return self._train(self.job.workspace / f"checkpoints-{identity}")
+
+    def _train(self, checkpoints: Path) -> TrainingResult:
         import torch
 
         job, prepared = self.job, self.prepared
-        checkpoints = job.workspace / f"checkpoints-{_identity(job)}"
         trainer = self._trainer(checkpoints)
         found = trainer.accelerator.num_processes
         if found != job.trainer.processes:
@@ -223,24 +232,29 @@ class _Attempt:
         started = time.perf_counter()
         reused = self._reference(trainer)
         reference_seconds = time.perf_counter() - started
-        checkpoint = last_checkpoint(checkpoints)
+        # With FSDP, weights are shared out in `train` only, so it must have a step to take.
+        checkpoint = last_checkpoint(checkpoints, prepared.steps - 1 if job.trainer.sharding == "fsdp" else None)
         if checkpoint is not None:
             self.listener.log(f"Going on from {checkpoint.name}.")
+        resumed_at = _step_of(checkpoint) if checkpoint else 0
         started = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if checkpoint and resumed_at >= prepared.steps:
+            trainer.take_up(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.perf_counter() - started
         steps = _steps(trainer.state.log_history)
-        resumed_at = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         before = steps[resumed_at - 1].tokens if resumed_at else 0.0
         speed = (steps[-1].tokens - before) / seconds
         kl = divergence(trainer, list(prepared.conversations.values()))
+        weights = trainer.weights()
         if trainer.accelerator.is_main_process:
-            _save_adapter(trainer.accelerator.unwrap_model(trainer.model), job)
+            _save_adapter(trainer.accelerator.unwrap_model(trainer.model), weights, job)
             _save_probes(prepared.conversations.values(), job.out)
         mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
         ours = trainer.tokens * job.trainer.processes  # nothing is padded where text is shared
         computed = ours if job.trainer.shared_text else steps[-1].tokens - before
-        recomputed = trainer.recomputed_tokens / trainer.tokens
+        recomputed = trainer.recomputed_tokens / max(trainer.tokens, 1)
         return TrainingResult(
             steps=steps,
             pairs=len(prepared.pairs),
@@ -264,7 +278,7 @@ class _Attempt:
 
     def _utilisation(self, speed: float, context: float, recomputed: float) -> float | None:
         card = self.prepared.card
-        if card is None or card.peak is None:
+        if card is None or card.peak is None or not speed:
             return None
         cards = self.job.trainer.processes
         return speed * flops_per_token(self.prepared.shape, context, recomputed=recomputed) / (cards * card.peak)
@@ -300,7 +314,7 @@ class _Attempt:
             max_grad_norm=training.max_grad_norm,
             disable_dropout=False,
             max_length=None,
-            bf16=training.dtype == "bfloat16",
+            bf16=training.dtype != "float32",
             gradient_checkpointing=plan.checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False} if plan.checkpointing else None,
             use_liger_kernel=job.trainer.liger,
@@ -317,8 +331,6 @@ class _Attempt:
             use_cpu=on_cpu,
             dataloader_pin_memory=not on_cpu,
         )
-        if "tensorboard" in job.trainer.track:
-            os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.tracking or job.workspace / "tensorboard")
         listener = self.listener
 
         class Watch(TrainerCallback):  # type: ignore[misc]
@@ -414,7 +426,7 @@ class _Attempt:
 
         training = self.job.training
         return {
-            "base": self.job.base_sha256 or base_sha256(self.job.base),
+            "base": self.job.base_sha256,
             "dtype": training.dtype,
             "quantization": training.quantization,
             "attention": trainer.model.config._attn_implementation,
@@ -447,10 +459,24 @@ def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Tokens]) -> 
     return total / max(count, 1)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Returns the last checkpoint in a folder that was written to its end."""
-    whole = [path for path in folder.glob("checkpoint-*") if all((path / name).is_file() for name in COMPLETE)]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+def last_checkpoint(folder: Path, latest: int | None = None) -> Path | None:
+    """Returns the last checkpoint in a folder that was written to its end, of step `latest` or earlier."""
+    found = (path for path in folder.glob("checkpoint-*") if latest is None or _step_of(path) <= latest)
+    return max(filter(_is_whole, found), key=_step_of, default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    if not all(any(checkpoint.glob(name)) for name in COMPLETE):
+        return False
+    try:
+        orjson.loads((checkpoint / STATE).read_bytes())  # the last that is written
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def base_sha256(base: Path) -> str:
@@ -461,8 +487,8 @@ def base_sha256(base: Path) -> str:
 def _identity(job: TrainingJob) -> str:
     """Returns a hash of all that a checkpoint depends on, so that no other training is taken for this one."""
     files = [file_sha256(path) for path in (job.pairs, job.conversations) if path is not None]
-    base = job.base_sha256 or [(path.name, path.stat().st_size) for path in sorted(job.base.iterdir())]
-    parts = [job.training.model_dump(mode="json"), job.beta, job.epochs, job.seed, job.trainer.processes, base, files]
+    settings = job.training.model_dump(mode="json")
+    parts = [settings, job.beta, job.epochs, job.seed, job.trainer.processes, job.base_sha256, files]
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:12]
 
 
@@ -484,16 +510,17 @@ def _steps(history: Sequence[dict[str, Any]]) -> list[TrainingStep]:
     return [TrainingStep(step=log["step"], **{name: float(log[key]) for key, name in LOGS.items()}) for log in logs]
 
 
-def _save_adapter(model: Any, job: TrainingJob) -> None:
+def _save_adapter(model: Any, weights: Mapping[str, Any] | None, job: TrainingJob) -> None:
     """Saves the adapter so that equal adapters are equal files, with a stable name for its base.
 
-    Where the base is on the hub that is its name there, by which `AutoPeftModel` finds it. PEFT would write a path of this machine, and the modules in a set's order, which differs from process to process.
+    Where the base is on the hub that is its name there, by which `AutoPeftModel` finds it. PEFT would write a path of
+    this machine, and the modules in a set's order, which differs from process to process.
     """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = job.base_hub or job.label, job.base_commit or None
     config.target_modules = sorted(config.target_modules)
     # Left to itself, PEFT asks the hub for a model of that name to find out whether the vocabulary was changed.
-    model.save_pretrained(job.out, save_embedding_layers=False)
+    model.save_pretrained(job.out, state_dict=weights, save_embedding_layers=False)
     (job.out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 

@@ -46,7 +46,7 @@ KEPT_CHECKPOINTS = 2
 """The last of a training; a half-written one is passed over."""
 REFERENCE_BYTES = 50
 """Of a conversation's stored reference log-probability: 43 in a file of 2,000, 87 in one of 20."""
-_BYTES = {"float32": 4.0, "bfloat16": 2.0}
+_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _QUANTIZED = {"int8": 1.0, "int4": 0.55}
 
 

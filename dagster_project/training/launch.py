@@ -24,7 +24,7 @@ def command(trainer: Trainer, training: Training, job: Path) -> list[str]:
     if trainer.mode == "subprocess":
         return [sys.executable, "-m", PROGRAM, str(job)]
     options = ["--num_machines", "1", "--num_processes", str(trainer.processes), "--dynamo_backend", "no"]
-    options += ["--mixed_precision", "bf16" if training.dtype == "bfloat16" else "no", "--main_process_port", "0"]
+    options += ["--mixed_precision", "no" if training.dtype == "float32" else "bf16", "--main_process_port", "0"]
     if trainer.sharding == "fsdp":
         options += ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
         options += ["--fsdp_state_dict_type", "FULL_STATE_DICT", "--fsdp_cpu_ram_efficient_loading", "true"]

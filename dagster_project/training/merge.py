@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_project.training.concatenate import PREFIX, Adapter, check_fits, read_adapter
+from dagster_project.training.preflight import require_disk
 from toolemu.errors import FrontierError
 
 if TYPE_CHECKING:
@@ -52,10 +53,12 @@ def merge_adapter(base: Path, adapter: Path, out: Path, probes: Sequence[Sequenc
         probes: Conversations as token ids, on which merged and adapter-applied model are compared.
 
     Raises:
-        FrontierError: The adapter is of another base, or the two differ by more than rounding can explain.
+        FrontierError: The adapter is of another base, the disk is too full, or the two differ by more than rounding
+            can explain.
     """
     part = read_adapter(adapter)
     check_fits(base, adapter)
+    require_disk(out, sum(path.stat().st_size for path in base.glob("*.safetensors")), "the merged model")
     out.mkdir(parents=True, exist_ok=True)
     try:
         lost, rounded = _merge_files(base, {name.removeprefix(PREFIX): name for name in part.down}, part, out)

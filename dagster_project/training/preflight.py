@@ -6,7 +6,7 @@ import importlib.util
 import math
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,15 +86,22 @@ def prepare(job: TrainingJob) -> Prepared:
     """
     card = find_card()
     _check_settings(job, card)
-    shape = base_shape(job.base, _base_weights(job.base))
+    weights = _base_weights(job.base)
+    _check_targets(job, weights)
+    shape = base_shape(job.base, weights)
     tokenizer = load_tokenizer(job.base)
     file = read_pairs(job)
     tokens, everything = tokenize_pairs(tokenizer, file, mask_observations=job.training.mask_observations)
-    limit = job.training.max_length
-    pairs = [pair for pair in everything if pair.length <= limit]
+    limit, prompts = job.training.max_length, job.training.max_prompt_length
+    pairs = [
+        pair
+        for pair in everything
+        if pair.length <= limit and len(pair.prompt_ids) <= (limit if prompts is None else prompts)
+    ]
     if not pairs:
+        further = "" if prompts is None else f", and a prompt of at most max_prompt_length = {prompts}"
         raise FrontierError(
-            f"None of the {len(everything)} pairs has at most max_length = {limit} tokens; raise it."
+            f"None of the {len(everything)} pairs has at most max_length = {limit} tokens{further}; raise it."
             if everything
             else f"{job.pairs} holds no pair."
         )
@@ -125,7 +132,26 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
         raise InputError(base, "", f"holds no tokenizer that can be read: {error}") from error
 
 
+def require_disk(folder: Path, needed: float, purpose: str) -> None:
+    """Checks that there is room for `needed` bytes and a reserve below a folder, which need not be there yet.
+
+    Raises:
+        FrontierError: There is not.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free, needed = shutil.disk_usage(there).free, needed + SPARE_DISK
+    if free < needed:
+        raise FrontierError(
+            f"{there} has {free / 2**30:.1f} GiB free, and {needed / 2**30:.1f} GiB are needed for {purpose} and a "
+            "reserve. Free some, or choose another place ($FRONTIER_DATA)."
+        )
+
+
 def _base_weights(base: Path) -> dict[str, list[int]]:
+    if not base.is_dir():
+        raise InputError(
+            base, "", "is no folder.", "Give the folder of a base's weights; nothing is fetched from a hub."
+        )
     if not (base / "config.json").is_file():
         raise InputError(base, "", "is no model: there is no config.json in it.", "Check the path of the base.")
     if (base / "adapter_config.json").is_file():
@@ -154,22 +180,36 @@ def _check_settings(job: TrainingJob, card: Card | None) -> None:
             raise FrontierError(f"{name}: {value} needs an NVIDIA GPU, and this machine has none. Leave it out.")
         if importlib.util.find_spec(package) is None:
             raise FrontierError(f"{name}: {value} needs the package {package}, which is not installed.")
+    if job.trainer.sharding == "fsdp" and card is None:
+        raise FrontierError(
+            "trainer.sharding: fsdp needs NVIDIA GPUs, and this machine has none: every process would hold the whole "
+            "base, without a word. Leave it out."
+        )
     for tracker in job.trainer.track:
         if not any(importlib.util.find_spec(package) for package in TRACKERS[tracker]):
             raise FrontierError(f"trainer.track: {tracker} needs the package {TRACKERS[tracker][0]}: install it.")
 
 
+def _check_targets(job: TrainingJob, weights: Mapping[str, Sequence[int]]) -> None:
+    """Checks that the base has the modules that an adapter is asked for on."""
+    if isinstance(job.training.lora_targets, str):
+        return
+    modules = [name.removesuffix(".weight").split(".") for name, shape in weights.items() if len(shape) == 2]
+    for target in job.training.lora_targets:
+        wanted = target.split(".")
+        if not any(module[-len(wanted) :] == wanted for module in modules):
+            raise FrontierError(
+                f"training.lora_targets: {job.base} has no module {target!r}; it has "
+                f"{', '.join(sorted({module[-1] for module in modules}))}."
+            )
+
+
 def _check_disk(job: TrainingJob, shape: Shape, steps: int) -> None:
-    """Checks that adapter and checkpoints fit on the disk."""
+    """Checks that adapter and checkpoints fit on their disks, which may be one."""
     parameters = adapter_parameters(shape, job.training)
-    needed = 4 * parameters + checkpoint_bytes(parameters, job.trainer, steps) + SPARE_DISK
-    folder = next(path for path in (job.out, *job.out.parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise FrontierError(
-            f"{folder} has {free / 2**30:.1f} GiB free, and the training needs {needed / 2**30:.1f} GiB for the "
-            "adapter, its checkpoints and a reserve. Free some, or choose another $FRONTIER_DATA."
-        )
+    adapter, checkpoints = 4 * parameters, checkpoint_bytes(parameters, job.trainer, steps)
+    require_disk(job.out, adapter + checkpoints, "the adapter, its checkpoints")
+    require_disk(job.workspace, checkpoints, "checkpoints")
 
 
 def _micro_batches(job: TrainingJob, pairs: Sequence[TokenPair]) -> Callable[[int], list[int]]:

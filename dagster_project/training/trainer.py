@@ -12,13 +12,16 @@ import contextlib
 import functools
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import Sampler
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -125,6 +128,7 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
     activations it computed again."""
     train_dataset: Dataset
     _pairs_in_step = 0
+    _numbers_in_step: Sequence[Any] = ()
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -174,10 +178,20 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             self.train_dataset = self.train_dataset.add_column(f"ref_{side}_logps", values)
         self.precompute_ref_logps = True
 
+    def take_up(self, checkpoint: Path) -> None:
+        """Takes adapter and curve from a checkpoint of the last step; `train` would add a step to it."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+    def weights(self) -> Mapping[str, torch.Tensor] | None:
+        """Returns the model's weights where no process has all of them; None elsewhere. All processes must ask."""
+        return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """Returns an optimiser step's micro-batches, and notes how many pairs they hold."""
         samples, items = super().get_batch_samples(*args, **kwargs)
         self._pairs_in_step = sum(len(sample["input_ids"]) // 2 for sample in samples)
+        self._numbers_in_step = [number for sample in samples for number in sample.get("pair", [])]
         return samples, items
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
@@ -194,16 +208,33 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             else contextlib.nullcontext()
         ):
             loss = super()._compute_loss(functools.partial(self.score, model, tree), inputs, return_outputs)
-        if not return_outputs and not torch.isfinite(loss):
-            raise FrontierError(self._not_a_number(loss, numbers))
+        if not return_outputs:
+            self._check_finite("loss", loss, [] if numbers is None else numbers)
         return loss
 
-    def _not_a_number(self, loss: torch.Tensor, numbers: torch.Tensor | None) -> str:
-        pairs = self.train_dataset.select([] if numbers is None else numbers.tolist())
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self._check_finite("gradient's norm", torch.as_tensor(norm), self._numbers_in_step)
+        return norm
+
+    def _check_finite(self, what: str, value: torch.Tensor, numbers: Iterable[Any]) -> None:
+        """Stops before weights are spoilt, and names the pairs it came from.
+
+        Args:
+            what: What should be a number.
+            value: It.
+            numbers: The pairs that it is of.
+
+        Raises:
+            FrontierError: It is none, or infinite.
+        """
+        if torch.isfinite(value):
+            return
+        pairs = self.train_dataset.select([int(number) for number in numbers])
         named = "; ".join(f"{pair['chosen_id']} over {pair['rejected_id']}" for pair in pairs)
-        return (
-            f"The loss is {loss.item()} in step {self.state.global_step + 1}, on the pairs {named}. Lower the learning "
-            "rate, or look at these conversations."
+        raise FrontierError(
+            f"The {what} is {value.item()} in step {self.state.global_step + 1}, on the pairs {named}. Lower the "
+            "learning rate, or look at these conversations."
         )
 
     def compute_loss(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 from peft import PeftConfig
+from safetensors.torch import load_file
 
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Experiment
@@ -89,6 +91,28 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(corpus: Corpus, base: 
     assert (result.pairs, result.too_long) == (short, len(lengths) - short)
 
 
+def test_pairs_with_too_long_a_prompt_are_left_out_and_counted(corpus: Corpus, base: Path, tmp_path: Path) -> None:
+    prompts = sorted(len(pair.prompt_ids) for pair in corpus.tokens())
+    limit = prompts[len(prompts) // 2]
+    short = sum(length <= limit for length in prompts)
+    assert 0 < short < len(prompts)
+    training = FAST.model_copy(update={"max_prompt_length": limit, "max_steps": 1})
+    result = train(corpus, base, tmp_path / "out", training)
+    assert (result.pairs, result.too_long) == (short, len(prompts) - short)
+    with pytest.raises(FrontierError, match=r"and a prompt of at most max_prompt_length = 3; raise it"):
+        train(corpus, base, tmp_path / "out", training.model_copy(update={"max_prompt_length": 3}))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_base_of_fewer_bits_trains_an_adapter_of_32(corpus: Corpus, base: Path, dtype: str, tmp_path: Path) -> None:
+    result = train(corpus, base, tmp_path / "out", FAST.model_copy(update={"dtype": dtype, "learning_rate": 1e-3}))
+    exact = train(corpus, base, tmp_path / "exact", FAST.model_copy(update={"learning_rate": 1e-3}))
+    assert result.steps != exact.steps
+    assert [step.loss for step in result.steps] == pytest.approx([step.loss for step in exact.steps], abs=2e-2)
+    adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in adapter.values()} == {torch.float32}
+
+
 def test_training_needs_a_pair_that_fits(corpus: Corpus, base: Path, tmp_path: Path) -> None:
     with pytest.raises(FrontierError, match=f"None of the {len(corpus.pairs)} pairs has at most max_length = 16"):
         train(corpus, base, tmp_path / "out", FAST.model_copy(update={"max_length": 16}))
@@ -101,6 +125,42 @@ def test_every_step_is_reported_to_tensorboard_when_asked(corpus: Corpus, base: 
     written = b"".join(path.read_bytes() for path in tracking.rglob("events.out.*"))
     assert written.count(b"train/loss") == FAST.max_steps
     assert b"rewards/margins" in written
+
+
+def test_every_training_is_a_run_of_its_own_on_wandb(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="needs the extra track or dev: pip install 'safety-frontier[track]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("one", "other"):
+        trainer = Trainer(track=("wandb",), wandb_project="frontiers", wandb_entity="lab")
+        train(corpus, base, tmp_path / name, trainer=trainer, name=f"agent {name}")
+    for name, others in (("one", "other"), ("other", "one")):
+        (written,) = (tmp_path / f"{name}-work").rglob("*.wandb")
+        content = written.read_bytes()
+        assert b"rewards/margins" in content
+        assert content.count(b"train/loss") >= (FAST.max_steps or 0)
+        assert f"agent {name}".encode() in content
+        assert f"agent {others}".encode() not in content
+        assert b"frontiers" in content
+        assert b"lab" in content
+
+
+def test_without_a_key_for_wandb_nothing_is_begun(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="needs the extra track or dev")
+
+    def refuse(**_: object) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setattr("dagster_project.training.dpo.load_model", loaded)
+    with pytest.raises(FrontierError, match=r"No API key configured\. Set WANDB_API_KEY, or WANDB_MODE=offline"):
+        train(corpus, base, tmp_path / "out", trainer=Trainer(track=("wandb",)))
 
 
 AT_FIRST = {

@@ -21,7 +21,7 @@ from dagster_project.experiment.spec import load_experiment
 from dagster_project.experiment.training import Trainer
 from dagster_project.training.dpo import TrainingResult, train_adapter
 from dagster_project.training.job import write_job
-from dagster_project.training.launch import PARENT, command, failure_path, result_path
+from dagster_project.training.launch import PARENT, PROGRAM, command, failure_path, result_path
 from tests.conftest import ROOT, Lab
 
 from .toy import FAST, Corpus, files_of
@@ -29,8 +29,13 @@ from .toy import FAST, Corpus, files_of
 
 def start(job: Any, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     write_job(job, path)
+    arguments = command(job.trainer, job.training, path)
+    if job.trainer.sharding == "fsdp":
+        place = arguments.index(PROGRAM)
+        arguments[place - 1 : place + 1] = [str(Path(__file__).with_name("fsdp_on_cpus.py"))]
+        environment["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
-        command(job.trainer, job.training, path), cwd=ROOT, env={**os.environ, **environment},
+        arguments, cwd=ROOT, env={**os.environ, **environment},
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
 
@@ -57,7 +62,9 @@ def test_a_job_file_gives_what_the_function_does(corpus: Corpus, base: Path, tmp
 def test_two_processes_train_what_one_does(corpus: Corpus, base: Path, sharding: str, tmp_path: Path) -> None:
     training = FAST.model_copy(update={"batch_size": 4, "learning_rate": 1e-3})
     expected = train_adapter(corpus.job(base, tmp_path / "one", training))
-    trainer = Trainer.model_validate({"mode": "accelerate", "processes": 2, "sharding": sharding})
+    trainer = Trainer.model_validate(
+        {"mode": "accelerate", "processes": 2, "sharding": sharding, "checkpoint_every": 1}
+    )
     job = corpus.job(base, tmp_path / "two", training, trainer=trainer, references=tmp_path / "store")
     done = start(job, tmp_path / "job.json")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -67,6 +74,14 @@ def test_two_processes_train_what_one_does(corpus: Corpus, base: Path, sharding:
     ours, theirs = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
     assert ours.keys() == theirs.keys()
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-4
+    files = files_of(tmp_path / "two")
+    (last,) = job.workspace.glob("checkpoints-*/checkpoint-3")
+    shutil.rmtree(last)
+    assert start(job, tmp_path / "job.json").returncode == 0
+    again = TrainingResult.model_validate_json(result_path(tmp_path / "job.json").read_bytes())
+    assert again.resumed_at == 2
+    assert again.steps == result.steps
+    assert files_of(tmp_path / "two") == files
 
 
 @pytest.mark.slow

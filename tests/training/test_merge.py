@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from dagster_project.training import preflight
 from dagster_project.training.concatenate import Adapter
 from dagster_project.training.dpo import load_model, train_adapter
 from dagster_project.training.merge import TOLERANCE, merge_adapter
@@ -63,6 +65,20 @@ def test_a_merge_that_loses_the_adapter_is_refused(
     with pytest.raises(FrontierError, match="changed logits by"):
         merge_adapter(base, adapter, tmp_path / "merged", PROBES)
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_merge_that_the_disk_has_no_room_for_is_not_begun(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage(NamedTuple):
+        free: int
+
+    size = (base / "model.safetensors").stat().st_size
+    for free, fits in ((2**30 + size - 1, False), (2**30 + size, True)):
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _, free=free: Usage(free))
+        with nullcontext() if fits else pytest.raises(FrontierError, match=r"GiB are needed for the merged model"):
+            merge_adapter(base, adapter, tmp_path / "merged", PROBES)
+        assert (tmp_path / "merged").exists() is fits
 
 
 def in_bfloat16(base: Path, out: Path, shards: str = "5GB") -> Path:

@@ -50,11 +50,21 @@ def no_template(base: Path) -> None:
     (base / "chat_template.jinja").unlink(missing_ok=True)
 
 
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """Has no space left in one place, and plenty elsewhere; a folder that is to be made is looked for by its parent."""
+
     class Usage(NamedTuple):
         free: int
 
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: Usage(2**20))
+    def usage(path: Path) -> Usage:
+        full = str(path).endswith(end) or (end == "/out" and not path.name.startswith("out"))
+        return Usage(2**20 if full else 2**40)
+
+    monkeypatch.setattr(preflight.shutil, "disk_usage", usage)
 
 
 BAD = {
@@ -72,7 +82,21 @@ BAD = {
     ),
     "no pair file": (lambda job, _: job.pairs.unlink(), r"pairs\.jsonl: there is no such file"),
     "an empty pair file": (lambda job, _: job.pairs.write_text(""), r"pairs\.jsonl holds no pair"),
-    "no base": (lambda job, _: shutil.rmtree(job.base), r"is no model: there is no config\.json"),
+    "no base": (lambda job, _: shutil.rmtree(job.base), r"base: is no folder\. .*nothing is fetched from a hub"),
+    "a base without configuration": (
+        lambda job, _: (job.base / "config.json").unlink(),
+        r"is no model: there is no config\.json",
+    ),
+    "a base that was not copied to its end": (
+        lambda job, _: cut(job.base / "model.safetensors"),
+        r"model\.safetensors: cannot be read, or not to its end",
+    ),
+    "a base of which a file is missing": (
+        lambda job, _: (job.base / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"model.layers.9.mlp.up_proj.weight": "model-2.safetensors"}}'
+        ),
+        r"lacks weights that model\.safetensors\.index\.json says are in model-2\.safetensors",
+    ),
     "a base without weights": (
         lambda job, _: (job.base / "model.safetensors").unlink(),
         r"there is no \*\.safetensors in it",
@@ -82,7 +106,14 @@ BAD = {
         "holds an adapter, not a base",
     ),
     "no chat template": (lambda job, _: no_template(job.base), "has no chat template"),
-    "a full disk": (lambda _, monkeypatch: full_disk(monkeypatch), r"0\.0 GiB free, and the training needs 1\.\d GiB"),
+    "a full disk": (
+        lambda _, monkeypatch: full_disk(monkeypatch, "/out"),
+        r"0\.0 GiB free, and 1\.\d GiB are needed for the adapter, its checkpoints",
+    ),
+    "a full disk for checkpoints": (
+        lambda _, monkeypatch: full_disk(monkeypatch, "/out-work"),
+        r"out-work has 0\.0 GiB free, and 1\.\d GiB are needed for checkpoints",
+    ),
 }
 
 
@@ -108,6 +139,11 @@ def test_what_is_wrong_is_said_before_any_work(
         ({"training": FAST.model_copy(update={"quantization": "int4"})}, "training.quantization: int4 needs an NVIDIA"),
         ({"trainer": Trainer(liger=True)}, "trainer.liger: true needs an NVIDIA GPU"),
         ({"trainer": Trainer(attention="flash_attention_2")}, "flash_attention_2 needs an NVIDIA GPU"),
+        ({"trainer": Trainer(mode="accelerate", sharding="fsdp")}, "trainer.sharding: fsdp needs NVIDIA GPUs"),
+        (
+            {"training": FAST.model_copy(update={"lora_targets": ("q_proj", "proj")})},
+            r"training\.lora_targets: .* has no module 'proj'; it has down_proj, .*q_proj",
+        ),
         ({"trainer": Trainer(micro_batch_size=3)}, "micro-batches of 3 cannot share evenly"),
         ({"trainer": Trainer(mode="accelerate", processes=3)}, "3 processes with micro-batches of 1 cannot share"),
     ],

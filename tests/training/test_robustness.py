@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dagster_project.experiment.training import Trainer, Training
+from dagster_project.training import dpo
 from dagster_project.training.concatenate import weight_shapes
 from dagster_project.training.dpo import Listener, TrainingResult, last_checkpoint, train_adapter
 from dagster_project.training.estimate import adapter_parameters, base_shape, checkpoint_bytes
@@ -65,7 +68,10 @@ def test_a_half_written_checkpoint_is_passed_over(corpus: Corpus, base: Path, tm
     last = last_checkpoint(folder)
     assert last is not None
     assert last.name == "checkpoint-4"
-    (last / "trainer_state.json").unlink()
+    state = last / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:-10])
+    assert last_checkpoint(folder) != last
+    state.unlink()
     before = last_checkpoint(folder)
     assert before is not None
     assert before.name == "checkpoint-2"
@@ -88,6 +94,32 @@ def test_checkpoints_of_another_training_are_not_taken_up(corpus: Corpus, base: 
     with pytest.raises(Killed):
         train(corpus, base, tmp_path / "out", trainer=EVERY_2, killed_at=3)
     assert train(corpus, base, tmp_path / "out", trainer=EVERY_2, beta=0.2).resumed_at == 0
+    other = shutil.copytree(base, tmp_path / "other")  # files of the same names and sizes
+    weights = load_file(other / "model.safetensors")
+    save_file({name: weight * 1.01 for name, weight in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    assert train(corpus, other, tmp_path / "out", trainer=EVERY_2).resumed_at == 0
+    assert train(corpus, base, tmp_path / "out", trainer=EVERY_2).resumed_at == 2
+
+
+@pytest.mark.parametrize("changes", [{"max_steps": 4}, {"max_steps": None}], ids=["steps", "epochs"])
+def test_a_training_killed_after_its_last_step_takes_no_further_one(
+    corpus: Corpus, base: Path, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = LONG.model_copy(update=changes)
+    whole = train(corpus, base, tmp_path / "whole", training, epochs=1)
+
+    def killed(*_: Any) -> float:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dpo, "divergence", killed)
+        with pytest.raises(Killed):
+            train(corpus, base, tmp_path / "killed", training, epochs=1, trainer=EVERY_2)
+    for _ in range(2):  # a job that is done again is no other training
+        again = train(corpus, base, tmp_path / "killed", training, epochs=1, trainer=EVERY_2)
+        assert again.resumed_at == len(whole.steps)
+        assert (again.steps, again.kl, again.computed_tokens) == (whole.steps, whole.kl, 0)
+        assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -160,6 +192,29 @@ def test_a_loss_that_is_no_number_names_the_pairs_it_came_from(
     with pytest.raises(FrontierError, match=rf"The loss is nan in step \d+, on the pairs .*{broken}"):
         train(corpus, base, tmp_path / "out", epochs=1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_gradient_that_is_no_number_stops_before_the_adapter_is_spoilt(
+    corpus: Corpus, base: Path, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = PreparedDPOTrainer.compute_loss
+    seen: list[list[int]] = []
+
+    def spoilt(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(inputs["pair"].tolist())
+        loss = compute(self, model, inputs, *args, **kwargs)
+        weight = next(weight for weight in self.model.parameters() if weight.requires_grad)
+        # its value is 0, its derivative is not a number
+        return loss + torch.sqrt(0 * weight.sum()) if self.state.global_step + 1 == step else loss
+
+    monkeypatch.setattr(PreparedDPOTrainer, "compute_loss", spoilt)
+    with pytest.raises(FrontierError, match=rf"The gradient's norm is nan in step {step}, on the pairs ") as error:
+        train(corpus, base, tmp_path / "out", FAST, trainer=Trainer(micro_batch_size=1))
+    assert not (tmp_path / "out").exists()
+    batch = [corpus.pairs[number] for micro_batch in seen[-FAST.batch_size :] for number in micro_batch]
+    assert len(batch) == FAST.batch_size
+    assert all(f"{pair.chosen_trajectory_id} over {pair.rejected_trajectory_id}" in str(error.value) for pair in batch)
 
 
 def test_batches_hold_pairs_of_about_the_same_length() -> None:
