@@ -163,7 +163,8 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
     out of memory is answered by half as many pairs at once and twice as many micro-batches a step.
 
     Raises:
-        FrontierError: Something will not do (see `prepare`), the loss is no number, or not even one pair fits the card.
+        FrontierError: Something will not do (see `prepare`), the loss or its gradient is no number, or not even one
+            pair fits the card.
     """
     # TRL and its companions greet on import and warn of the masks that we set on purpose.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -174,6 +175,11 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
         job = job.model_copy(update={"base_sha256": base_sha256(job.base)})
     import torch
 
+    if prepared.card is not None and not torch.cuda.is_available():
+        raise FrontierError(
+            f"There is {prepared.card.name}, but PyTorch {torch.__version__} cannot use it. Install PyTorch for CUDA, "
+            "or set CUDA_VISIBLE_DEVICES to nothing to train on the CPU."
+        )
     notes: list[str] = []
     while True:
         try:
@@ -423,6 +429,7 @@ class _Attempt:
     def _reference_settings(self, trainer: PreparedDPOTrainer) -> dict[str, object]:
         import torch
         import transformers
+        import trl
 
         training = self.job.training
         return {
@@ -434,6 +441,7 @@ class _Attempt:
             "device": self.prepared.card.name if self.prepared.card else "cpu",
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            "trl": trl.__version__,
         }
 
 

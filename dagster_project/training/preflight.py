@@ -51,6 +51,7 @@ class Prepared(NamedTuple):
         steps: Optimiser steps.
         tokens: Tokens that all steps together go over, padding left out, shared ones as often as they are there.
         flops: Operations of that, shared ones once with `shared_text`; see `estimate`.
+        disk: Bytes of the adapter and its checkpoints.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -63,6 +64,7 @@ class Prepared(NamedTuple):
     steps: int
     tokens: int
     flops: float
+    disk: float
 
     def summary(self) -> str:
         """Returns what the training will take, as a line for a log."""
@@ -73,7 +75,8 @@ class Prepared(NamedTuple):
         return (
             f"{len(self.pairs)} pairs ({self.too_long} too long), {len(self.conversations)} conversations, "
             f"{self.steps} steps, {self.tokens:,} tokens, {self.flops:.2g} operations: {hours} on {where}; at most "
-            f"{self.plan.memory / 2**30:.1f} GiB{room}, with {self.plan.micro_batch} pairs at once and "
+            f"{self.plan.memory / 2**30:.1f} GiB{room} and {self.disk / 2**30:.2f} GiB of disk, with "
+            f"{self.plan.micro_batch} pairs at once and "
             f"{'recomputing activations where memory needs it' if self.plan.checkpointing else 'nothing recomputed'}."
         )
 
@@ -115,10 +118,10 @@ def prepare(job: TrainingJob) -> Prepared:
     again = sum(tokens > plan.plain_tokens for tokens in found) / len(found)
     computed = sum(found) / len(found) / plan.micro_batch / mean if job.trainer.shared_text else 1.0
     flops = computed * total * flops_per_token(shape, mean / 2, recomputed=again)
-    _check_disk(job, shape, steps)
+    disk = _check_disk(job, shape, steps)
     conversations = {identity: tokens[identity] for identity in used}
     return Prepared(
-        tokenizer, conversations, pairs, len(everything) - len(pairs), shape, card, plan, steps, total, flops
+        tokenizer, conversations, pairs, len(everything) - len(pairs), shape, card, plan, steps, total, flops, disk
     )
 
 
@@ -204,12 +207,13 @@ def _check_targets(job: TrainingJob, weights: Mapping[str, Sequence[int]]) -> No
             )
 
 
-def _check_disk(job: TrainingJob, shape: Shape, steps: int) -> None:
-    """Checks that adapter and checkpoints fit on their disks, which may be one."""
+def _check_disk(job: TrainingJob, shape: Shape, steps: int) -> float:
+    """Checks that adapter and checkpoints fit on their disks, which may be one; returns their bytes."""
     parameters = adapter_parameters(shape, job.training)
     adapter, checkpoints = 4 * parameters, checkpoint_bytes(parameters, job.trainer, steps)
     require_disk(job.out, adapter + checkpoints, "the adapter, its checkpoints")
     require_disk(job.workspace, checkpoints, "checkpoints")
+    return adapter + checkpoints
 
 
 def _micro_batches(job: TrainingJob, pairs: Sequence[TokenPair]) -> Callable[[int], list[int]]:

@@ -174,6 +174,9 @@ def test_what_a_training_takes_is_said_beforehand(corpus: Corpus, base: Path, tm
     said = prepared.summary()
     assert f"{len(corpus.pairs)} pairs (0 too long)" in said
     assert f"{prepared.steps} steps" in said
+    assert "at most 2.0 GiB and 0.00 GiB of disk, with 2 pairs at once" in said
+    wide = FAST.model_copy(update={"lora_rank": 2048, "max_steps": 101})
+    assert " and 0.25 GiB of disk" in prepare(corpus.job(base, tmp_path / "out", wide)).summary()
     # whole batches are assumed, so the last, short one makes the estimate a little too long
     once = sum(2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in corpus.tokens())
     assert 3 * once <= prepared.tokens <= 3.5 * once
