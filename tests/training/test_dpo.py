@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.training import SMOOTHED, Loss, Trainer, Training
+from dagster_project.training import dpo
+from dagster_project.training.concatenate import weight_shapes
 from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
+from dagster_project.training.estimate import Card, base_shape, flops_per_token
 from tests.conftest import SMALL
 from toolemu.errors import FrontierError
 
@@ -182,6 +185,33 @@ def test_every_field_that_decides_an_adapter_is_known() -> None:
 def test_what_decides_an_adapter_does(corpus: Corpus, base: Path, plain: bytes, field: str, tmp_path: Path) -> None:
     train(corpus, base, tmp_path / "out", FAST.model_copy(update={field: OTHER_ADAPTERS[field]}))
     assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() != plain
+
+
+def test_utilisation_counts_what_was_computed_by_all_cards_and_recomputing_apart(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, float, float]] = []
+    utilisation = dpo._Attempt._utilisation
+
+    def keep(self: Any, speed: float, context: float, recomputed: float) -> float | None:
+        asked.append((speed, context, recomputed))
+        card = Card("NVIDIA H100 80GB HBM3", 2**36, 2**36)
+        self.prepared = self.prepared._replace(card=card)
+        self.job = self.job.model_copy(update={"trainer": Trainer(mode="accelerate", processes=2)})
+        return utilisation(self, speed, context, recomputed)
+
+    monkeypatch.setattr(dpo._Attempt, "_utilisation", keep)
+    result = train(corpus, base, tmp_path / "out", trainer=Trainer(gradient_checkpointing="always"))
+    (speed, context, plain), (again, _, recomputed) = asked
+    assert speed == again == pytest.approx(result.computed_tokens / result.seconds, rel=1e-3)
+    assert (plain, recomputed) == (0.0, result.recomputed) == (0.0, 1.0)
+    lengths = [
+        len(pair.prompt_ids) + len(side) for pair in corpus.tokens() for side in (pair.chosen_ids, pair.rejected_ids)
+    ]
+    assert context == pytest.approx(sum(lengths) / len(lengths), rel=1e-2)
+    shape = base_shape(base, weight_shapes(base))
+    assert result.mfu == pytest.approx(speed * flops_per_token(shape, context) / (2 * 989e12))
+    assert result.hfu == pytest.approx(1.5 * (result.mfu or 0))
 
 
 @pytest.mark.parametrize("loss", SMOOTHED)
