@@ -33,7 +33,7 @@ from dagster_project.training.estimate import (
 )
 from dagster_project.training.grouping import group_by_prompt, group_keys
 from dagster_project.training.job import TrainingJob, read_job
-from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
+from dagster_project.training.launch import PROGRAM, every_so_often, failure_path, result_path, watch_parent
 from dagster_project.training.preflight import Prepared, prepare
 from dagster_project.training.references import ReferenceStore
 from dagster_project.training.tracking import tracked
@@ -168,8 +168,10 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
     """
     # TRL and its companions greet on import and warn of the masks that we set on purpose.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for name in ("transformers", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     prepared = prepare(job)
+    _check_processes(job, int(os.environ.get("WORLD_SIZE", "1")))
     listener.log(prepared.summary())
     if not job.base_sha256:
         job = job.model_copy(update={"base_sha256": base_sha256(job.base)})
@@ -201,6 +203,16 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
         torch.cuda.empty_cache()
 
 
+def _check_processes(job: TrainingJob, found: int) -> None:
+    """Checks how many processes take part: too few would each train alone, without a word."""
+    wanted = job.trainer.processes
+    if found != wanted:
+        raise FrontierError(
+            f"trainer.processes is {wanted}, but {found} take part. Start it as `accelerate launch --num_processes "
+            f"{wanted} -m {PROGRAM} JOB` (with --multi_gpu on CPUs, too), or set trainer.processes to {found}."
+        )
+
+
 def _smaller(job: TrainingJob, plan: Plan) -> Plan | None:
     """Returns a plan of the same batch that needs less memory, if there is one."""
     if plan.micro_batch > 1:
@@ -228,11 +240,7 @@ class _Attempt:
 
         job, prepared = self.job, self.prepared
         trainer = self._trainer(checkpoints)
-        found = trainer.accelerator.num_processes
-        if found != job.trainer.processes:
-            raise FrontierError(
-                f"trainer.processes is {job.trainer.processes}, but {found} take part: see trainer.mode."
-            )
+        _check_processes(job, trainer.accelerator.num_processes)
         if prepared.card:
             torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()

@@ -56,6 +56,17 @@ def test_saving_asks_no_hub_for_the_base(
     train(corpus, base, tmp_path / "out", FAST.model_copy(update={"max_steps": 1}))
 
 
+def test_a_process_alone_does_no_job_for_several(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(dpo, "load_model", loaded)
+    with pytest.raises(FrontierError, match=r"trainer\.processes is 2, but 1 take part\. Start it as `accelerate"):
+        train(corpus, base, tmp_path / "out", trainer=Trainer(mode="accelerate", processes=2))
+
+
 def test_another_seed_gives_another_adapter(corpus: Corpus, base: Path, tmp_path: Path) -> None:
     train(corpus, base, tmp_path / "first")
     train(corpus, base, tmp_path / "second", seed=6)
