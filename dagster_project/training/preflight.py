@@ -92,6 +92,8 @@ def prepare(job: TrainingJob) -> Prepared:
     weights = _base_weights(job.base)
     _check_targets(job, weights)
     shape = base_shape(job.base, weights)
+    if job.trainer.shared_text:
+        _check_sharing(job.base)
     tokenizer = load_tokenizer(job.base)
     file = read_pairs(job)
     tokens, everything = tokenize_pairs(tokenizer, file, mask_observations=job.training.mask_observations)
@@ -191,6 +193,17 @@ def _check_settings(job: TrainingJob, card: Card | None) -> None:
     for tracker in job.trainer.track:
         if not any(importlib.util.find_spec(package) for package in TRACKERS[tracker]):
             raise FrontierError(f"trainer.track: {tracker} needs the package {TRACKERS[tracker][0]}: install it.")
+
+
+def _check_sharing(base: Path) -> None:
+    """Checks that text can be shared with a base of this architecture, without its weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from dagster_project.training.shared_text import check_can_share
+
+    with torch.device("meta"):
+        check_can_share(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True)))
 
 
 def _check_targets(job: TrainingJob, weights: Mapping[str, Sequence[int]]) -> None:

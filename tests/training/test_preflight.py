@@ -156,6 +156,20 @@ def test_settings_that_this_machine_cannot_meet_are_refused(
         prepare(corpus.job(base, tmp_path / "out").model_copy(update=changes))
 
 
+def test_a_base_that_cannot_share_text_is_refused_before_it_is_loaded(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windowed = shutil.copytree(base, tmp_path / "windowed")
+    config = json.loads((base / "config.json").read_text())
+    config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 8}
+    (windowed / "config.json").write_text(json.dumps(config))
+    prepare(corpus.job(windowed, tmp_path / "out"))
+    with pytest.raises(
+        FrontierError, match=r"MistralForCausalLM: it attends to a window\. Set trainer\.shared_text to"
+    ):
+        prepare(corpus.job(windowed, tmp_path / "out", trainer=Trainer(shared_text=True)))
+
+
 def test_a_missing_package_is_named(
     corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
