@@ -43,6 +43,19 @@ def without(*fields: str) -> Callable[[Path], None]:
     return spoil
 
 
+def twice(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    other = {**json.loads(lines[0]), "completion": []}
+    path.write_text("\n".join([*lines, json.dumps(other)]))
+
+
+def without_first_turn(path: Path) -> None:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        record["completion"] = record["completion"][1:]
+    path.write_text("\n".join(map(json.dumps, records)))
+
+
 def no_template(base: Path) -> None:
     tokenizer: Any = build_tokenizer()
     tokenizer.chat_template = None
@@ -75,6 +88,14 @@ BAD = {
     "a conversation without an id": (
         lambda job, _: without("id")(job.conversations),
         r"conversations\.jsonl: line 2 'id': Field required",
+    ),
+    "two conversations of one id": (
+        lambda job, _: twice(job.conversations),
+        r"conversations\.jsonl: line \d+: another conversation has the id '",
+    ),
+    "a response that begins with an observation": (
+        lambda job, _: without_first_turn(job.conversations),
+        r"conversations\.jsonl: line \d+ 'completion': begins with a turn of the user's, not of the agent's",
     ),
     "a pair of nothing": (
         lambda job, _: job.pairs.write_text('{"chosen": "x", "rejected": "y"}\n'),
@@ -292,6 +313,14 @@ def test_pairs_may_be_spelled_out(corpus: Corpus, base: Path, tmp_path: Path) ->
         for side in ("chosen", "rejected"):
             found, expected = (of.conversations[getattr(p, side)] for of, p in ((spelled, one), (file, other)))
             assert (found.prompt, found.completion) == (expected.prompt, expected.completion)
+
+
+def test_spelled_pairs_begin_with_the_agent(tmp_path: Path) -> None:
+    asked, said = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": [asked], "chosen": [said], "rejected": [asked]}))
+    (tmp_path / "job.yaml").write_text("base: base\npairs: pairs.jsonl\nout: out\n")
+    with pytest.raises(InputError, match=r"pairs\.jsonl: line 1 'rejected': begins with a turn of the user's"):
+        read_pairs(read_job(tmp_path / "job.yaml"))
 
 
 def test_a_job_file_says_what_is_wrong_with_it(tmp_path: Path) -> None:
