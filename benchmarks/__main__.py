@@ -9,7 +9,6 @@ from pathlib import Path
 
 NEEDS_ARGUMENT = {
     "parse_published": "a tree of the paper's released runs as its argument",
-    "published_lengths": "a data folder with imported runs, and the file to write",
 }
 NEEDS_RUNS = {"published"}
 """Run only where $PUBLISHED_RUNS names the folder of the paper's released runs."""

@@ -1,6 +1,7 @@
 """Lengths of the released runs' pairs, for `benchmarks.training`; prints a histogram of them.
 
-Usage: python -m benchmarks.published_lengths DATA OUT, where DATA holds the experiment `published` with the pairs of
+Usage: python -m benchmarks.published_lengths prints that of `published_lengths.json`; with DATA OUT it makes OUT anew,
+where DATA holds the experiment `published` with the pairs of
 gpt-5-mini made (`frontier run published --source raw_data_by_eval --select preference_pairs/gpt-5-mini`) and
 $PUBLISHED_RUNS all_cases.json and all_toolkits.json.
 
@@ -25,12 +26,16 @@ from toolemu.jsonl import read_jsonl
 from toolemu.prompts import AgentPrompt
 from toolemu.trajectory import Trajectory
 
+LENGTHS = Path(__file__).with_name("published_lengths.json")
 CHARACTERS_PER_TOKEN = 4.0
 BINS = (0, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8192, 100_000)
 
 
 def main() -> None:
-    """Writes the lengths and prints their histogram."""
+    """Writes the lengths if asked, and prints their histogram."""
+    if len(sys.argv) == 1:
+        print(histogram(LENGTHS))
+        return
     data, out = (Path(argument) for argument in sys.argv[1:3])
     runs = Path(os.environ["PUBLISHED_RUNS"])
     files = read_case_files(runs / "all_cases.json", runs / "all_toolkits.json")
@@ -65,13 +70,21 @@ def main() -> None:
             }
         )
     )
-    lengths = list(conversations.values())
-    longer = np.array([max(prompts[lengths[s][0]] + lengths[s][1] for s in sides) for sides in named])
-    both = np.array([sum(prompts[lengths[s][0]] + lengths[s][1] for s in sides) for sides in named])
-    print(f"{len(named)} pairs of {len(lengths)} conversations; tokens of both sides: mean {both.mean():.0f}")
-    counts, _ = np.histogram(longer, BINS)
+    print(histogram(out))
+
+
+def histogram(path: Path) -> str:
+    """Returns how many pairs of a file have a longer side of how many tokens, as text."""
+    found = orjson.loads(path.read_bytes())
+    sizes = [found["prompts"][case] + length for case, length in found["conversations"]]
+    sides = np.array([[sizes[side] for side in pair] for pair in found["pairs"]])
+    counts, _ = np.histogram(sides.max(axis=1), BINS)
+    lines = [
+        f"{len(sides)} pairs of {len(sizes)} conversations; tokens of both sides: mean {sides.sum(axis=1).mean():.0f}"
+    ]
     for low, high, count in zip(BINS, BINS[1:], counts, strict=False):
-        print(f"longer side {low:>5}–{high:<6} {count:>5}  {'#' * round(60 * count / len(named))}")
+        lines.append(f"longer side {low:>5}–{high:<6} {count:>5}  {'#' * round(60 * count / len(sides))}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ Loss = Literal[
     "sigmoid_norm",
 ]
 
+SMOOTHED: tuple[Loss, ...] = ("robust", "exo_pair")
+"""Losses that read `label_smoothing`; TRL leaves it alone in all others, without a word."""
+
 
 class _WithPreset(BaseModel):
     """Settings whose defaults can be taken from a preset; what is given besides goes before it."""
@@ -88,7 +91,9 @@ class Training(_WithPreset):
         description="TRL's name of the loss; `sigmoid` is DPO's. Only losses of single pairs: one that compares the "
         "pairs of a batch would depend on how a batch is cut up for the card.",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Share of pairs taken to be the wrong way round.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Share of pairs taken to be the wrong way round, by the losses that ask for it."
+    )
     learning_rate: float = Field(5e-5, gt=0, description="Of AdamW, at the end of the warm-up.")
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = Field(
         "cosine", description="How the learning rate goes on after the warm-up."
@@ -134,6 +139,10 @@ class Training(_WithPreset):
     def _loss_is_complete(self) -> Training:
         if self.loss == "exo_pair" and not self.label_smoothing:
             raise ValueError("the loss exo_pair needs label_smoothing above 0 (its paper: 0.001)")
+        if self.label_smoothing and self.loss not in SMOOTHED:
+            raise ValueError(
+                f"the loss {self.loss} does not know of label_smoothing, only {' and '.join(SMOOTHED)} do: leave it out"
+            )
         return self
 
 

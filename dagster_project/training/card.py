@@ -174,7 +174,7 @@ def push_adapter(folder: Path, repository: str) -> str:
         FrontierError: There is no token, or the hub refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 
     token = os.environ.get("HF_TOKEN")
     if not token:
@@ -183,6 +183,6 @@ def push_adapter(folder: Path, repository: str) -> str:
     try:
         address = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Adapter")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HTTPError, HFValidationError, OSError) as error:  # a connection's errors are no OSError
         raise FrontierError(f"The hub did not take {repository}: {error}") from error
     return str(address)

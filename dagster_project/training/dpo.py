@@ -33,7 +33,7 @@ from dagster_project.training.estimate import (
 )
 from dagster_project.training.grouping import group_by_prompt, group_keys
 from dagster_project.training.job import TrainingJob, read_job
-from dagster_project.training.launch import every_so_often, failure_path, result_path, watch_parent
+from dagster_project.training.launch import PROGRAM, every_so_often, failure_path, result_path, watch_parent
 from dagster_project.training.preflight import Prepared, prepare
 from dagster_project.training.references import ReferenceStore
 from dagster_project.training.tracking import tracked
@@ -163,17 +163,25 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
     out of memory is answered by half as many pairs at once and twice as many micro-batches a step.
 
     Raises:
-        FrontierError: Something will not do (see `prepare`), the loss is no number, or not even one pair fits the card.
+        FrontierError: Something will not do (see `prepare`), the loss or its gradient is no number, or not even one
+            pair fits the card.
     """
     # TRL and its companions greet on import and warn of the masks that we set on purpose.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for name in ("transformers", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     prepared = prepare(job)
+    _check_processes(job, int(os.environ.get("WORLD_SIZE", "1")))
     listener.log(prepared.summary())
     if not job.base_sha256:
         job = job.model_copy(update={"base_sha256": base_sha256(job.base)})
     import torch
 
+    if prepared.card is not None and not torch.cuda.is_available():
+        raise FrontierError(
+            f"There is {prepared.card.name}, but PyTorch {torch.__version__} cannot use it. Install PyTorch for CUDA, "
+            "or set CUDA_VISIBLE_DEVICES to nothing to train on the CPU."
+        )
     notes: list[str] = []
     while True:
         try:
@@ -193,6 +201,16 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
         prepared = prepared._replace(plan=smaller)
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def _check_processes(job: TrainingJob, found: int) -> None:
+    """Checks how many processes take part: too few would each train alone, without a word."""
+    wanted = job.trainer.processes
+    if found != wanted:
+        raise FrontierError(
+            f"trainer.processes is {wanted}, but {found} take part. Start it as `accelerate launch --num_processes "
+            f"{wanted} -m {PROGRAM} JOB` (with --multi_gpu on CPUs, too), or set trainer.processes to {found}."
+        )
 
 
 def _smaller(job: TrainingJob, plan: Plan) -> Plan | None:
@@ -222,11 +240,7 @@ class _Attempt:
 
         job, prepared = self.job, self.prepared
         trainer = self._trainer(checkpoints)
-        found = trainer.accelerator.num_processes
-        if found != job.trainer.processes:
-            raise FrontierError(
-                f"trainer.processes is {job.trainer.processes}, but {found} take part: see trainer.mode."
-            )
+        _check_processes(job, trainer.accelerator.num_processes)
         if prepared.card:
             torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
@@ -423,6 +437,7 @@ class _Attempt:
     def _reference_settings(self, trainer: PreparedDPOTrainer) -> dict[str, object]:
         import torch
         import transformers
+        import trl
 
         training = self.job.training
         return {
@@ -434,6 +449,7 @@ class _Attempt:
             "device": self.prepared.card.name if self.prepared.card else "cpu",
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            "trl": trl.__version__,
         }
 
 

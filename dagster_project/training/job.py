@@ -128,14 +128,19 @@ def read_pairs(job: TrainingJob) -> PairFile:
     """Returns a job's pairs and the conversations they are of.
 
     Raises:
-        InputError: A field is missing or wrong, a conversation is not there, or the two sides' prompts differ.
+        InputError: A field is missing or wrong, a conversation is not there or there twice, what follows a prompt does
+            not begin with the agent, or the two sides' prompts differ.
     """
     for path in filter(None, (job.pairs, job.conversations)):
         if not path.is_file():
             raise InputError(path, "", "there is no such file.", "It is named by the training job.")
     if job.conversations is None:
         return _spelled(job.pairs)
-    known = {record.id: record for record in iter_jsonl(job.conversations, ConversationRecord)}
+    known: dict[str, ConversationRecord] = {}
+    for number, record in enumerate(iter_jsonl(job.conversations, ConversationRecord), 1):
+        _check_beginning(record.completion, job.conversations, f"line {number} 'completion'")
+        if known.setdefault(record.id, record) != record:
+            raise InputError(job.conversations, f"line {number}", f"another conversation has the id {record.id!r}.")
     pairs = [NamedPair(chosen=pair.chosen, rejected=pair.rejected) for pair in iter_jsonl(job.pairs, _Named)]
     for number, pair in enumerate(pairs, 1):
         missing = [side for side in (pair.chosen, pair.rejected) if side not in known]
@@ -154,8 +159,21 @@ def _spelled(path: Path) -> PairFile:
         known.setdefault(found, ConversationRecord(id=found, prompt=tuple(prompt), completion=tuple(completion)))
         return found
 
-    pairs = [
-        NamedPair(chosen=identity(pair.prompt, pair.chosen), rejected=identity(pair.prompt, pair.rejected))
-        for pair in iter_jsonl(path, _Spelled)
-    ]
+    pairs = []
+    for number, pair in enumerate(iter_jsonl(path, _Spelled), 1):
+        _check_beginning(pair.chosen, path, f"line {number} 'chosen'")
+        _check_beginning(pair.rejected, path, f"line {number} 'rejected'")
+        pairs.append(
+            NamedPair(chosen=identity(pair.prompt, pair.chosen), rejected=identity(pair.prompt, pair.rejected))
+        )
     return PairFile(known, pairs)
+
+
+def _check_beginning(completion: Sequence[Message], path: Path, place: str) -> None:
+    if completion and completion[0].role != "assistant":
+        raise InputError(
+            path,
+            place,
+            f"begins with a turn of the {completion[0].role}'s, not of the agent's (assistant).",
+            "What comes before the agent's first turn belongs into the prompt.",
+        )

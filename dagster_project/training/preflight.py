@@ -51,6 +51,7 @@ class Prepared(NamedTuple):
         steps: Optimiser steps.
         tokens: Tokens that all steps together go over, padding left out, shared ones as often as they are there.
         flops: Operations of that, shared ones once with `shared_text`; see `estimate`.
+        disk: Bytes of the adapter and its checkpoints.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -63,6 +64,7 @@ class Prepared(NamedTuple):
     steps: int
     tokens: int
     flops: float
+    disk: float
 
     def summary(self) -> str:
         """Returns what the training will take, as a line for a log."""
@@ -73,7 +75,8 @@ class Prepared(NamedTuple):
         return (
             f"{len(self.pairs)} pairs ({self.too_long} too long), {len(self.conversations)} conversations, "
             f"{self.steps} steps, {self.tokens:,} tokens, {self.flops:.2g} operations: {hours} on {where}; at most "
-            f"{self.plan.memory / 2**30:.1f} GiB{room}, with {self.plan.micro_batch} pairs at once and "
+            f"{self.plan.memory / 2**30:.1f} GiB{room} and {self.disk / 2**30:.2f} GiB of disk, with "
+            f"{self.plan.micro_batch} pairs at once and "
             f"{'recomputing activations where memory needs it' if self.plan.checkpointing else 'nothing recomputed'}."
         )
 
@@ -89,6 +92,8 @@ def prepare(job: TrainingJob) -> Prepared:
     weights = _base_weights(job.base)
     _check_targets(job, weights)
     shape = base_shape(job.base, weights)
+    if job.trainer.shared_text:
+        _check_sharing(job.base)
     tokenizer = load_tokenizer(job.base)
     file = read_pairs(job)
     tokens, everything = tokenize_pairs(tokenizer, file, mask_observations=job.training.mask_observations)
@@ -115,10 +120,10 @@ def prepare(job: TrainingJob) -> Prepared:
     again = sum(tokens > plan.plain_tokens for tokens in found) / len(found)
     computed = sum(found) / len(found) / plan.micro_batch / mean if job.trainer.shared_text else 1.0
     flops = computed * total * flops_per_token(shape, mean / 2, recomputed=again)
-    _check_disk(job, shape, steps)
+    disk = _check_disk(job, shape, steps)
     conversations = {identity: tokens[identity] for identity in used}
     return Prepared(
-        tokenizer, conversations, pairs, len(everything) - len(pairs), shape, card, plan, steps, total, flops
+        tokenizer, conversations, pairs, len(everything) - len(pairs), shape, card, plan, steps, total, flops, disk
     )
 
 
@@ -190,6 +195,17 @@ def _check_settings(job: TrainingJob, card: Card | None) -> None:
             raise FrontierError(f"trainer.track: {tracker} needs the package {TRACKERS[tracker][0]}: install it.")
 
 
+def _check_sharing(base: Path) -> None:
+    """Checks that text can be shared with a base of this architecture, without its weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from dagster_project.training.shared_text import check_can_share
+
+    with torch.device("meta"):
+        check_can_share(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True)))
+
+
 def _check_targets(job: TrainingJob, weights: Mapping[str, Sequence[int]]) -> None:
     """Checks that the base has the modules that an adapter is asked for on."""
     if isinstance(job.training.lora_targets, str):
@@ -204,12 +220,13 @@ def _check_targets(job: TrainingJob, weights: Mapping[str, Sequence[int]]) -> No
             )
 
 
-def _check_disk(job: TrainingJob, shape: Shape, steps: int) -> None:
-    """Checks that adapter and checkpoints fit on their disks, which may be one."""
+def _check_disk(job: TrainingJob, shape: Shape, steps: int) -> float:
+    """Checks that adapter and checkpoints fit on their disks, which may be one; returns their bytes."""
     parameters = adapter_parameters(shape, job.training)
     adapter, checkpoints = 4 * parameters, checkpoint_bytes(parameters, job.trainer, steps)
     require_disk(job.out, adapter + checkpoints, "the adapter, its checkpoints")
     require_disk(job.workspace, checkpoints, "checkpoints")
+    return adapter + checkpoints
 
 
 def _micro_batches(job: TrainingJob, pairs: Sequence[TokenPair]) -> Callable[[int], list[int]]:

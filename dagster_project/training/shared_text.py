@@ -34,7 +34,19 @@ def share_text(model: PreTrainedModel) -> None:
     """Gives a model the attention that `score` needs; without a tree it is transformers' `sdpa`.
 
     Raises:
-        FrontierError: The model's attention is not plain causal attention, so that trees would be silently wrong.
+        FrontierError: See `check_can_share`.
+    """
+    check_can_share(model)
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    model.set_attn_implementation(ATTENTION)
+
+
+def check_can_share(model: PreTrainedModel) -> None:
+    """Checks that what is shared can be computed once for a model, whose weights are not looked at.
+
+    Raises:
+        FrontierError: Its attention is not plain causal attention, so that trees would be silently wrong.
     """
     config = model.config.get_text_config()
     reason = ""
@@ -53,9 +65,6 @@ def share_text(model: PreTrainedModel) -> None:
             f"What is shared cannot be computed once for {type(model).__name__}: {reason}. Set trainer.shared_text to "
             "false."
         )
-    AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-    model.set_attn_implementation(ATTENTION)
 
 
 def tree_of(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> TokenTree:

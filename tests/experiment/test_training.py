@@ -84,6 +84,7 @@ def test_an_override_may_take_a_preset_or_change_one() -> None:
     ("sections", "message"),
     [
         ({"training": {"loss": "exo_pair"}}, "exo_pair needs label_smoothing"),
+        ({"training": {"label_smoothing": 0.1}}, "the loss sigmoid does not know of label_smoothing"),
         ({"training": {"loss": "aot"}}, "training.loss"),
         ({"training": {"preset": "papers"}}, "training.preset"),
         ({"trainer": {"processes": 2}}, "need mode: accelerate"),

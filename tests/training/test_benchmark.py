@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks import training
+from benchmarks.published_lengths import histogram
 from benchmarks.shared_text import LLAMA_8B, llama_config
 from benchmarks.training import ARCHITECTURES, LENGTHS, main, pairs_that_fit, ways, write_pairs
 from dagster_project.miniature.tokenizer import build_tokenizer
@@ -22,6 +23,12 @@ def test_the_committed_lengths_are_of_pairs_of_one_case() -> None:
     assert (len(pairs), len(conversations)) == (6827, 1916)
     assert all(conversations[chosen][0] == conversations[rejected][0] for chosen, rejected in pairs)
     assert {case for case, _ in conversations} == set(lengths["prompts"])
+
+
+def test_the_histogram_of_the_committed_lengths_counts_every_pair() -> None:
+    title, *lines = histogram(LENGTHS).splitlines()
+    assert title == "6827 pairs of 1916 conversations; tokens of both sides: mean 6008"
+    assert sum(int(re.findall(r"\d+", line)[2]) for line in lines) == 6827
 
 
 PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "qwen2.5-7b": 7_615_616_512, "phi-4": 14_659_507_200}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import shutil
 import struct
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id
 
 from dagster_project.artifacts import ArtifactStore, Ref
@@ -103,6 +105,16 @@ def test_a_long_name_is_cut_and_stays_its_own() -> None:
     assert len(set(names)) == 2
     for name in [*names, repository_name("lab/", "paper", "a:-b")]:
         validate_repo_id(name)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_that_did_not_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    nobody = functools.partial(HfApi, endpoint="http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.HfApi", nobody)
+    with pytest.raises(FrontierError, match="The hub did not take lab/x: "):
+        push_adapter(tmp_path, "lab/x")
 
 
 def test_a_card_names_a_base_of_the_hub_as_the_hub_does(corpus: Corpus, result: TrainingResult, tmp_path: Path) -> None:

@@ -13,8 +13,11 @@ from safetensors.torch import load_file
 
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Experiment
-from dagster_project.experiment.training import Loss, Trainer, Training
+from dagster_project.experiment.training import SMOOTHED, Loss, Trainer, Training
+from dagster_project.training import dpo
+from dagster_project.training.concatenate import weight_shapes
 from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
+from dagster_project.training.estimate import Card, base_shape, flops_per_token
 from tests.conftest import SMALL
 from toolemu.errors import FrontierError
 
@@ -59,6 +62,17 @@ def test_saving_asks_no_hub_for_the_base(
 
     monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", ask)
     train(corpus, base, tmp_path / "out", FAST.model_copy(update={"max_steps": 1}))
+
+
+def test_a_process_alone_does_no_job_for_several(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(dpo, "load_model", loaded)
+    with pytest.raises(FrontierError, match=r"trainer\.processes is 2, but 1 take part\. Start it as `accelerate"):
+        train(corpus, base, tmp_path / "out", trainer=Trainer(mode="accelerate", processes=2))
 
 
 def test_another_seed_gives_another_adapter(corpus: Corpus, base: Path, tmp_path: Path) -> None:
@@ -163,6 +177,99 @@ def test_without_a_key_for_wandb_nothing_is_begun(
         train(corpus, base, tmp_path / "out", trainer=Trainer(track=("wandb",)))
 
 
+OTHER_ADAPTERS: dict[str, Any] = {
+    "loss": "hinge", "learning_rate": 2e-2, "scheduler": "constant_with_warmup", "warmup_ratio": 0.9,
+    "weight_decay": 0.1, "max_grad_norm": 1e-3, "max_steps": 2, "batch_size": 3, "length_grouping": True,
+    "batch_by": "case", "lora_rank": 2, "lora_alpha": 4, "lora_dropout": 0.5, "lora_targets": ("q_proj",),
+    "rslora": True, "dtype": "bfloat16", "mask_observations": False, "seed": 7,
+}  # fmt: skip
+"""A value of every field that decides an adapter, but for those that decide which pairs or steps there are, and
+quantisation."""
+
+
+@pytest.fixture(scope="module")
+def plain(corpus: Corpus, base: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("plain") / "out"
+    train(corpus, base, out)
+    return (out / "adapter_model.safetensors").read_bytes()
+
+
+def test_every_field_that_decides_an_adapter_is_known() -> None:
+    elsewhere = {"preset", "label_smoothing", "quantization", "max_length", "max_prompt_length"}
+    elsewhere |= {"epochs", "epochs_both"}  # a job has its stage's
+    assert OTHER_ADAPTERS.keys() == Training.model_fields.keys() - elsewhere
+
+
+@pytest.mark.parametrize("field", OTHER_ADAPTERS)
+def test_what_decides_an_adapter_does(corpus: Corpus, base: Path, plain: bytes, field: str, tmp_path: Path) -> None:
+    train(corpus, base, tmp_path / "out", FAST.model_copy(update={field: OTHER_ADAPTERS[field]}))
+    assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() != plain
+
+
+def test_utilisation_counts_what_was_computed_by_all_cards_and_recomputing_apart(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, float, float]] = []
+    utilisation = dpo._Attempt._utilisation
+
+    def keep(self: Any, speed: float, context: float, recomputed: float) -> float | None:
+        asked.append((speed, context, recomputed))
+        card = Card("NVIDIA H100 80GB HBM3", 2**36, 2**36)
+        self.prepared = self.prepared._replace(card=card)
+        self.job = self.job.model_copy(update={"trainer": Trainer(mode="accelerate", processes=2)})
+        return utilisation(self, speed, context, recomputed)
+
+    monkeypatch.setattr(dpo._Attempt, "_utilisation", keep)
+    result = train(corpus, base, tmp_path / "out", trainer=Trainer(gradient_checkpointing="always"))
+    (speed, context, plain), (again, _, recomputed) = asked
+    assert speed == again == pytest.approx(result.computed_tokens / result.seconds, rel=1e-3)
+    assert (plain, recomputed) == (0.0, result.recomputed) == (0.0, 1.0)
+    lengths = [
+        len(pair.prompt_ids) + len(side) for pair in corpus.tokens() for side in (pair.chosen_ids, pair.rejected_ids)
+    ]
+    assert context == pytest.approx(sum(lengths) / len(lengths), rel=1e-2)
+    shape = base_shape(base, weight_shapes(base))
+    assert result.mfu == pytest.approx(speed * flops_per_token(shape, context) / (2 * 989e12))
+    assert result.hfu == pytest.approx(1.5 * (result.mfu or 0))
+
+
+@pytest.mark.parametrize("loss", SMOOTHED)
+def test_label_smoothing_is_read_by_the_losses_that_take_it(
+    corpus: Corpus, base: Path, loss: Loss, tmp_path: Path
+) -> None:
+    ends = []
+    for smoothing in (0.1, 0.3):
+        training = FAST.model_copy(update={"loss": loss, "label_smoothing": smoothing})
+        ends.append(train(corpus, base, tmp_path / str(smoothing), training).steps[-1].loss)
+    assert ends[0] != pytest.approx(ends[1], abs=1e-4)
+
+
+def test_beta_and_epochs_are_the_jobs(corpus: Corpus, base: Path, plain: bytes, tmp_path: Path) -> None:
+    result = train(corpus, base, tmp_path / "stiff", beta=0.9)
+    assert (tmp_path / "stiff" / "adapter_model.safetensors").read_bytes() != plain
+    step = result.steps[1]
+    assert step.reward_chosen == pytest.approx(
+        9 * train(corpus, base, tmp_path / "soft").steps[1].reward_chosen, rel=0.2
+    )
+    training = FAST.model_copy(update={"max_steps": None, "batch_size": 8})
+    each = -(-len(corpus.pairs) // 8)
+    for epochs, steps in ((1, each), (2, 2 * each), (0.5, math.ceil(each / 2))):
+        assert len(train(corpus, base, tmp_path / "long", training, epochs=epochs).steps) == steps
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "linear", "constant_with_warmup"])
+def test_the_learning_rate_rises_and_falls_as_asked(corpus: Corpus, base: Path, scheduler: str, tmp_path: Path) -> None:
+    changes = {"scheduler": scheduler, "warmup_ratio": 0.25, "max_steps": 8, "learning_rate": 1e-3}
+    result = train(corpus, base, tmp_path / "out", FAST.model_copy(update=changes))
+    falls = {
+        "cosine": [0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(6)],
+        "linear": [1 - step / 6 for step in range(6)],
+        "constant_with_warmup": [1.0] * 6,
+    }
+    expected = [1e-3 * share for share in (0.0, 0.5, *falls[scheduler])]
+    assert [step.learning_rate for step in result.steps] == pytest.approx(expected, rel=1e-6)
+
+
 AT_FIRST = {
     "sigmoid": math.log(2),
     "hinge": 1.0,
@@ -176,7 +283,7 @@ AT_FIRST = {
     "discopop": 0.5 * math.log(2) + 0.5,
     "sigmoid_norm": math.log(2),
 }
-"""Each loss, at beta 0.1 and a label smoothing of 0.1, where policy and reference are the same."""
+"""Each loss, at beta 0.1 and, if it knows of it, a label smoothing of 0.1, where policy and reference are the same."""
 
 
 @pytest.mark.parametrize("loss", get_args(Loss))
@@ -184,7 +291,8 @@ def test_every_loss_of_an_experiment_file_starts_where_its_paper_says(
     corpus: Corpus, base: Path, loss: Loss, tmp_path: Path
 ) -> None:
     grid = {"models": ["eager"], "recipes": ["safe@other"], "pairs_judges": ["strict"], "seeds": [0]}
-    variants = {"other": {**FAST.model_dump(), "loss": loss, "label_smoothing": 0.1, "max_steps": 3}}
+    smoothing = 0.1 if loss in SMOOTHED else 0.0
+    variants = {"other": {**FAST.model_dump(), "loss": loss, "label_smoothing": smoothing, "max_steps": 3}}
     experiment = Experiment.model_validate({**SMALL, "grid": grid, "variants": variants})
     result = train(corpus, base, tmp_path / "out", experiment.training_of("eager", Recipe("safe@other")))
     assert result.steps[0].loss == pytest.approx(AT_FIRST[loss], rel=1e-4)

@@ -58,13 +58,13 @@ def test_a_job_file_gives_what_the_function_does(corpus: Corpus, base: Path, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_two_processes_train_what_one_does(corpus: Corpus, base: Path, sharding: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{}, {"shared_text": True}, {"sharding": "fsdp"}], ids=str)
+def test_two_processes_train_what_one_does(
+    corpus: Corpus, base: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
     training = FAST.model_copy(update={"batch_size": 4, "learning_rate": 1e-3})
     expected = train_adapter(corpus.job(base, tmp_path / "one", training))
-    trainer = Trainer.model_validate(
-        {"mode": "accelerate", "processes": 2, "sharding": sharding, "checkpoint_every": 1}
-    )
+    trainer = Trainer.model_validate({"mode": "accelerate", "processes": 2, "checkpoint_every": 1, **settings})
     job = corpus.job(base, tmp_path / "two", training, trainer=trainer, references=tmp_path / "store")
     done = start(job, tmp_path / "job.json")
     assert done.returncode == 0, done.stderr[-3000:]

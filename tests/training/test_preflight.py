@@ -43,6 +43,19 @@ def without(*fields: str) -> Callable[[Path], None]:
     return spoil
 
 
+def twice(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    other = {**json.loads(lines[0]), "completion": []}
+    path.write_text("\n".join([*lines, json.dumps(other)]))
+
+
+def without_first_turn(path: Path) -> None:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        record["completion"] = record["completion"][1:]
+    path.write_text("\n".join(map(json.dumps, records)))
+
+
 def no_template(base: Path) -> None:
     tokenizer: Any = build_tokenizer()
     tokenizer.chat_template = None
@@ -75,6 +88,14 @@ BAD = {
     "a conversation without an id": (
         lambda job, _: without("id")(job.conversations),
         r"conversations\.jsonl: line 2 'id': Field required",
+    ),
+    "two conversations of one id": (
+        lambda job, _: twice(job.conversations),
+        r"conversations\.jsonl: line \d+: another conversation has the id '",
+    ),
+    "a response that begins with an observation": (
+        lambda job, _: without_first_turn(job.conversations),
+        r"conversations\.jsonl: line \d+ 'completion': begins with a turn of the user's, not of the agent's",
     ),
     "a pair of nothing": (
         lambda job, _: job.pairs.write_text('{"chosen": "x", "rejected": "y"}\n'),
@@ -156,6 +177,20 @@ def test_settings_that_this_machine_cannot_meet_are_refused(
         prepare(corpus.job(base, tmp_path / "out").model_copy(update=changes))
 
 
+def test_a_base_that_cannot_share_text_is_refused_before_it_is_loaded(
+    corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windowed = shutil.copytree(base, tmp_path / "windowed")
+    config = json.loads((base / "config.json").read_text())
+    config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 8}
+    (windowed / "config.json").write_text(json.dumps(config))
+    prepare(corpus.job(windowed, tmp_path / "out"))
+    with pytest.raises(
+        FrontierError, match=r"MistralForCausalLM: it attends to a window\. Set trainer\.shared_text to"
+    ):
+        prepare(corpus.job(windowed, tmp_path / "out", trainer=Trainer(shared_text=True)))
+
+
 def test_a_missing_package_is_named(
     corpus: Corpus, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +209,9 @@ def test_what_a_training_takes_is_said_beforehand(corpus: Corpus, base: Path, tm
     said = prepared.summary()
     assert f"{len(corpus.pairs)} pairs (0 too long)" in said
     assert f"{prepared.steps} steps" in said
+    assert "at most 2.0 GiB and 0.00 GiB of disk, with 2 pairs at once" in said
+    wide = FAST.model_copy(update={"lora_rank": 2048, "max_steps": 101})
+    assert " and 0.25 GiB of disk" in prepare(corpus.job(base, tmp_path / "out", wide)).summary()
     # whole batches are assumed, so the last, short one makes the estimate a little too long
     once = sum(2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in corpus.tokens())
     assert 3 * once <= prepared.tokens <= 3.5 * once
@@ -275,6 +313,14 @@ def test_pairs_may_be_spelled_out(corpus: Corpus, base: Path, tmp_path: Path) ->
         for side in ("chosen", "rejected"):
             found, expected = (of.conversations[getattr(p, side)] for of, p in ((spelled, one), (file, other)))
             assert (found.prompt, found.completion) == (expected.prompt, expected.completion)
+
+
+def test_spelled_pairs_begin_with_the_agent(tmp_path: Path) -> None:
+    asked, said = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": [asked], "chosen": [said], "rejected": [asked]}))
+    (tmp_path / "job.yaml").write_text("base: base\npairs: pairs.jsonl\nout: out\n")
+    with pytest.raises(InputError, match=r"pairs\.jsonl: line 1 'rejected': begins with a turn of the user's"):
+        read_pairs(read_job(tmp_path / "job.yaml"))
 
 
 def test_a_job_file_says_what_is_wrong_with_it(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import importlib
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from dagster_project.experiment.training import Trainer
 from dagster_project.training.conversations import TokenPair, Tokens
 from dagster_project.training.dpo import TrainingResult, train_adapter
 from dagster_project.training.grouping import Group, group_by_prompt
@@ -75,6 +79,50 @@ def test_trainings_share_references_and_come_out_the_same_without(
     unmasked = FAST.model_copy(update={"mask_observations": False})
     changed = train_adapter(corpus.job(base, tmp_path / "unmasked", unmasked, references=tmp_path / "store"))
     assert changed.references_reused < n  # only trajectories without observations are the same either way
+
+
+def other_base(base: Path, out: Path) -> Path:
+    """Writes a base of the same shape and template."""
+    shutil.copytree(base, out)
+    weights = load_file(out / "model.safetensors")
+    save_file({name: 1.01 * weight for name, weight in weights.items()}, out / "model.safetensors", {"format": "pt"})
+    return out
+
+
+def other_template(base: Path, out: Path) -> Path:
+    """Writes the same weights with a template that puts something before every conversation."""
+    shutil.copytree(base, out)
+    template = out / "chat_template.jinja"
+    template.write_text("Task: " + template.read_text())
+    return out
+
+
+OTHERWISE = {
+    "the base's weights": {"base": other_base},
+    "its template": {"base": other_template},
+    "its precision": {"training": FAST.model_copy(update={"dtype": "bfloat16"})},
+    "how attention is computed": {"trainer": Trainer(attention="eager")},
+    "PyTorch": {"version": "torch"},
+    "transformers": {"version": "transformers"},
+    "TRL": {"version": "trl"},
+}
+
+
+@pytest.mark.parametrize("changes", OTHERWISE.values(), ids=list(OTHERWISE))
+def test_references_are_computed_again_where_they_would_be_others(
+    corpus: Corpus, base: Path, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = FAST.model_copy(update={"max_steps": 1})
+    store = tmp_path / "store"
+    first = train_adapter(corpus.job(base, tmp_path / "first", once, references=store))
+    assert train_adapter(corpus.job(base, tmp_path / "again", once, references=store)).references_reused
+    if "version" in changes:
+        monkeypatch.setattr(importlib.import_module(changes["version"]), "__version__", "9.9.9")
+    own = changes["base"](base, tmp_path / "own") if "base" in changes else base
+    training = changes.get("training", once).model_copy(update={"max_steps": 1})
+    options = {"trainer": changes["trainer"]} if "trainer" in changes else {}
+    result = train_adapter(corpus.job(own, tmp_path / "other", training, references=store, **options))
+    assert first.references_reused == result.references_reused == 0
 
 
 def test_stores_differ_by_all_that_their_values_depend_on(tmp_path: Path) -> None:
