@@ -290,6 +290,18 @@ def test_a_request_that_is_refused_for_what_is_in_it_ends_alone() -> None:
     assert isinstance(second, ChatReply)
 
 
+def test_endpoints_together_keep_to_the_limit_over_all() -> None:
+    async def run(url: str) -> None:
+        settings = {name: EndpointSettings(url=url) for name in ("one", "other")}
+        async with open_endpoints(settings, max_in_flight=6, share=2) as found:
+            models = [OpenAIChatModel(found[name], OpenAIModelSettings(endpoint=name, model="m")) for name in found]
+            await asyncio.gather(*(model.chat(HELLO) for model in models for _ in range(8)))
+
+    with ChatServer(lambda body: "fine", latency=0.02) as server:
+        asyncio.run(run(server.url))
+    assert server.most == 3
+
+
 def test_a_dead_server_is_an_error_within_the_time_that_was_set() -> None:
     with ChatServer(lambda body: "fine") as server:
         pass
