@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -193,8 +194,13 @@ async def _lease(
     held: AsyncExitStack, state: Servers, wanted: Mapping[str, Server], say: Callable[[str], None]
 ) -> dict[str, str]:
     """Returns the URLs of servers by endpoint, leased until `held` is closed."""
-    context = leased(state, list(wanted.values()), say)
-    urls = await asyncio.to_thread(context.__enter__)
+    given_up = threading.Event()
+    context = leased(state, list(wanted.values()), say, given_up)
+    try:
+        urls = await asyncio.to_thread(context.__enter__)
+    except asyncio.CancelledError:
+        given_up.set()  # the thread would wait on, and the process with it
+        raise
     held.callback(context.__exit__, None, None, None)
     return {name: urls[server.key] for name, server in wanted.items()}
 
