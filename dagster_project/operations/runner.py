@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ctypes import c_int
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.sharedctypes import Synchronized
 
 from dagster_project.artifacts.processes import process_context, share_cores
 from dagster_project.collect.endpoints import asks
@@ -46,7 +46,7 @@ class Worker:
     progress: Progressed | None = None
     first: tuple[float, Progressed] | None = None
     asks: bool = False
-    askers: Synchronized[int] | None = None
+    askers: c_int | None = None
 
     def speed(self) -> float | None:
         """Returns what it does of its current asset in a second; None while that is not known."""
@@ -184,7 +184,7 @@ def prepare_workers(experiment: Experiment, units: int) -> int:
 def open_workers(count: int) -> Iterator[list[Worker]]:
     """Starts so many worker processes, and ends them, idle or not."""
     context = process_context(PRELOAD)
-    askers = context.Value("i", 1)
+    askers = context.Value("i", 1, lock=False)  # a worker that is killed would keep its lock
     workers = []
     try:
         for number in range(count):

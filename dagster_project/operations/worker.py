@@ -9,8 +9,8 @@ import signal
 import time
 import traceback
 import warnings
+from ctypes import c_int
 from multiprocessing.connection import Connection
-from multiprocessing.sharedctypes import Synchronized
 from typing import NamedTuple
 
 from dagster_project.artifacts.processes import die_with_parent
@@ -39,7 +39,7 @@ class Finished(NamedTuple):
     error: str
 
 
-def work(commands: Connection, askers: Synchronized[int]) -> None:
+def work(commands: Connection, askers: c_int) -> None:
     """Serves runs until `commands` is closed; `askers` says how many workers ask models behind endpoints now.
 
     Receives an `Experiment`, which the runs after it belong to, and `RunUnit`s; sends `Started`, `Progressed`,

@@ -56,7 +56,7 @@ def test_only_so_many_workers_have_a_gpu(tmp_path: Any) -> None:
 
 def test_workers_know_how_many_of_them_ask_models(tmp_path: Any) -> None:
     graph = build_graph(lm_experiment(tmp_path))
-    answering, askers = Answering(5), multiprocessing.Value("i", 1)
+    answering, askers = Answering(5), multiprocessing.Value("i", 1, lock=False)
     for worker in answering.workers:
         worker.askers = askers
     plan = make_plan(graph, states(graph, ArtifactStore(tmp_path, "lm")))
