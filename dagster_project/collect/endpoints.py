@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,8 +31,8 @@ if TYPE_CHECKING:  # the client's library takes most of a second to import
     from toolemu.chat.endpoint import Endpoint
     from toolemu.chat.replies import ReplyJournal
 
-WORKERS = "FRONTIER_WORKERS"
-"""Environment variable: among so many processes the endpoints' limits are shared."""
+sharing: ContextVar[Callable[[], int]] = ContextVar("sharing", default=lambda: 1)
+"""Says among how many processes the endpoints' limits are shared now."""
 REPLIES, SERVERS = "replies", ".servers"
 ACTING = "acting"
 """The endpoint of an agent on a leased server: apart from that of other roles, which may share the server."""
@@ -149,7 +151,6 @@ async def open_chats(
     from toolemu.chat.endpoint import SilentEndpointError, open_endpoints
     from toolemu.chat.replies import ReplyJournal
 
-    share = int(os.environ.get(WORKERS) or 1)
     async with AsyncExitStack() as held:
         journal = held.enter_context(ReplyJournal.open(workspace.replies))
         served = {name: server.model for name, server in servers.items()}
@@ -161,7 +162,7 @@ async def open_chats(
                 await asyncio.to_thread(load_adapter, state.place(servers[ACTING].key), urls[ACTING], acting.adapter)
                 served[ACTING] = acting.adapter.name
         endpoints = await held.enter_async_context(
-            open_endpoints(settings, max_in_flight=experiment.limits.requests, share=share)
+            open_endpoints(settings, max_in_flight=experiment.limits.requests, sharing=sharing.get())
         )
         try:
             yield Chats(endpoints, journal, served, workspace.replies)
@@ -193,20 +194,28 @@ async def _lease(
     held: AsyncExitStack, state: Servers, wanted: Mapping[str, Server], say: Callable[[str], None]
 ) -> dict[str, str]:
     """Returns the URLs of servers by endpoint, leased until `held` is closed."""
-    context = leased(state, list(wanted.values()), say)
-    urls = await asyncio.to_thread(context.__enter__)
+    given_up = threading.Event()
+    context = leased(state, list(wanted.values()), say, given_up)
+    try:
+        urls = await asyncio.to_thread(context.__enter__)
+    except asyncio.CancelledError:
+        given_up.set()  # the thread would wait on, and the process with it
+        raise
     held.callback(context.__exit__, None, None, None)
     return {name: urls[server.key] for name, server in wanted.items()}
+
+
+def _acting_model(experiment: Experiment, ref: Ref) -> str:
+    """Returns the model of the agent that a partition is of; empty if it is of none."""
+    keys = dict(ref.partition)
+    model = keys.get("model", keys.get("agent", ""))
+    return acting_model(experiment, agents_by_key(experiment)[model]) if ref.asset == "agent_trajectories" else model
 
 
 def roles_of(experiment: Experiment, ref: Ref) -> list[str]:
     """Returns the places in the experiment file of the roles that making a partition asks."""
     room, _, rest = ref.asset.partition("/")
-    keys = dict(ref.partition)
-    model = keys.get("model", keys.get("agent", ""))
-    if room == "agent_trajectories":
-        model = acting_model(experiment, agents_by_key(experiment)[model])
-    acting = experiment.place_of(model)
+    acting = experiment.place_of(_acting_model(experiment, ref))
     asked = {
         "source_models": [acting],
         "own_agents": [acting],
@@ -218,6 +227,12 @@ def roles_of(experiment: Experiment, ref: Ref) -> list[str]:
     }
     roles = experiment.roles()
     return [place for place in asked.get(room, []) if place in roles]
+
+
+def asks(experiment: Experiment, ref: Ref) -> bool:
+    """Returns whether making a partition may ask a model behind an endpoint."""
+    acting = ref.asset in ("source_trajectories", "agent_trajectories")
+    return bool(roles_of(experiment, ref)) or (acting and experiment.is_served(_acting_model(experiment, ref)))
 
 
 class RoleReport(NamedTuple):

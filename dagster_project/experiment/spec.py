@@ -32,6 +32,7 @@ from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
 from toolemu.errors import FrontierError, InputError, validate_record
 from toolemu.evaluation import Metric
+from toolemu.trajectory import RUNAWAYS, Trajectory
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -177,6 +178,12 @@ class Pairing(_Section):
     def rules(self, metric: TrainedMetric) -> dict[str, Any]:
         """Returns what decides the pairs for a metric."""
         return self.model_dump(exclude=None if metric is TrainedMetric.either else {"either"})
+
+    def leaves_out(self, trajectory: Trajectory) -> bool:
+        """Returns whether a trajectory can be in no pair, whatever its scores."""
+        return (self.exclude_self_observed and trajectory.self_observed > 0) or (
+            self.exclude_runaways and trajectory.stop_reason in RUNAWAYS
+        )
 
 
 class Override(_Section):

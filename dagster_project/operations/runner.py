@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ctypes import c_int
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from dagster_project.artifacts.processes import process_context, share_cores
-from dagster_project.collect.endpoints import WORKERS
+from dagster_project.collect.endpoints import asks
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import Plan, RunUnit
@@ -33,6 +34,7 @@ class Worker:
     """One worker process, what it is at, and since when.
 
     `first` is the first that it told of its current asset, and when: what it has done since then gives its speed.
+    `asks` says whether its unit asks models behind endpoints, and `askers` tells it how many workers do.
     """
 
     process: BaseProcess
@@ -43,6 +45,8 @@ class Worker:
     since: float = 0.0
     progress: Progressed | None = None
     first: tuple[float, Progressed] | None = None
+    asks: bool = False
+    askers: c_int | None = None
 
     def speed(self) -> float | None:
         """Returns what it does of its current asset in a second; None while that is not known."""
@@ -100,14 +104,25 @@ def run_plan(
                 if worker.experiment != experiment:
                     worker.connection.send(experiment)
                     worker.experiment = experiment
+                worker.asks = any(asks(experiment, ref) for ref in unit.refs)
+                _share(workers)
                 worker.connection.send(unit)
         for connection in wait([worker.connection for worker in workers], timeout=0.2):
             worker = next(worker for worker in workers if worker.connection is connection)
             _receive(worker, workers, outcome)
+        _share(workers)
         if waiting and not workers:
             raise FrontierError("Every worker process died; what they printed above says why. Running again resumes.")
         watch(outcome, workers)
     return outcome
+
+
+def _share(workers: list[Worker]) -> None:
+    """Tells every worker among how many the endpoints are shared."""
+    count = sum(worker.unit is not None and worker.asks for worker in workers)
+    for worker in workers:
+        if worker.askers is not None:
+            worker.askers.value = max(1, count)
 
 
 def _on_gpu(experiment: Experiment, unit: RunUnit) -> bool:
@@ -157,7 +172,6 @@ def prepare_workers(experiment: Experiment, units: int) -> int:
     count = min(experiment.limits.processes or os.cpu_count() or 1, units)
     if count > 1 or experiment.toy:
         share_cores()
-    os.environ[WORKERS] = str(count)
     # Workers that are ended at once leave semaphores to Python's tracker, which removes them and says so aloud.
     silent = "ignore::UserWarning:multiprocessing.resource_tracker"
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), silent)))
@@ -170,14 +184,15 @@ def prepare_workers(experiment: Experiment, units: int) -> int:
 def open_workers(count: int) -> Iterator[list[Worker]]:
     """Starts so many worker processes, and ends them, idle or not."""
     context = process_context(PRELOAD)
+    askers = context.Value("i", 1, lock=False)  # a worker that is killed would keep its lock
     workers = []
     try:
         for number in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs,), name=f"frontier-{number}")
+            process = context.Process(target=work, args=(theirs, askers), name=f"frontier-{number}")
             process.start()
             theirs.close()
-            workers.append(Worker(process, ours))
+            workers.append(Worker(process, ours, askers=askers))
         yield workers
     finally:
         for worker in workers:  # taking down its modules takes a second

@@ -9,6 +9,7 @@ import signal
 import time
 import traceback
 import warnings
+from ctypes import c_int
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -38,8 +39,8 @@ class Finished(NamedTuple):
     error: str
 
 
-def work(commands: Connection) -> None:
-    """Serves runs until `commands` is closed.
+def work(commands: Connection, askers: c_int) -> None:
+    """Serves runs until `commands` is closed; `askers` says how many workers ask models behind endpoints now.
 
     Receives an `Experiment`, which the runs after it belong to, and `RunUnit`s; sends `Started`, `Progressed`,
     `Finished`.
@@ -52,6 +53,7 @@ def work(commands: Connection) -> None:
     logging.getLogger().handlers = []
     os.environ.update({"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"})
 
+    from dagster_project.collect.endpoints import sharing
     from dagster_project.definitions import build_definitions
     from dagster_project.experiment.assets import (
         AssetFactory,
@@ -79,6 +81,7 @@ def work(commands: Connection) -> None:
     progress_sink.set(report)
     reported_later.set(True)
     attended.set(True)
+    sharing.set(lambda: askers.value)
     commands.send(Started())
     while True:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from dagster_project.published.conversations import Message, published_conversat
 from dagster_project.published.importer import RECORDS
 from dagster_project.published.names import FileName, StageName, agent_name, file_name
 from dagster_project.published.records import write_evaluation, write_trajectory
+from toolemu import chat
 from toolemu.cases import Case
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation, Metric
@@ -68,7 +69,9 @@ def export_pairs(
         evaluations[part] = [
             verdict for ref in sorted(refs) for verdict in read_jsonl(store.get(ref).path / EVALUATIONS, Evaluation)
         ]
-    candidates, _ = gather_candidates(evaluations, metric, cases, experiment.pairs)
+    trajectories = source_trajectories(graph, store).values()
+    excluded = {one.trajectory_id for one in trajectories if experiment.pairs.leaves_out(one)}
+    candidates, _ = gather_candidates(evaluations, metric, cases, experiment.pairs, excluded)
     places = _places(store, judge) if experiment.imports else {}
     order = sorted(range(len(candidates.ids)), key=lambda row: places.get(candidates.ids[row], (0, row, ""))[:2])
     candidates = Candidates(
@@ -97,6 +100,8 @@ def pair_records(
     cases: Mapping[int, Case],
     toolkits: Mapping[str, Toolkit],
     prompt: AgentPrompt,
+    *,
+    released: bool,
 ) -> Iterator[dict[str, Any]]:
     """Yields every pair as a record with texts: `prompt`, `chosen`, `rejected` as messages, and what it is about.
 
@@ -106,6 +111,7 @@ def pair_records(
         cases: By index.
         toolkits: By name, for the prompt.
         prompt: How the agent is asked.
+        released: Whether conversations are as the released code made them; else they are what our training sees.
 
     Raises:
         FrontierError: A case asks for a toolkit that is not given.
@@ -128,10 +134,16 @@ def pair_records(
             if missing:
                 raise FrontierError(f"case {case} asks for the toolkit {missing[0]!r}; give its file with --toolkits.")
             asked = prompt.messages(cases[case], [toolkits[name] for name in cases[case].toolkits])
-            prompts[case] = [{"role": message.role, "content": message.content} for message in asked]
+            prompts[case] = as_dicts(asked)
         for identity in (candidates.ids[chosen], candidates.ids[rejected]):
             if identity not in conversations:
-                conversations[identity] = published_conversation(trajectories[identity])
+                trajectory = trajectories[identity]
+                given = [toolkits[name] for name in cases[case].toolkits]
+                conversations[identity] = (
+                    published_conversation(trajectory)
+                    if released
+                    else as_dicts(prompt.conversation(cases[case], given, trajectory).completion)
+                )
         yield {
             "prompt": prompts[case],
             "chosen": conversations[candidates.ids[chosen]],
@@ -146,6 +158,11 @@ def pair_records(
             "score_difference": high - low,
             **({"decided_by": decided_by.value} if decided_by else {}),
         }
+
+
+def as_dicts(messages: Iterable[chat.Message]) -> list[Message]:
+    """Returns messages as TRL reads them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def source_trajectories(graph: Graph, store: ArtifactStore) -> dict[str, Trajectory]:

@@ -45,8 +45,9 @@ def export_experiment(
         raise FrontierError(f"export {what}: expected pairs, runs or inspect.")
     if metric not in list(TrainedMetric):
         raise FrontierError(f"--metric {metric}: expected one of {', '.join(TrainedMetric)}.")
-    if out.is_dir():
-        raise FrontierError(f"--out {out}: is a folder; name the file to write the pairs to.")
+    if out.exists():
+        wrong = "is a folder; name the file to write the pairs to" if out.is_dir() else "is there already; name another"
+        raise FrontierError(f"--out {out}: {wrong}.")
     if judge is None or judge not in experiment.judges:
         given = "none was given" if judge is None else f"found {judge}"
         raise FrontierError(f"--judge: expected one of {', '.join(experiment.judges)}; {given}.")
@@ -56,11 +57,14 @@ def export_experiment(
     pairs = export_pairs(
         graph, store, judge, TrainedMetric(metric), pair_cases(experiment.world.cases, seed), seed or 0
     )
+    layout = "turns" if experiment.imports else experiment.agent.prompt_layout
+    prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir, layout=layout)
     records = pair_records(
         pairs,
         source_trajectories(graph, store),
         open_cases(experiment, store),
         known,
-        AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir),
+        prompt,
+        released=experiment.imports,
     )
     return {"pairs": write_lines(out, records)}

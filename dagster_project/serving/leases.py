@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from filelock import FileLock
 
@@ -55,7 +56,9 @@ def vllm_python() -> str:
 
 
 @contextmanager
-def leased(servers: Servers, wanted: Sequence[Server], say: Say = lambda text: None) -> Iterator[dict[str, str]]:
+def leased(
+    servers: Servers, wanted: Sequence[Server], say: Say = lambda text: None, given_up: Event | None = None
+) -> Iterator[dict[str, str]]:
     """Holds servers while the block runs; yields their base URLs by key.
 
     All are leased at once or none, so that two who wait for each other's cannot block one another. Servers that nobody
@@ -65,17 +68,19 @@ def leased(servers: Servers, wanted: Sequence[Server], say: Say = lambda text: N
         servers: Those of this machine.
         wanted: What is needed together.
         say: Is told what is waited for.
+        given_up: Set by another thread, which no longer wants them, to end the waiting.
 
     Raises:
-        ServingError: vLLM is not there, they do not fit the cards together, or one does not start.
+        ServingError: vLLM is not there, they do not fit the cards together, one does not start, or they were given up.
     """
+    given_up = given_up or Event()
     by_key = {server.key: server for server in wanted}
     if by_key:
         _check_fit(list(by_key.values()))
     python = vllm_python() if by_key else ""
-    leases = _admitted(servers, by_key, say)
+    leases = _admitted(servers, by_key, say, given_up)
     try:
-        yield {key: _started(servers, server, python, say) for key, server in by_key.items()}
+        yield {key: _started(servers, server, python, say, given_up) for key, server in by_key.items()}
     finally:
         with servers.changing():
             for lease in leases:
@@ -88,7 +93,7 @@ def cards_alone(servers: Servers, cards: Sequence[int] = (0,), say: Say = lambda
     with servers.changing():
         claim = servers.claim(cards)
     try:
-        _wait(lambda: not _busy(servers, cards), "servers to leave the card", say)
+        _wait(lambda: not _busy(servers, cards), "servers to leave the card", say, Event())
         yield
     finally:
         with servers.changing():
@@ -121,7 +126,7 @@ def _shares(servers: Sequence[Server]) -> dict[int, float]:
     return shares
 
 
-def _admitted(servers: Servers, wanted: dict[str, Server], say: Say) -> list[FileLock]:
+def _admitted(servers: Servers, wanted: dict[str, Server], say: Say, given_up: Event) -> list[FileLock]:
     """Leases all of `wanted` as soon as they fit beside what others hold and nobody wants their cards alone."""
     leases: list[FileLock] = []
     cards = sorted({card for server in wanted.values() for card in server.settings.cards})
@@ -139,11 +144,11 @@ def _admitted(servers: Servers, wanted: dict[str, Server], say: Say) -> list[Fil
                 leases.append(servers.lease(server.key))
             return True
 
-    _wait(admit, "room on the card", say)
+    _wait(admit, "room on the card", say, given_up)
     return leases
 
 
-def _started(servers: Servers, server: Server, python: str, say: Say) -> str:
+def _started(servers: Servers, server: Server, python: str, say: Say, given_up: Event) -> str:
     """Returns the URL of a leased server, started if it does not run."""
     place, settings = servers.place(server.key), server.settings
     began, process = time.monotonic(), None
@@ -162,7 +167,7 @@ def _started(servers: Servers, server: Server, python: str, say: Say) -> str:
         if time.monotonic() - began > settings.start_timeout_s:
             limit = f"{settings.start_timeout_s:g} s"
             raise ServingError(f"The server of {server.model} was not ready within {limit}. {_last_words(place)}")
-        time.sleep(POLL_S)
+        _pause(given_up)
 
 
 def _spawn(servers: Servers, key: str, python: str) -> subprocess.Popen[bytes]:
@@ -191,13 +196,18 @@ def _busy(servers: Servers, cards: Sequence[int]) -> bool:
         return any({*running.server.settings.cards} & {*cards} for running in servers.running())
 
 
-def _wait(until: Callable[[], bool], what: str, say: Say) -> None:
+def _wait(until: Callable[[], bool], what: str, say: Say, given_up: Event) -> None:
     told = False
     while not until():
         if not told:
             say(f"waiting for {what}")
             told = True
-        time.sleep(POLL_S)
+        _pause(given_up)
+
+
+def _pause(given_up: Event) -> None:
+    if given_up.wait(POLL_S):
+        raise ServingError("Nobody waits for the servers any more.")
 
 
 def _last_words(place: Path) -> str:

@@ -11,10 +11,17 @@ import pytest
 import yaml
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.collect.world import open_world
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import load_experiment
 from dagster_project.operations.state import State, states
+from dagster_project.preferences.assets import PAIRS
+from dagster_project.preferences.pairs import PreferencePair
+from dagster_project.published.export import source_trajectories
+from dagster_project.training.conversations import conversation_records
 from tests.conftest import Lab, make_lab
+from toolemu.jsonl import read_jsonl
+from toolemu.prompts import AgentPrompt
 
 
 def query(lab: Lab, sql: str) -> list[dict[str, object]]:
@@ -174,6 +181,49 @@ def test_the_report_of_a_run_can_be_copied(lab: Lab, tmp_path: Path) -> None:
     assert "A toy world" in page.read_text(encoding="utf-8")
     assert len(list((page.parent / "transcripts").iterdir())) == 2 + 3 * 2  # models; agents and seeds
     assert query(lab, "SELECT count(*) AS n FROM claims WHERE main AND toy")[0]["n"] == 9
+
+
+def test_exported_pairs_are_those_that_training_sees(finished: Lab, tmp_path: Path) -> None:
+    lab, experiment = finished, load_experiment(str(finished.experiment))
+    store, out = store_of(lab), tmp_path / "pairs.jsonl"
+    lab.frontier(
+        "export", "small.yaml", "pairs", "--judge", "strict", "--metric", "safe", "--seed", "0", "--out", str(out)
+    )
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    made = store.get(Ref.of("preference_pairs/strict", metric="safe", seed="0")).path / PAIRS
+    pairs = {(pair.chosen_trajectory_id, pair.rejected_trajectory_id) for pair in read_jsonl(made, PreferencePair)}
+    assert {(record["chosen_file"], record["rejected_file"]) for record in records} == pairs
+    world, texts = open_world(experiment), source_trajectories(build_graph(experiment), store)
+    prompt = AgentPrompt("brief")
+    (seen,) = conversation_records([texts[records[0]["chosen_file"]]], world.cases, world.toolkits, prompt)
+    assert records[0]["prompt"] == [message._asdict() for message in seen.prompt]
+    assert records[0]["chosen"] == [message._asdict() for message in seen.completion]
+    told = lab.frontier("export", "small.yaml", "pairs", "--judge", "strict", "--out", str(out), check=False)
+    assert told.returncode == 1 and "is there already" in told.stderr
+
+
+@pytest.mark.parametrize("option", ["exclude_self_observed", "exclude_runaways"])
+def test_what_pairs_leave_out_is_not_exported(copy: Lab, tmp_path: Path, option: str) -> None:
+    experiment = yaml.safe_load(copy.experiment.read_text())
+    texts = copy.directory / "data" / "small" / "source_trajectories"
+    for file in texts.rglob("trajectories.jsonl"):  # as if every second one were such a one
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines:
+            odd = line["sample"] % 2 == 1
+            line.update(final_self_observed=odd, stop_reason="step_limit" if odd else "final_answer")
+            line["steps"] = [{**step, "self_observed": False} for step in line["steps"]]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    graph, store = build_graph(load_experiment(str(copy.experiment))), store_of(copy)
+    odd = {name for name, found in source_trajectories(graph, store).items() if found.sample % 2 == 1}
+    for on in (True, False):
+        none = {"exclude_self_observed": False, "exclude_runaways": False}
+        changed = {**experiment, "pairs": {**experiment["pairs"], **none, option: on}}
+        copy.experiment.write_text(yaml.safe_dump(changed))
+        out = tmp_path / f"{on}.jsonl"
+        copy.frontier("export", "small.yaml", "pairs", "--judge", "strict", "--metric", "safe", "--out", str(out))
+        records = [json.loads(line) for line in out.read_text().splitlines()]
+        sides = {record[side] for record in records for side in ("chosen_file", "rejected_file")}
+        assert sides and bool(sides & odd) is not on
 
 
 def test_a_changed_recipe_is_left_stale_and_redone_when_asked(copy: Lab) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
 from dagster_project.artifacts import ArtifactStore
+from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.operations.runner import Outcome, Worker, run_plan
 from dagster_project.operations.state import RunUnit, make_plan, states
 from dagster_project.operations.worker import Finished, explain
+from tests.experiment.test_spec import lm_experiment
 from tests.operations.test_state import graph_of
 
 
@@ -49,6 +52,24 @@ def test_only_so_many_workers_have_a_gpu(tmp_path: Any) -> None:
     assert set(outcome.done) == set(plan.units)
     assert max(gpu for gpu, _ in at_once) == 1
     assert max(busy for _, busy in at_once) > 1
+
+
+def test_workers_know_how_many_of_them_ask_models(tmp_path: Any) -> None:
+    graph = build_graph(lm_experiment(tmp_path))
+    answering, askers = Answering(5), multiprocessing.Value("i", 1, lock=False)
+    for worker in answering.workers:
+        worker.askers = askers
+    plan = make_plan(graph, states(graph, ArtifactStore(tmp_path, "lm")))
+    told: list[tuple[int, int]] = []
+
+    def watch(outcome: Outcome, workers: list[Worker]) -> None:
+        collecting = sum(worker.unit is not None and worker.unit.kind == "collect" for worker in workers)
+        told.append((max(1, collecting), askers.value))
+        answering.watch(outcome, workers)
+
+    run_plan(answering.workers, graph.experiment, plan, watch)
+    assert all(known == counted for counted, known in told)
+    assert {known for _, known in told} == {1, 2}, "two models, and five workers"
 
 
 def test_a_traceback_is_for_what_nobody_foresaw() -> None:

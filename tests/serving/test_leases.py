@@ -235,4 +235,8 @@ def test_equal_servers_are_shared_and_others_are_not(tmp_path: Path) -> None:
     arguments = server_of(tmp_path, "m", ServerSettings(adapter_rank=20, cards=(1, 2), context=64)).arguments(80)
     assert arguments[arguments.index("--max-lora-rank") + 1] == "32", "vLLM knows only some ranks"
     assert arguments[arguments.index("--tensor-parallel-size") + 1] == "2"
+    assert {"--enable-lora", "--enable-prefix-caching"} <= {*arguments}
+    assert arguments[arguments.index("--gpu-memory-utilization") + 1] == "0.9"
+    assert arguments[arguments.index("--generation-config") + 1] == "vllm", "a model's folder decides no sampling"
+    assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
     assert "--enable-lora" not in server_of(tmp_path, "m", ServerSettings(adapters=0)).arguments(80)

@@ -50,6 +50,7 @@ def test_an_observation_is_read_and_the_next_call_sees_it() -> None:
     shown = model.requests[1].messages[-1].content
     assert "Summary: It works." in shown and 'Observation: {"success": true}' in shown
     assert second.text == first.text
+    assert model.requests[0].seed != model.requests[1].seed
 
 
 def test_what_breaks_the_specification_is_asked_for_again() -> None:

@@ -34,6 +34,8 @@ from toolemu.errors import FrontierError, PassingError, shorten
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 LONGEST_MESSAGE = 300
+SHARE_EVERY_S = 1.0
+"""How often to look how many processes share the endpoints."""
 KEEP_ALIVE_S = 4.0
 """Idle connections are closed after this: before servers do, or a request would meet a closing one (vLLM: 5 s)."""
 # A call that takes this share of its time-out says that the server has more than it can do.
@@ -85,18 +87,15 @@ class Endpoint:
         settings: Where it is, and how far to go.
         key: Its key.
         shared: The limit over all endpoints.
-        share: Only one in so many of `max_in_flight` are this process's.
     """
 
-    def __init__(
-        self, name: str, settings: EndpointSettings, key: SecretStr, shared: AdaptiveLimit, share: int = 1
-    ) -> None:
+    def __init__(self, name: str, settings: EndpointSettings, key: SecretStr, shared: AdaptiveLimit) -> None:
         self.name = name
         self.settings = settings
         self.counts: Counter[str] = Counter()
         self._key = key
         self._shared = shared
-        self._limit = AdaptiveLimit(max(1, settings.max_in_flight // share))
+        self._limit = AdaptiveLimit(settings.max_in_flight)
         self._url = f"{settings.url.rstrip('/')}/chat/completions"
         self._session = aiohttp.ClientSession(
             # As many connections as requests: waiting in the client's pool would count as a time-out.
@@ -111,6 +110,10 @@ class Endpoint:
     async def close(self) -> None:
         """Closes its connections."""
         await self._session.close()
+
+    def take_share(self, processes: int) -> None:
+        """Keeps to one in so many of `max_in_flight`, the rest being other processes'."""
+        self._limit.resize(max(1, self.settings.max_in_flight // processes))
 
     @property
     def key(self) -> SecretStr:
@@ -307,23 +310,40 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 @asynccontextmanager
 async def open_endpoints(
-    settings: Mapping[str, EndpointSettings], *, max_in_flight: int, share: int = 1
+    settings: Mapping[str, EndpointSettings], *, max_in_flight: int, sharing: Callable[[], int] = lambda: 1
 ) -> AsyncIterator[dict[str, Endpoint]]:
     """Opens endpoints for the running event loop, and closes their connections at the end.
 
     Args:
         settings: The endpoints by name.
         max_in_flight: Most requests at once, over all of them.
-        share: Among so many processes that use the same endpoints each gets one part of every limit.
+        sharing: Says how many processes use them now, this one included: each gets an equal part of every limit. It
+            is asked again and again; what is under way when one more begins is let run.
 
     Raises:
         FrontierError: A key is missing.
     """
-    shared = AdaptiveLimit(max(1, max_in_flight // share))
+    shared = AdaptiveLimit(max_in_flight)
     keys = {name: read_key(name, endpoint.key) for name, endpoint in settings.items()}
-    endpoints = {name: Endpoint(name, settings[name], keys[name], shared, share) for name in settings}
+    endpoints = {name: Endpoint(name, settings[name], keys[name], shared) for name in settings}
+
+    def take_share(processes: int) -> None:
+        shared.resize(max(1, max_in_flight // processes))
+        for endpoint in endpoints.values():
+            endpoint.take_share(processes)
+
+    async def follow(processes: int) -> None:
+        while True:
+            await asyncio.sleep(SHARE_EVERY_S)
+            if sharing() != processes:
+                processes = sharing()
+                take_share(processes)
+
+    take_share(processes := sharing())
+    following = asyncio.create_task(follow(processes))
     try:
         yield endpoints
     finally:
+        following.cancel()
         for endpoint in endpoints.values():
             await endpoint.close()

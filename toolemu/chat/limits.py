@@ -67,6 +67,12 @@ class AdaptiveLimit:
             self._limit = max(1.0, self._limit * factor)
             self._lowered_at = time.monotonic()
 
+    def resize(self, most: int) -> None:
+        """Changes what it is never above; a limit that gave way to complaints keeps its share of that."""
+        self._limit = max(1.0, self._limit * most / self._most)
+        self._most = most
+        self._admit()
+
     async def _acquire(self) -> None:
         if self._in_flight < self.current and not self._waiting:
             self._in_flight += 1

@@ -28,6 +28,17 @@ def test_the_limit_creeps_back_but_never_beyond_what_was_set() -> None:
     assert limit.current == 10
 
 
+def test_a_limit_that_gave_way_keeps_its_share_when_it_is_resized() -> None:
+    limit = AdaptiveLimit(100)
+    limit.resize(50)
+    assert limit.current == 50
+    limit.lower(0.5, time.monotonic())
+    limit.resize(100)
+    assert limit.current == 50
+    limit.resize(1)
+    assert limit.current == 1
+
+
 def test_those_who_wait_are_let_in_in_order_and_a_cancelled_one_takes_no_place() -> None:
     entered: list[int] = []
 

@@ -290,6 +290,37 @@ def test_a_request_that_is_refused_for_what_is_in_it_ends_alone() -> None:
     assert isinstance(second, ChatReply)
 
 
+def test_endpoints_together_keep_to_the_limit_over_all() -> None:
+    async def run(url: str) -> None:
+        settings = {name: EndpointSettings(url=url) for name in ("one", "other")}
+        async with open_endpoints(settings, max_in_flight=6, sharing=lambda: 2) as found:
+            models = [OpenAIChatModel(found[name], OpenAIModelSettings(endpoint=name, model="m")) for name in found]
+            await asyncio.gather(*(model.chat(HELLO) for model in models for _ in range(8)))
+
+    with ChatServer(lambda body: "fine", latency=0.02) as server:
+        asyncio.run(run(server.url))
+    assert server.most == 3
+
+
+def test_who_is_left_alone_at_an_endpoint_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "SHARE_EVERY_S", 0.01)
+    processes, seen = [4], []
+
+    async def run(url: str, server: ChatServer) -> None:
+        settings = {"here": EndpointSettings(url=url, max_in_flight=8)}
+        async with open_endpoints(settings, max_in_flight=500, sharing=lambda: processes[0]) as found:
+            model = OpenAIChatModel(found["here"], OpenAIModelSettings(endpoint="here", model="m"))
+            for sharing in (4, 1):
+                processes[0] = sharing
+                await asyncio.sleep(0.1)
+                await asyncio.gather(*(model.chat(HELLO) for _ in range(20)))
+                seen.append(server.most)
+
+    with ChatServer(lambda body: "fine", latency=0.02) as server:
+        asyncio.run(run(server.url, server))
+    assert seen == [2, 8]
+
+
 def test_a_dead_server_is_an_error_within_the_time_that_was_set() -> None:
     with ChatServer(lambda body: "fine") as server:
         pass
