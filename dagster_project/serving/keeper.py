@@ -25,12 +25,16 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from dagster_project.artifacts.files import write_atomically
+from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.serving.settings import Server
 from dagster_project.serving.state import ADAPTERS, END, ENDING, KEEPER, LOG, READY, Servers
 
 POLL_S = 0.25
 _LAST_WORDS_S = 20.0
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+# Where a seeded request's prompt is read in parts, vLLM sets its generator back, which PyTorch's on a CPU cannot be:
+# the server ends (vLLM 0.32).
+_ON_A_CPU = ("--no-enable-chunked-prefill",)
 
 
 def keep(servers: Servers, key: str, python: str) -> int:
@@ -45,7 +49,8 @@ def keep(servers: Servers, key: str, python: str) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [python, "-m", "vllm.entrypoints.openai.api_server", *server.arguments(port)]
+    arguments = [*(() if gpu_name() else _ON_A_CPU), *server.arguments(port)]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", *arguments]
     shutil.rmtree(place / ADAPTERS, ignore_errors=True)
     with (place / LOG).open("ab") as log:
         log.write(f"\n== {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: {' '.join(command)}\n".encode())

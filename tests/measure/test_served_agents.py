@@ -145,6 +145,30 @@ def test_a_two_stage_agent_writes_the_same_served_with_its_adapter_and_merged(la
             assert gap < NEAR_TIE, f"prompt {number}: {ours[number]!r} is not {theirs[number]!r}"
 
 
+def test_seeded_prompts_that_a_step_has_no_room_for_are_answered(lab: Lab) -> None:
+    """On a CPU vLLM ends when it reads such a prompt in parts."""
+    prompt, known = AgentPrompt("brief"), toolkits()
+    requests = [
+        ChatRequest(
+            prompt.messages(case, [known[name] for name in case.toolkits]), max_tokens=4, temperature=1.0, seed=1
+        )
+        for case in make_cases(N_PROMPTS, 78)
+    ]
+    base = artifact(lab, "source_models", model="eager")
+    model = load_experiment(str(lab.experiment)).models["eager"]
+    assert isinstance(model, RunHere)
+    little = {"arguments": ("--enforce-eager", "--max-num-batched-tokens", "512"), "idle_after_s": 0}
+    server = server_of(base.path, "eager", model.server.model_copy(update=little))
+
+    async def asked(url: str) -> list[str]:
+        async with open_endpoints({"here": EndpointSettings(url=url)}, max_in_flight=64) as found:
+            own = OpenAIModelSettings(endpoint="here", model=server.model)
+            return await write(OpenAIChatModel(found["here"], own), requests)
+
+    with leased(Servers(servers_folder(lab.directory / "data")), [server]) as urls:
+        assert len(asyncio.run(asked(urls[server.key]))) == N_PROMPTS
+
+
 def gap_where_they_part(weights: Path, request: ChatRequest, one: str, other: str) -> float:
     """Returns how far apart the logits of the first two different tokens of two texts are."""
     import torch
