@@ -13,7 +13,7 @@ from dagster_project.experiment.splits import split_cases
 from dagster_project.preferences.pairs import build_pairs
 from toolemu.evaluation import Evaluation
 from toolemu.jsonl import read_jsonl, write_jsonl
-from toolemu.trajectory import RUNAWAYS, Trajectory
+from toolemu.trajectory import Trajectory
 
 PAIRS = "pairs.jsonl"
 CHECKS = {
@@ -49,8 +49,7 @@ def _compute(judge: str) -> Callable[[AssetRun], None]:
             for path in run.inputs_of("source_trajectories").values()
             if experiment.pairs.exclude_self_observed or experiment.pairs.exclude_runaways
             for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
-            if (experiment.pairs.exclude_self_observed and trajectory.self_observed)
-            or (experiment.pairs.exclude_runaways and trajectory.stop_reason in RUNAWAYS)
+            if experiment.pairs.leaves_out(trajectory)
         }
         found = build_pairs(
             evaluations,
