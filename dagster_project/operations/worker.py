@@ -6,17 +6,21 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 import traceback
 import warnings
 from ctypes import c_int
 from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_project.artifacts.processes import die_with_parent
 from dagster_project.experiment.causes import REMEDIES, Cause, cause_of
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import RunUnit
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 REPORT_EVERY_S = 0.2
 
@@ -39,6 +43,17 @@ class Finished(NamedTuple):
     error: str
 
 
+def say_unless_interrupted(found: UnraisableHookArgs) -> None:
+    """Prints what Python cannot raise, as it does itself, but for an interrupt.
+
+    Dagster has Ctrl-C raised in a run wherever that is, in the callback of a weak reference, too.
+    """
+    from dagster._core.errors import DagsterExecutionInterruptedError
+
+    if not issubclass(found.exc_type, (KeyboardInterrupt, DagsterExecutionInterruptedError)):
+        sys.__unraisablehook__(found)
+
+
 def work(commands: Connection, askers: c_int) -> None:
     """Serves runs until `commands` is closed; `askers` says how many workers ask models behind endpoints now.
 
@@ -51,6 +66,7 @@ def work(commands: Connection, askers: c_int) -> None:
     warnings.filterwarnings("ignore")
     logging.lastResort = None
     logging.getLogger().handlers = []
+    sys.unraisablehook = say_unless_interrupted
     os.environ.update({"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"})
 
     from dagster_project.collect.endpoints import sharing

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import sys
+import weakref
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, cast
+
+import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.operations.runner import Outcome, Worker, run_plan
 from dagster_project.operations.state import RunUnit, make_plan, states
-from dagster_project.operations.worker import Finished, explain
+from dagster_project.operations.worker import Finished, explain, say_unless_interrupted
 from tests.experiment.test_spec import lm_experiment
 from tests.operations.test_state import graph_of
 
@@ -79,3 +84,22 @@ def test_a_traceback_is_for_what_nobody_foresaw() -> None:
         raise ValueError("a fault of ours")
     except ValueError as fault:
         assert "Traceback" in explain(fault)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(KeyboardInterrupt, False), (DagsterExecutionInterruptedError, False), (ValueError, True)]
+)
+def test_an_interrupt_where_nothing_can_be_raised_is_not_told(
+    error: type[BaseException], said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Thing:
+        pass
+
+    def gone(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "unraisablehook", say_unless_interrupted)
+    thing = Thing()
+    watcher = weakref.ref(thing, gone)
+    del thing
+    assert watcher() is None and ("Traceback" in capsys.readouterr().err) == said
