@@ -77,7 +77,7 @@ def test_each_agent_was_served_as_what_it_is(lab: Lab) -> None:
         names |= served
     assert len(names) == 3
     (log,) = (lab.directory / "data" / ".servers").glob("*/*/log.txt")
-    assert log.read_text().count("-m vllm.entrypoints") == 1, "one server for the source model and both agents"
+    assert log.read_text().count("\n== ") == 1, "one server for the source model and both agents"
 
 
 async def write(model: ChatModel, requests: list[ChatRequest]) -> list[str]:
