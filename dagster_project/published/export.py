@@ -51,9 +51,24 @@ class ExportedPairs(NamedTuple):
 
 
 def export_pairs(
-    graph: Graph, store: ArtifactStore, judge: str, metric: TrainedMetric, cases: Collection[int], seed: int = 0
+    graph: Graph,
+    store: ArtifactStore,
+    judge: str,
+    metric: TrainedMetric,
+    cases: Collection[int],
+    trajectories: Mapping[str, Trajectory],
+    seed: int = 0,
 ) -> ExportedPairs:
     """Returns the pairs of an experiment over `cases`, by its rules (`pairs` in its file), in the released order.
+
+    Args:
+        graph: The experiment's.
+        store: Where its verdicts are.
+        judge: Whose scores decide.
+        metric: What the pairs are to train.
+        cases: Other cases are left alone.
+        trajectories: Of `source_trajectories`: some are left out by the rules.
+        seed: Decides what rules leave to chance.
 
     Raises:
         FrontierError: There is no such judge, or none of its verdicts.
@@ -69,8 +84,7 @@ def export_pairs(
         evaluations[part] = [
             verdict for ref in sorted(refs) for verdict in read_jsonl(store.get(ref).path / EVALUATIONS, Evaluation)
         ]
-    trajectories = source_trajectories(graph, store).values()
-    excluded = {one.trajectory_id for one in trajectories if experiment.pairs.leaves_out(one)}
+    excluded = {identity for identity, one in trajectories.items() if experiment.pairs.leaves_out(one)}
     candidates, _ = gather_candidates(evaluations, metric, cases, experiment.pairs, excluded)
     places = _places(store, judge) if experiment.imports else {}
     order = sorted(range(len(candidates.ids)), key=lambda row: places.get(candidates.ids[row], (0, row, ""))[:2])

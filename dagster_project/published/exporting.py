@@ -54,14 +54,13 @@ def export_experiment(
     if experiment.imports and toolkits is None:
         raise FrontierError("--toolkits: released runs do not hold the toolkits; name their file (all_toolkits.json).")
     known = load_toolkits(toolkits) if toolkits else open_world(experiment).toolkits
-    pairs = export_pairs(
-        graph, store, judge, TrainedMetric(metric), pair_cases(experiment.world.cases, seed), seed or 0
-    )
+    trajectories, cases = source_trajectories(graph, store), pair_cases(experiment.world.cases, seed)
+    pairs = export_pairs(graph, store, judge, TrainedMetric(metric), cases, trajectories, seed or 0)
     layout = "turns" if experiment.imports else experiment.agent.prompt_layout
     prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir, layout=layout)
     records = pair_records(
         pairs,
-        source_trajectories(graph, store),
+        trajectories,
         open_cases(experiment, store),
         known,
         prompt,

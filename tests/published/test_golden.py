@@ -351,17 +351,15 @@ def setting(name: str) -> tuple[str, TrainedMetric, dict[str, Any]]:
 def test_pairs_to_the_last_digit_of_their_digests(raw: Warehouse, golden: Golden) -> None:
     store: ArtifactStore = raw.result.store
     experiment = open_published(raw.result)
-    texts = {
-        identity: published_conversation(trajectory)
-        for identity, trajectory in source_trajectories(build_graph(experiment), store).items()
-    }
+    trajectories = source_trajectories(build_graph(experiment), store)
+    texts = {identity: published_conversation(trajectory) for identity, trajectory in trajectories.items()}
     expected = golden("dpo_pairs")
     assert len(expected) == 12
     for name, numbers in expected.items():
         judge, metric, rules = setting(name)
         pairing = experiment.pairs.model_copy(update={"lead": None, **rules})
         graph = build_graph(experiment.model_copy(update={"pairs": pairing}))
-        pairs = export_pairs(graph, store, judge, metric, range(144))
+        pairs = export_pairs(graph, store, judge, metric, range(144), trajectories)
         candidates, selected, files = pairs
         rows = [
             (f"{candidates.cases[c]}|{files[c]}|{files[r]}|{high:.0f}|{low:.0f}", c, r)
