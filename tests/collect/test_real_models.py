@@ -56,21 +56,23 @@ def records(lab: Lab) -> dict[str, str]:
 
 
 class Ran:
-    """A finished run and the server it was on."""
+    """A finished run, the server it was on, and what it asked there; other tests ask that server more."""
 
-    def __init__(self, lab: Lab, server: ChatServer, output: str) -> None:
-        self.lab, self.server, self.output = lab, server, output
+    def __init__(self, lab: Lab, server: ChatServer) -> None:
+        self.lab, self.server = lab, server
+        self.output = lab.frontier("run", "lm.yaml").stdout
+        self.requests = list(server.requests)
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     with ChatServer(play) as server:
         lab = make_lab(tmp_path_factory.mktemp("lm"), server.url)
-        yield Ran(lab, server, lab.frontier("run", "lm.yaml").stdout)
+        yield Ran(lab, server)
 
 
 def test_every_role_is_played_by_the_server(ran: Ran) -> None:
-    assert {body["model"] for body in ran.server.requests} == {"agent-a", "agent-b", "emulator-1", "judge-x", "judge-y"}
+    assert {body["model"] for body in ran.requests} == {"agent-a", "agent-b", "emulator-1", "judge-x", "judge-y"}
     found = rows(ran.lab, "SELECT agent, count(*) AS n, sum(steps) AS steps FROM trajectories GROUP BY ALL ORDER BY 1")
     assert [(row["agent"], row["n"]) for row in found] == [("first", 2 * N_CASES), ("second", 2 * N_CASES)]
     assert all(row["steps"] > 0 for row in found)
@@ -86,7 +88,7 @@ def test_every_role_is_played_by_the_server(ran: Ran) -> None:
 
 
 def test_requests_are_as_the_roles_say(ran: Ran) -> None:
-    by_model = {body["model"]: body for body in ran.server.requests}
+    by_model = {body["model"]: body for body in ran.requests}
     assert by_model["agent-b"]["chat_template_kwargs"] == {"enable_thinking": False}
     assert "chat_template_kwargs" not in by_model["agent-a"]
     assert by_model["agent-a"]["temperature"] == 1.0
@@ -106,7 +108,7 @@ def test_the_key_is_sent_and_kept_nowhere(ran: Ran) -> None:
 def test_tokens_and_costs_are_accounted_for(ran: Ran) -> None:
     used = {(row["asset"], row["role"], row["partition"]): row for row in rows(ran.lab, "SELECT * FROM model_use")}
     first = used["source_trajectories", "agent", "model=first"]
-    sent = [body for body in ran.server.requests if body["model"] == "agent-a"]
+    sent = [body for body in ran.requests if body["model"] == "agent-a"]
     assert first["calls"] == len(sent) - 2, "all but the two that only ask whether it is there"
     assert first["model"] == "agent-a"
     assert first["cost"] == pytest.approx((first["prompt_tokens"] + 10 * first["completion_tokens"]) / 1e6)
@@ -325,7 +327,7 @@ def test_a_server_that_dies_is_a_clear_error_and_nothing_is_done_twice(ran: Ran,
         lab.frontier("run", "lm.yaml", *TRAJECTORIES)
     assert trajectories(lab) == trajectories(ran.lab)
     # What was on its way when the server died may have been answered without anyone there to hear it.
-    assert doubled(answered) <= doubled(ran.server.requests) + 4
+    assert doubled(answered) <= doubled(ran.requests) + 4
     assert before < len(answered)
 
 
@@ -352,20 +354,27 @@ def test_an_interrupted_run_says_so_leaves_nobody_behind_and_goes_on(ran: Ran, t
         lab.frontier("run", "lm.yaml", *TRAJECTORIES)
         asked = server.requests
     assert trajectories(lab) == trajectories(ran.lab)
-    assert doubled(asked) <= doubled(ran.server.requests) + 2 * 4, "more was asked again than what was under way"
+    assert doubled(asked) <= doubled(ran.requests) + 2 * 4, "more was asked again than what was under way"
 
 
 class Gate:
-    """Plays every model, but answers only as many requests as it was opened for: a run cannot outrun its killer."""
+    """Plays every model, but answers only as many requests as it was opened for: a run cannot outrun its killer.
+
+    Requests that are alike count once, and the question whether a model is there not at all.
+    """
 
     def __init__(self) -> None:
         self.answered: list[dict[str, Any]] = []
+        self.different: set[str] = set()
         self.most = sys.maxsize
 
     def play(self, body: dict[str, Any]) -> Any:
-        if len(self.answered) >= self.most:
-            return Fault.hang
-        self.answered.append(body)
+        if body["messages"][0]["content"] != "Say: ready":
+            text = json.dumps(body)
+            if text not in self.different and len(self.different) >= self.most:
+                return Fault.hang
+            self.different.add(text)
+            self.answered.append(body)
         return play(body)
 
 
@@ -374,17 +383,17 @@ UNDER_WAY = 2 * 4
 
 
 def kill_until_done(lab: Lab, kills: int, gate: Gate, answers: int, *options: str) -> None:
-    """Kills the run and its workers at random moments of so many answers, then lets it end."""
+    """Kills the run and its workers at random moments of so many different answers, then lets it end."""
     rng = random.Random(0)
     for left in range(kills, 0, -1):
-        share = (answers - len(gate.answered)) // (left + 1) - UNDER_WAY
-        more = len(gate.answered) + rng.randrange(1, share)
+        share = (answers - len(gate.different)) // (left + 1) - UNDER_WAY
+        more = len(gate.different) + rng.randrange(1, share)
         gate.most = more + UNDER_WAY  # what is on its way when the kill comes may still be answered
         process = subprocess.Popen(
             [sys.executable, "-m", "dagster_project.cli", "run", "lm.yaml", *options],
             cwd=lab.directory, env=lab.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while len(gate.answered) < more:
+        while len(gate.different) < more:
             assert process.poll() is None, "it ended before all was answered"
             time.sleep(0.001)
         process.kill()
@@ -401,7 +410,7 @@ def check_killed(ran: Ran, folder: Path, kills: int, *options: str) -> None:
         # What two agents ask alike may be asked once.
         asked = {
             json.dumps(body)
-            for body in ran.server.requests
+            for body in ran.requests
             if body["messages"][0]["content"] != "Say: ready" and not (options and body["model"].startswith("judge"))
         }
         kill_until_done(lab, kills, gate, len(asked), *options)
@@ -412,7 +421,7 @@ def check_killed(ran: Ran, folder: Path, kills: int, *options: str) -> None:
         for line in path.read_text().splitlines()
     ]
     assert len(keys) == len(set(keys)), "a reply in the journal was bought again"
-    assert doubled(gate.answered) <= doubled(ran.server.requests) + kills * UNDER_WAY, (
+    assert doubled(gate.answered) <= doubled(ran.requests) + kills * UNDER_WAY, (
         "more was bought again than what was under way"
     )
 
