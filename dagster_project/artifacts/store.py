@@ -255,12 +255,7 @@ class ArtifactStore:
         if run_directory.exists():
             shutil.rmtree(run_directory)
         run_directory.mkdir(parents=True)
-        begun_with = [
-            code_version,
-            dict(config),
-            sorted((str(source), entry.sha256) for source, entry in inputs.items()),
-        ]
-        draft = Draft(ref, run_directory, directory / JOURNAL / config_sha256({"begun_with": begun_with})[:16])
+        draft = Draft(ref, run_directory, directory / JOURNAL / _begun_with(code_version, config, inputs.values()))
         started = datetime.now(UTC)
         try:
             with ExitStack() as unfinished:
@@ -350,10 +345,11 @@ class ArtifactStore:
         return sum(file.bytes for file in files)
 
     def garbage(self, refs: Iterable[Ref] = ()) -> dict[Path, int]:
-        """Returns run directories that no manifest names, and their bytes.
+        """Returns directories that nothing needs, and their bytes.
 
-        Drafts in progress are among them, and earlier runs of a partition, unless some manifest's inputs name them, so
-        that lineage stays checkable.
+        They are those of runs that no manifest names: drafts in progress, and earlier runs of a partition unless some
+        manifest's inputs name them, so that lineage stays checkable. And journals of what is made by now, left where a
+        machine was lost between commit and clearing up.
 
         Args:
             refs: Partitions that may have been begun and never made; those that were made are known.
@@ -367,15 +363,28 @@ class ArtifactStore:
         }
         if self._remote:
             found |= {path for path in self._remote.folders() if path.parent in partitions}
-        unnamed = sorted(path for path in found - kept if path.name != JOURNAL and "=" not in path.name)
-        sizes = {path: self._remote.bytes_of(path) if self._remote else bytes_below(path) for path in unnamed}
+        unnamed = {path for path in found - kept if path.name != JOURNAL and "=" not in path.name}
+        journals = {
+            self.directory(manifest.ref)
+            / JOURNAL
+            / _begun_with(manifest.code_version, manifest.config, manifest.inputs)
+            for manifest in manifests
+        }
+        unnamed |= {path for path in journals if path in found or path.is_dir()}
+        sizes = {path: self._remote.bytes_of(path) if self._remote else bytes_below(path) for path in sorted(unnamed)}
         drafts = self.root / DRAFTS / self.experiment
         left = bytes_below(drafts)
         return {**sizes, drafts: left} if left else sizes
 
     def collect(self, garbage: Iterable[Path]) -> None:
-        """Removes run directories that `garbage` found, for when nothing is being written."""
+        """Removes the directories that `garbage` found, for when nothing is being written."""
         for path in garbage:
             shutil.rmtree(path, ignore_errors=True)
             if self._remote:
                 self._remote.delete_run(path)
+
+
+def _begun_with(code_version: str, config: Mapping[str, Any], inputs: Iterable[InputEntry]) -> str:
+    """Returns a journal's name: unfinished work is taken up only with the code, configuration and inputs it had."""
+    read = sorted((str(entry.ref), entry.sha256) for entry in inputs)
+    return config_sha256({"begun_with": [code_version, dict(config), read]})[:16]

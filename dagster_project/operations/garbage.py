@@ -10,6 +10,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from filelock import Timeout
 
 from dagster_project.artifacts import ArtifactStore, Manifest
+from dagster_project.artifacts.store import JOURNAL
 from dagster_project.experiment.graph import WEIGHTS, Graph
 from dagster_project.experiment.retention import MERGED, idle_merged, weights_of
 from dagster_project.operations.instance import fail_orphaned_runs, orphaned_runs
@@ -29,8 +30,8 @@ class Garbage(NamedTuple):
     """What nothing needs.
 
     Attributes:
-        unnamed: Folders of runs that no manifest names, with their bytes: left by crashes, or replaced by later runs
-            and read by nothing that counts.
+        unnamed: Folders that no manifest names, with their bytes: runs left by crashes, or replaced by later runs and
+            read by nothing that counts; journals of what is made by now.
         merged: Merged models of which everything that reads them is made, if the experiment keeps only what is needed.
     """
 
@@ -112,7 +113,14 @@ def told(found: Garbage, store: ArtifactStore, *, dry_run: bool, writing: str = 
         dry_run: Whether it is still there.
         writing: What `under_way` says.
     """
-    rows = [(f"{path.relative_to(store.root)}: no manifest names it", size) for path, size in found.unnamed.items()]
+    rows = [
+        (
+            f"{path.relative_to(store.root)}: "
+            + ("it is made" if path.parent.name == JOURNAL else "no manifest names it"),
+            size,
+        )
+        for path, size in found.unnamed.items()
+    ]
     rows += [(f"{one.ref.label}: weights that nothing unfinished reads", weights_of(one)) for one in found.merged]
     done = "would be removed (--dry-run)" if dry_run else "removed"
     return [

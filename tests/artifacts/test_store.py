@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from dagster_project.artifacts import ArtifactStore, MissingArtifactError, Ref
+from dagster_project.artifacts import ArtifactStore, Draft, MissingArtifactError, Ref
 from dagster_project.artifacts.lineage import trace
 from dagster_project.artifacts.objects import ObjectStore
 from toolemu.errors import InputError
@@ -151,6 +152,40 @@ def test_what_was_begun_and_never_made_is_garbage(tmp_path: Path) -> None:
     (store.directory(ref) / "journal").mkdir()
     assert store.garbage() == {}
     assert store.garbage([ref]) == {run: 4}
+
+
+def test_the_journal_of_what_is_made_is_garbage_and_that_of_what_is_not_stays(store: ArtifactStore) -> None:
+    """A machine that is lost between commit and clearing up leaves the former, one lost before that the latter."""
+    read, ref = Ref("read"), Ref.of("models", seed="0")
+    write(store, read, "run", "input")
+
+    def begin(run_id: str, code_version: str) -> AbstractContextManager[Draft]:
+        entries = {read: store.get(read).entry}
+        return store.write(ref, run_id=run_id, code_version=code_version, config={"a": 1}, inputs=entries)
+
+    def left_behind(draft: Draft) -> str:
+        line = draft.journal / "records.jsonl"
+        line.parent.mkdir(parents=True, exist_ok=True)
+        line.write_bytes(b"{}\n")
+        objects, name = objects_of(store), line.relative_to(store.root).as_posix()
+        if objects:
+            objects.put(f"{name}.parts/000000000000000", b"{}\n")
+        return name
+
+    with begin("done", "1") as draft:
+        pass
+    finished = left_behind(draft)
+    with pytest.raises(RuntimeError), begin("lost", "2") as draft:
+        unfinished = left_behind(draft)
+        raise RuntimeError("the machine is lost")
+    found = store.garbage()
+    assert [(path.relative_to(store.root).as_posix(), size) for path, size in found.items()] == [
+        (finished.rpartition("/")[0], 3)
+    ]
+    store.collect(found)
+    assert not any(path.startswith(finished) for path in files_of(store))
+    assert any(path.startswith(unfinished) for path in files_of(store))
+    assert not store.garbage()
 
 
 def test_removed_files_are_noted_and_missed_only_by_those_that_read_them(store: ArtifactStore) -> None:

@@ -63,6 +63,7 @@ def test_what_lost_machines_began_another_finishes_with_the_same_result(
         manifest.asset for manifest in store.manifests() if (store.directory(manifest.ref) / manifest.run_id).exists()
     }
     assert copied == {"figures", "report", "tables"}, "what the command tells the paths of in the end"
+    third.frontier("gc", "small.yaml")  # a machine may have been lost between a commit and clearing up after it
     leftover = [entry.key for entry in ObjectStore(location).entries("small") if "/journal/" in entry.key]
     assert leftover == []
     assert "nothing to do" in machine("fourth").frontier("run", "small.yaml").stdout
