@@ -99,6 +99,8 @@ CODE_VERSIONS = {
     "page": "3",
 }
 WEIGHTS = "*.safetensors"
+STAGE = "stage_"
+"""What the names of the assets begin with that a training makes: `stage_1/adapters`."""
 
 
 class _Builder:
