@@ -69,7 +69,10 @@ class _Joins(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     of: str = Field(description="The source model that it is compared with.")
-    recipe: Recipe = Field(description="What it was trained for: decides its marker and what it is averaged with.")
+    recipe: Recipe = Field(
+        description="What it was trained for. It is a point of its own, named by its key: safe of `mine` is safe@mine. "
+        "Those that are one point are given a variant in common: safe@ours."
+    )
     judge: str = Field(description="The judge that counts as its pairs' in `match`; any, if it had none.")
     beta: float | None = Field(None, gt=0, description="DPO's beta; null where there was none, or nobody knows.")
 

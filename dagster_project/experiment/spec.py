@@ -421,6 +421,19 @@ class Experiment(_Section):
             _check_parameters(override.training)
         return overrides
 
+    @field_validator("own_agents")
+    @classmethod
+    def _own_agents_can_be_shown(cls, own_agents: dict[str, OwnAgent]) -> dict[str, OwnAgent]:
+        for name, own in own_agents.items():
+            try:
+                own.recipe.named(name)
+            except ValueError:
+                raise ValueError(
+                    f"{name} is shown as a variant of {own.recipe}, and those are named by lower-case letters, digits "
+                    f"and hyphens, 20 at most; rename it, or give its recipe a variant: {own.recipe}@short"
+                ) from None
+        return own_agents
+
     @field_validator("variants")
     @classmethod
     def _variants_name_parameters(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -524,7 +537,7 @@ class Experiment(_Section):
                 raise ValueError(f"own_agents.{name} has the name of a source model")
             if isinstance(own, OwnAdapter) and not isinstance(self.models[own.of], RunHere):
                 raise ValueError(f"own_agents.{name} is an adapter, but the weights of {own.of} are not here")
-            if (own.of, own.recipe, own.judge, own.beta) in trained:
+            if (own.of, own.recipe.named(name), own.judge, own.beta) in trained:
                 raise ValueError(f"own_agents.{name} would be taken for the agent of the grid with its recipe and beta")
         return self
 
@@ -568,8 +581,14 @@ class Experiment(_Section):
         """Returns every trained agent: the grid's by model, recipe, judge and beta, then one's own; or the imported."""
         if self.inventory is not None:
             return list(self.inventory.agents)
-        own = [Agent(name, own.of, own.recipe, own.judge, own.beta, ()) for name, own in self.own_agents.items()]
-        return [*self._trained(), *own]
+        return [*self._trained(), *self._own()]
+
+    def _own(self) -> list[Agent]:
+        """Returns the agents that were trained elsewhere, each in a variant of its own, averaged with none."""
+        return [
+            Agent(name, own.of, own.recipe.named(name), own.judge, own.beta, ())
+            for name, own in self.own_agents.items()
+        ]
 
     def _trained(self) -> list[Agent]:
         return [
