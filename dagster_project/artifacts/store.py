@@ -357,8 +357,8 @@ class ArtifactStore:
         found = {
             path for partition in partitions if partition.is_dir() for path in partition.iterdir() if path.is_dir()
         }
-        if self._remote:
-            found |= {path for path in self._remote.folders() if path.parent in partitions}
+        elsewhere = self._remote.folders() if self._remote else set()
+        found |= {path for path in elsewhere if path.parent in partitions}
         unnamed = {path for path in found - kept if path.name != JOURNAL and "=" not in path.name}
         journals = {
             self.directory(manifest.ref)
@@ -366,7 +366,7 @@ class ArtifactStore:
             / _begun_with(manifest.code_version, manifest.config, manifest.inputs)
             for manifest in manifests
         }
-        unnamed |= {path for path in journals if path in found or path.is_dir()}
+        unnamed |= {path for path in journals if path in elsewhere or path.is_dir()}
         sizes = {path: self._remote.bytes_of(path) if self._remote else bytes_below(path) for path in sorted(unnamed)}
         drafts = self.root / DRAFTS / self.experiment
         left = bytes_below(drafts)

@@ -200,6 +200,20 @@ def test_a_snapshot_that_goes_while_it_is_uploaded_is_no_fault(
     assert "not copied" not in caplog.text
 
 
+def test_snapshots_of_what_is_made_are_garbage_wherever_they_were_written(machine: Machines) -> None:
+    """A machine that was given up may upload after another one committed."""
+    with work(machine("second"), commit=True):
+        pass
+    store = machine("lost")
+    with work(store) as folder:
+        write(folder, 1)
+    store = machine("another")
+    garbage = store.garbage()
+    assert sum(garbage.values()) > 0
+    store.collect(garbage)
+    assert there(store) == {}
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     """Waits until something is so."""
     deadline = time.monotonic() + 60
