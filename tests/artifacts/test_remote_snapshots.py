@@ -200,6 +200,17 @@ def test_a_snapshot_that_goes_while_it_is_uploaded_is_no_fault(
     assert "not copied" not in caplog.text
 
 
+def test_what_no_longer_matches_its_mark_is_not_uploaded(machine: Machines) -> None:
+    """As while a snapshot is written once more, in place of one that could not be gone on from."""
+    store = machine("one")
+    with work(store) as folder:
+        (write(folder, 1) / NAMES[2]).write_text("half of another")
+    assert there(store) == {}
+    with work(store) as folder:
+        write(folder, 1)
+    assert f"step-1/{MARK}" in there(store)
+
+
 def test_snapshots_of_what_is_made_are_garbage_wherever_they_were_written(machine: Machines) -> None:
     """A machine that was given up may upload after another one committed."""
     with work(machine("second"), commit=True):
