@@ -23,10 +23,11 @@ from dagster_project.experiment.agents import (
 )
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
+from dagster_project.experiment.names import check_names
 from dagster_project.experiment.pods import PodRule
 from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole, parse_range
 from dagster_project.experiment.training import Trainer, Training
-from dagster_project.serving.settings import ServedEndpoint
+from dagster_project.serving.settings import ServedEndpoint, Weights
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
@@ -551,6 +552,23 @@ class Experiment(_Section):
         ):
             if len(set(values)) != len(values):
                 raise ValueError(f"grid.{name} holds a value twice")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_are_of_something(self) -> Experiment:
+        """Checks the names under which settings stand: one that is nobody's would change nothing."""
+        asked = (role.model for role in self.roles().values())
+        check_names("prices", self.prices, asked, "model that a role asks at a server")
+        served = (end.serve for end in self.all_endpoints().values() if isinstance(end, ServedEndpoint))
+        sections = (*self.models.values(), *self.own_agents.values(), *served)
+        weights = (section.source for section in sections if isinstance(section, Weights))
+        check_names("planning.billions", self.planning.billions, weights, "source of weights in this file")
+        trained = {agent.recipe for stage in range(1, self.n_stages + 1) for agent in self.stage_agents(stage)}
+        recipes = {*trained, *(recipe.plain for recipe in trained)}
+        for place, override in enumerate(self.overrides):
+            for field, known in (("model", self.grid.models), ("recipe", recipes)):
+                names = [name for name in (getattr(override, field),) if name is not None]
+                check_names(f"overrides.{place}.{field}", names, known, f"{field} that the grid trains")
         return self
 
     def training_of(self, model: str, recipe: Recipe) -> Training:

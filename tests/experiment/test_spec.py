@@ -38,6 +38,14 @@ def test_every_shipped_experiment_loads_under_its_own_name(path: Path, request: 
         ({"metrics": ["safe"]}, "'help' is missing"),
         ({"colour": "red"}, "'colour'.*Extra inputs"),
         ({"overrides": [{"training": {"learning_speed": 1}}]}, "no training parameter 'learning_speed'"),
+        (
+            {"overrides": [{"model": "eagre", "training": {"max_steps": 9}}]},
+            r"overrides\.0\.model names 'eagre'.*did you mean 'eager'",
+        ),
+        (
+            {"overrides": [{"training": {}}, {"recipe": "help_then_safe", "training": {}}]},
+            r"overrides\.1\.recipe names 'help_then_safe'.*there are: \['help', 'safe', 'safe_then_help'\]",
+        ),
         ({"models": {"a|b": {"temperament": "eager"}}}, r"models\.a\|b"),
     ],
 )
@@ -83,6 +91,13 @@ def test_overrides_reach_their_agents_only() -> None:
     experiment = Experiment.model_validate({**SMALL, "overrides": [{"recipe": "safe", "training": {"max_steps": 9}}]})
     assert experiment.training_of("eager", Recipe.safe).max_steps == 9
     assert experiment.training_of("eager", Recipe.help).max_steps == 4
+
+
+def test_an_override_may_be_of_a_first_stage_or_of_all_variants() -> None:
+    grid = {**SMALL["grid"], "recipes": ["safe_then_help", "help@ipo"]}  # type: ignore[dict-item]
+    overrides = [{"recipe": recipe, "training": {"max_steps": 9}} for recipe in ("safe", "help", "help@ipo")]
+    whole = {**SMALL, "grid": grid, "overrides": overrides, "variants": {"ipo": {"loss": "ipo"}}}
+    assert Experiment.model_validate(whole).training_of("eager", Recipe.safe).max_steps == 9
 
 
 def test_a_later_stage_brings_the_earlier_one_it_needs() -> None:
@@ -197,6 +212,11 @@ def test_prompts_of_ones_own_change_the_code_versions_of_what_they_are_for(tmp_p
         ),
         ({"grid": {"pairs_judges": ["strict"]}}, "grid.seeds names none"),
         ({"prompts_dir": 3}, "prompts_dir"),
+        (
+            {"prices": {"jugde-x": {"input": 2.0}}},
+            r"prices names 'jugde-x'.*did you mean 'judge-x'\? there are: \['agent-a', 'agent-b', 'emulator-1',",
+        ),
+        ({"prices": {}, "planning": {"billions": {"Qwen/Qwen3-8": 8.2}}}, r"planning\.billions names 'Qwen/Qwen3-8'"),
     ],
 )
 def test_wrong_roles_are_errors_with_their_place(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
