@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -11,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from dagster_project.artifacts import Location
+from dagster_project.artifacts import ArtifactStore, Location
 from dagster_project.experiment.agents import (
     DECIMALS,
     VARIANT,
@@ -414,6 +415,7 @@ class Experiment(_Section):
     planning: Planning = Field(Planning(), exclude=True, description="Assumptions of `frontier plan`.")
     kubernetes: tuple[PodRule, ...] = Field((), description="Pods of assets, where steps run in pods; docs/deploy.md.")
     inventory: Inventory | None = Field(None, exclude=True, description="What was imported; never in the file.")
+    asked_as: str = Field("", exclude=True, description="On the command line, options too; never in the file.")
 
     @field_validator("overrides")
     @classmethod
@@ -672,6 +674,11 @@ class Experiment(_Section):
         return isinstance(section, RunHere) and section.backend == "vllm"
 
     @property
+    def argument(self) -> str:
+        """What the command line calls it, in hints that work as they are: its name, or the path of its file."""
+        return self.asked_as or self.name
+
+    @property
     def concurrency(self) -> int:
         """Trajectories or verdicts in flight in one process."""
         return self.limits.concurrency or (self.limits.requests if self.roles() else 64)
@@ -711,7 +718,8 @@ class Experiment(_Section):
         made = isinstance(self.world, MiniatureWorld)
         world = self.world.model_copy(update={"cases": n_cases if made else min(n_cases, self.world.cases)})
         pairs = self.pairs.model_copy(update={"floor": min(self.pairs.floor, 1)})
-        return self.model_copy(update={"name": f"{self.name}-pilot", "world": world, "pairs": pairs})
+        named = {"name": f"{self.name}-pilot", "asked_as": f"{self.argument} --limit {n_cases}"}
+        return self.model_copy(update={**named, "world": world, "pairs": pairs})
 
     def on_cases(self, which: str) -> Experiment:
         """Returns the experiment on a range of its cases (``72-143``), under a name of its own.
@@ -730,7 +738,9 @@ class Experiment(_Section):
         if count < 2 or first + count > self.world.cases:
             raise FrontierError(f"--cases {which}: {self.name} has cases 0-{self.world.cases - 1}; two are the least.")
         world = self.world.model_copy(update={"first": self.world.first + first, "cases": count})
-        return self.model_copy(update={"name": f"{self.name}-cases-{first}-{first + count - 1}", "world": world})
+        name = f"{self.name}-cases-{first}-{first + count - 1}"
+        asked_as = f"{self.argument} --cases {shlex.quote(which)}"
+        return self.model_copy(update={"name": name, "asked_as": asked_as, "world": world})
 
     @property
     def n_stages(self) -> int:
@@ -815,7 +825,8 @@ def load_experiment(name_or_path: str) -> Experiment:
         variable = str(error.args[0])
         needed = f"needs the environment variable {variable}, which is not set."
         raise InputError(path, "", needed, "Set it to the folder that the file's comment names.") from None
-    return validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+    experiment = validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+    return experiment.model_copy(update={"asked_as": shlex.quote(name_or_path)})
 
 
 def _published(value: Any) -> Any:
@@ -885,6 +896,11 @@ def _located(sections: Any, folder: Path) -> Any:
         else section
         for name, section in sections.items()
     }
+
+
+def open_store(experiment: Experiment) -> ArtifactStore:
+    """Returns an experiment's artifacts, below `data_root`."""
+    return ArtifactStore(data_root(), experiment.name, experiment.argument)
 
 
 def data_root() -> Location:

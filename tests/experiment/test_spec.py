@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,12 @@ import pytest
 import yaml
 from dagster._utils.schedules import is_valid_cron_schedule
 
+from dagster_project.artifacts import MissingArtifactError, Ref
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
-from dagster_project.experiment.spec import EXPERIMENTS, Experiment, Operations, load_experiment
+from dagster_project.experiment.spec import EXPERIMENTS, Experiment, Operations, load_experiment, open_store
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.template import write_template
 from tests import lm_world
@@ -85,6 +88,28 @@ def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
     with pytest.raises(InputError, match="miniature"):
         load_experiment("no-such-thing")
+
+
+def hinted(experiment: Experiment) -> list[str]:
+    """Returns the arguments of the command that a missing artifact's error names."""
+    with pytest.raises(MissingArtifactError) as caught:
+        open_store(experiment).get(Ref("report"))
+    command = re.search(r"`frontier run (.+?)`", str(caught.value))
+    assert command is not None
+    return shlex.split(command[1])
+
+
+def test_commands_in_hints_name_the_experiment_as_the_user_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "of my own"
+    folder.mkdir()
+    monkeypatch.setenv("FRONTIER_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    make_lab(folder)
+    experiment = load_experiment("of my own/small.yaml")
+    assert hinted(experiment) == ["of my own/small.yaml"]
+    assert hinted(experiment.pilot(4)) == ["of my own/small.yaml", "--limit", "4"]
+    assert hinted(load_experiment("miniature")) == ["miniature"]
+    assert experiment.model_dump() == Experiment.model_validate(SMALL).model_dump(), "and nothing else depends on it"
 
 
 def test_overrides_reach_their_agents_only() -> None:
@@ -306,7 +331,7 @@ def test_cases_are_a_number_or_a_range(tmp_path: Path, cases: int | str, first: 
     assert (experiment.world.first, experiment.world.cases) == (first, count)
     assert [case.name for case in open_world(experiment).cases] == [f"case_{n}" for n in range(first, first + count)]
     part = experiment.on_cases("1-3")
-    assert part.name == "lm-cases-1-3"
+    assert part.name == "lm-cases-1-3" and part.argument.endswith("lm.yaml --cases 1-3")
     assert open_world(part).cases == open_world(experiment).cases[1:4]
 
 
