@@ -244,7 +244,9 @@ class Statistics(_Section):
 class Limits(_Section):
     """When an asset's check fails, and how much runs at once."""
 
-    min_in_format: float = Field(0.8, ge=0, le=1, description="Least share of trajectories that end in an answer.")
+    min_in_format: float = Field(
+        0.8, ge=0, le=1, description="Least share of an agent's trajectories that end in an answer."
+    )
     max_unparsed: float = Field(0.01, ge=0, le=1, description="Largest share of verdicts without a score.")
     max_model_errors: float = Field(
         0.05, ge=0, le=1, description="Largest share of trajectories that end because a model could not be asked."
