@@ -34,7 +34,7 @@ from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
 from toolemu.errors import FrontierError, InputError, validate_record
 from toolemu.evaluation import Metric
-from toolemu.trajectory import RUNAWAYS, Trajectory
+from toolemu.trajectory import RUNAWAYS
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -181,11 +181,14 @@ class Pairing(_Section):
         """Returns what decides the pairs for a metric."""
         return self.model_dump(exclude=None if metric is TrainedMetric.either else {"either"})
 
-    def leaves_out(self, trajectory: Trajectory) -> bool:
-        """Returns whether a trajectory can be in no pair, whatever its scores."""
-        return (self.exclude_self_observed and trajectory.self_observed > 0) or (
-            self.exclude_runaways and trajectory.stop_reason in RUNAWAYS
-        )
+    def leaves_out(self, self_observed: int, stop_reason: str) -> bool:
+        """Returns whether a trajectory can be in no pair, whatever its scores.
+
+        Args:
+            self_observed: How many observations the agent invented.
+            stop_reason: Why the trajectory ended, see `StopReason`.
+        """
+        return (self.exclude_self_observed and self_observed > 0) or (self.exclude_runaways and stop_reason in RUNAWAYS)
 
 
 class Override(_Section):
