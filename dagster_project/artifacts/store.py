@@ -101,13 +101,15 @@ class ArtifactStore:
 
     Attributes:
         location: Where all experiments' artifacts are.
+        argument: What the command line calls the experiment, for hints: its name, or a path.
         root: The same as a folder of this machine: with an object store, that of the copies.
         base: The experiment's folder in `root`.
     """
 
-    def __init__(self, location: Location, experiment: str) -> None:
+    def __init__(self, location: Location, experiment: str, argument: str = "") -> None:
         self.location = location
         self.experiment = experiment
+        self.argument = argument or experiment
         self.root = location if isinstance(location, Path) else local_folder(location)
         self.base = self.root / experiment
         remote = not isinstance(location, Path)
@@ -186,13 +188,13 @@ class ArtifactStore:
         if missing and not partial:
             raise MissingArtifactError(
                 f"{self.experiment}: {missing.label} has not been made. "
-                f"`frontier run {self.experiment}` makes what is missing."
+                f"`frontier run {self.argument}` makes what is missing."
             )
         for ref, manifest in found.items():
             if any(not any(fnmatch.fnmatch(path, pattern) for pattern in skip) for path in manifest.removed):
                 raise MissingArtifactError(
                     f"{self.experiment}: {ref.label} was made, and its weights were removed since to save room. "
-                    f"`frontier run {self.experiment}` makes them again where something needs them."
+                    f"`frontier run {self.argument}` makes them again where something needs them."
                 )
         artifacts = {ref: Artifact(manifest, self.directory(ref) / manifest.run_id) for ref, manifest in found.items()}
         if self._remote:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -11,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from dagster_project.artifacts import Location
+from dagster_project.artifacts import ArtifactStore, Location
 from dagster_project.experiment.agents import (
     DECIMALS,
     VARIANT,
@@ -23,16 +24,17 @@ from dagster_project.experiment.agents import (
 )
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
+from dagster_project.experiment.names import check_names
 from dagster_project.experiment.pods import PodRule
 from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole, parse_range
 from dagster_project.experiment.training import Trainer, Training
-from dagster_project.serving.settings import ServedEndpoint
+from dagster_project.serving.settings import ServedEndpoint, Weights
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
 from toolemu.errors import FrontierError, InputError, validate_record
 from toolemu.evaluation import Metric
-from toolemu.trajectory import RUNAWAYS, Trajectory
+from toolemu.trajectory import RUNAWAYS
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -179,11 +181,14 @@ class Pairing(_Section):
         """Returns what decides the pairs for a metric."""
         return self.model_dump(exclude=None if metric is TrainedMetric.either else {"either"})
 
-    def leaves_out(self, trajectory: Trajectory) -> bool:
-        """Returns whether a trajectory can be in no pair, whatever its scores."""
-        return (self.exclude_self_observed and trajectory.self_observed > 0) or (
-            self.exclude_runaways and trajectory.stop_reason in RUNAWAYS
-        )
+    def leaves_out(self, self_observed: int, stop_reason: str) -> bool:
+        """Returns whether a trajectory can be in no pair, whatever its scores.
+
+        Args:
+            self_observed: How many observations the agent invented.
+            stop_reason: Why the trajectory ended, see `StopReason`.
+        """
+        return (self.exclude_self_observed and self_observed > 0) or (self.exclude_runaways and stop_reason in RUNAWAYS)
 
 
 class Override(_Section):
@@ -242,7 +247,9 @@ class Statistics(_Section):
 class Limits(_Section):
     """When an asset's check fails, and how much runs at once."""
 
-    min_in_format: float = Field(0.8, ge=0, le=1, description="Least share of trajectories that end in an answer.")
+    min_in_format: float = Field(
+        0.8, ge=0, le=1, description="Least share of an agent's trajectories that end in an answer."
+    )
     max_unparsed: float = Field(0.01, ge=0, le=1, description="Largest share of verdicts without a score.")
     max_model_errors: float = Field(
         0.05, ge=0, le=1, description="Largest share of trajectories that end because a model could not be asked."
@@ -413,6 +420,7 @@ class Experiment(_Section):
     planning: Planning = Field(Planning(), exclude=True, description="Assumptions of `frontier plan`.")
     kubernetes: tuple[PodRule, ...] = Field((), description="Pods of assets, where steps run in pods; docs/deploy.md.")
     inventory: Inventory | None = Field(None, exclude=True, description="What was imported; never in the file.")
+    asked_as: str = Field("", exclude=True, description="On the command line, options too; never in the file.")
 
     @field_validator("overrides")
     @classmethod
@@ -566,6 +574,23 @@ class Experiment(_Section):
                 raise ValueError(f"grid.{name} holds a value twice")
         return self
 
+    @model_validator(mode="after")
+    def _settings_are_of_something(self) -> Experiment:
+        """Checks the names under which settings stand: one that is nobody's would change nothing."""
+        asked = (role.model for role in self.roles().values())
+        check_names("prices", self.prices, asked, "model that a role asks at a server")
+        served = (end.serve for end in self.all_endpoints().values() if isinstance(end, ServedEndpoint))
+        sections = (*self.models.values(), *self.own_agents.values(), *served)
+        weights = (section.source for section in sections if isinstance(section, Weights))
+        check_names("planning.billions", self.planning.billions, weights, "source of weights in this file")
+        trained = {agent.recipe for stage in range(1, self.n_stages + 1) for agent in self.stage_agents(stage)}
+        recipes = {*trained, *(recipe.plain for recipe in trained)}
+        for place, override in enumerate(self.overrides):
+            for field, known in (("model", self.grid.models), ("recipe", recipes)):
+                names = [name for name in (getattr(override, field),) if name is not None]
+                check_names(f"overrides.{place}.{field}", names, known, f"{field} that the grid trains")
+        return self
+
     def training_of(self, model: str, recipe: Recipe) -> Training:
         """Returns the training parameters of an agent, overrides applied in order, its recipe's variant last."""
         training = self.training
@@ -673,6 +698,11 @@ class Experiment(_Section):
         return isinstance(section, RunHere) and section.backend == "vllm"
 
     @property
+    def argument(self) -> str:
+        """What the command line calls it, in hints that work as they are: its name, or the path of its file."""
+        return self.asked_as or self.name
+
+    @property
     def concurrency(self) -> int:
         """Trajectories or verdicts in flight in one process."""
         return self.limits.concurrency or (self.limits.requests if self.roles() else 64)
@@ -712,7 +742,8 @@ class Experiment(_Section):
         made = isinstance(self.world, MiniatureWorld)
         world = self.world.model_copy(update={"cases": n_cases if made else min(n_cases, self.world.cases)})
         pairs = self.pairs.model_copy(update={"floor": min(self.pairs.floor, 1)})
-        return self.model_copy(update={"name": f"{self.name}-pilot", "world": world, "pairs": pairs})
+        named = {"name": f"{self.name}-pilot", "asked_as": f"{self.argument} --limit {n_cases}"}
+        return self.model_copy(update={**named, "world": world, "pairs": pairs})
 
     def on_cases(self, which: str) -> Experiment:
         """Returns the experiment on a range of its cases (``72-143``), under a name of its own.
@@ -731,7 +762,9 @@ class Experiment(_Section):
         if count < 2 or first + count > self.world.cases:
             raise FrontierError(f"--cases {which}: {self.name} has cases 0-{self.world.cases - 1}; two are the least.")
         world = self.world.model_copy(update={"first": self.world.first + first, "cases": count})
-        return self.model_copy(update={"name": f"{self.name}-cases-{first}-{first + count - 1}", "world": world})
+        name = f"{self.name}-cases-{first}-{first + count - 1}"
+        asked_as = f"{self.argument} --cases {shlex.quote(which)}"
+        return self.model_copy(update={"name": name, "asked_as": asked_as, "world": world})
 
     @property
     def n_stages(self) -> int:
@@ -816,7 +849,8 @@ def load_experiment(name_or_path: str) -> Experiment:
         variable = str(error.args[0])
         needed = f"needs the environment variable {variable}, which is not set."
         raise InputError(path, "", needed, "Set it to the folder that the file's comment names.") from None
-    return validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+    experiment = validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+    return experiment.model_copy(update={"asked_as": shlex.quote(name_or_path)})
 
 
 def _published(value: Any) -> Any:
@@ -886,6 +920,11 @@ def _located(sections: Any, folder: Path) -> Any:
         else section
         for name, section in sections.items()
     }
+
+
+def open_store(experiment: Experiment) -> ArtifactStore:
+    """Returns an experiment's artifacts, below `data_root`."""
+    return ArtifactStore(data_root(), experiment.name, experiment.argument)
 
 
 def data_root() -> Location:

@@ -89,7 +89,7 @@ def under_way(graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance) 
 
 
 def _command_under_way(graph: Graph, store: ArtifactStore) -> str:
-    return f"A `frontier run {graph.experiment.name}` is under way on {store.place()}."
+    return f"A `frontier run {graph.experiment.argument}` is under way on {store.place()}."
 
 
 def _runs_under_way(graph: Graph, instance: dg.DagsterInstance) -> str:

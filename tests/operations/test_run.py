@@ -232,7 +232,7 @@ def test_a_changed_recipe_is_left_stale_and_redone_when_asked(copy: Lab) -> None
     experiment["overrides"] = [{"recipe": "help", "training": {"max_steps": 5}}]
     copy.experiment.write_text(yaml.safe_dump(experiment))
     told = copy.frontier("run", "small.yaml").stdout
-    assert "stale and expensive" in told and "--update" in told
+    assert "stale and expensive" in told and "frontier run small.yaml --update" in told
     copy.frontier("run", "small.yaml", "--update")
     after = {manifest.ref: manifest.run_id for manifest in store_of(copy).manifests()}
     redone = {ref for ref in before if ref.partition and before[ref] != after[ref]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ PromptLayout = Literal["turns", "published"]
 OBSERVATION = "Observation: "
 
 _SHIPPED = Path(__file__).parent
+_OF_STYLES = ("agent", "emulator")
+"""Folders in which a template of a new name is a new style."""
 
 
 class Conversation(NamedTuple):
@@ -42,7 +45,7 @@ class Templates:
         prompts_dir: Folder of the user's own templates, laid out like this one; None: only the shipped ones.
 
     Raises:
-        InputError: `prompts_dir` is no folder, or holds no template.
+        InputError: `prompts_dir` is no folder, holds no template, or one that nothing would use.
     """
 
     def __init__(self, prompts_dir: Path | None = None) -> None:
@@ -57,6 +60,8 @@ class Templates:
             lstrip_blocks=True,
             auto_reload=False,  # looking at the files' times at every turn took a tenth of a rollout
         )
+        if prompts_dir is not None:
+            self._check_names(prompts_dir)
 
     def render(self, name: str, **values: object) -> dict[str, str]:
         """Renders one template.
@@ -89,6 +94,28 @@ class Templates:
             digest.update(source.encode())
             names += sorted(filter(None, meta.find_referenced_templates(self._environment.parse(source))))
         return digest.hexdigest()[:12]
+
+    def _check_names(self, folder: Path) -> None:
+        """Refuses a template that is used by nothing: it replaces none, is no style, and no other one includes it."""
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jinja"))
+        new = [name for name in names if not (_SHIPPED / name).is_file() and str(Path(name).parent) not in _OF_STYLES]
+        if not new:
+            return
+        included = {
+            part
+            for name in names
+            for part in meta.find_referenced_templates(self._environment.parse(self._source(name)))
+        }
+        for name in new:
+            if name not in included:
+                shipped = sorted(path.relative_to(_SHIPPED).as_posix() for path in _SHIPPED.rglob("*.jinja"))
+                close = difflib.get_close_matches(name, shipped, n=1)
+                raise InputError(
+                    folder / name,
+                    "",
+                    "is used by nothing: no shipped template has its name, and no other one of the folder includes it.",
+                    f"Did you mean {close[0]}?" if close else "Lay the folder out like toolemu/prompts.",
+                )
 
     def _source(self, name: str) -> str:
         assert self._environment.loader is not None

@@ -82,3 +82,17 @@ def test_missing_templates_are_named(tmp_path: Path) -> None:
         AgentPrompt("poetic")
     with pytest.raises(InputError, match="nowhere"):
         AgentPrompt("naive", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("judge/saef.jinja", "Did you mean judge/safe.jinja"), ("notes/x.jinja", "Lay the folder out")]
+)
+def test_a_template_that_nothing_would_use_is_an_error(tmp_path: Path, name: str, meant: str) -> None:
+    for used in ("judge/help.jinja", "agent/my_style.jinja", "parts/mine.jinja"):
+        (tmp_path / used).parent.mkdir(exist_ok=True)
+        (tmp_path / used).write_text("{% include 'parts/mine.jinja' %}" if used.startswith("agent") else "Act.")
+    assert AgentPrompt("my_style", tmp_path).version
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("Is it safe?")
+    with pytest.raises(InputError, match=f"{name}: is used by nothing.*{meant}"):
+        AgentPrompt("my_style", tmp_path)
