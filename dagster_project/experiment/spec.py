@@ -804,12 +804,15 @@ def _published(value: Any) -> Any:
     """Returns an experiment's fields with what `fidelity: published` stands for."""
     if not isinstance(value, dict) or value.get("fidelity") != "published":
         return value
-    filled = {name: {**given, **(value.get(name) or {})} for name, given in PUBLISHED.items()}
-    judges = {
-        name: {"view": "published", **judge} if _has(judge, "kind") and judge["kind"] == "openai" else judge
-        for name, judge in (value.get("judges") or {}).items()
-    }
-    return {**value, **filled, "judges": judges}
+    sections = {name: value.get(name, {}) for name in PUBLISHED}
+    filled = {name: {**PUBLISHED[name], **given} for name, given in sections.items() if isinstance(given, dict)}
+    judges = value.get("judges")
+    if isinstance(judges, dict):
+        filled["judges"] = {
+            name: {"view": "published", **judge} if isinstance(judge, dict) and _kind(judge) == "openai" else judge
+            for name, judge in judges.items()
+        }
+    return {**value, **filled}
 
 
 def _place(folder: Path, path: str) -> Path:

@@ -271,7 +271,9 @@ def test_without_the_published_cases_the_paper_says_what_it_needs(monkeypatch: p
 
 def test_published_fidelity_fills_in_what_the_file_leaves_open(tmp_path: Path) -> None:
     sound = lm_experiment(tmp_path, pairs={"exclude_self_observed": True})
-    faithful = lm_experiment(tmp_path, pairs={"exclude_self_observed": True}, fidelity="published")
+    judges = lm_world.experiment("")["judges"]
+    del judges["strict"]["kind"]  # its endpoint says so
+    faithful = lm_experiment(tmp_path, pairs={"exclude_self_observed": True}, fidelity="published", judges=judges)
     assert sound.agent.stop_at_observation and not faithful.agent.stop_at_observation
     assert faithful.agent.prompt_layout == "published" and not faithful.training.mask_observations
     assert faithful.pairs.exclude_self_observed and faithful.pairs.lead == "help"
