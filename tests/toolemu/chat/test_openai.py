@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import logging
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -225,11 +227,55 @@ def test_what_may_pass_is_tried_again(fault: Fault) -> None:
     assert len(server.requests) == 3
 
 
-def test_retry_after_is_honoured() -> None:
-    with ChatServer(once(Refusal(429, "wait", headers=(("retry-after", "0.4"),)))) as server:
+@pytest.mark.parametrize(
+    ("header", "value", "least"),
+    [("retry-after", "0.4", 0.4), ("retry-after-ms", "400", 0.4), ("retry-after", "in two seconds", 1.0)],
+)
+def test_retry_after_is_honoured(header: str, value: str, least: float) -> None:
+    if least == 1.0:  # dates have no fractions of a second
+        value = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    with ChatServer(once(Refusal(429, "wait", headers=((header, value),)))) as server:
         started = time.monotonic()
         ask_one(server)
-        assert 0.4 <= time.monotonic() - started < 2
+        assert time.monotonic() - started >= least
+
+
+def test_a_server_that_asks_to_wait_for_hours_is_given_up_in_the_time_that_was_set() -> None:
+    later = Refusal(503, "later", headers=(("retry-after", "7200"),))
+    with ChatServer(lambda body: later) as server, pytest.raises(EndpointError, match="answered nothing usable"):
+        ask_one(server, endpoint={"give_up_after_s": 0.5})
+
+
+def test_waits_between_attempts_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "FIRST_WAIT_S", 0.05)
+    with ChatServer(lambda body: Fault.http_500) as server, pytest.raises(EndpointError):
+        ask_one(server, endpoint={"give_up_after_s": 1})
+    assert len(server.requests) < 15, "at 0.05 s each there would be 20 and more"
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit"),
+    [(Fault.hang, 7), (Refusal(429), 7), (Refusal(503), 7), (Refusal(529), 7), (Refusal(500), 10), ("slow", 9)],
+)
+def test_what_says_that_a_server_has_too_much_to_do_lowers_its_limit(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer, limit: int
+) -> None:
+    seen = []
+
+    async def run(url: str) -> None:
+        settings = EndpointSettings(url=url, max_in_flight=10, timeout_s=1 if answer is Fault.hang else 60)
+        async with open_endpoints({"here": settings}, max_in_flight=100) as found:
+            model = OpenAIChatModel(found["here"], OpenAIModelSettings(endpoint="here", model="m"))
+            for _ in range(21):
+                await model.chat(HELLO)
+                seen.append(found["here"].limit)
+                monkeypatch.setattr(endpoint_module, "SLOW_SHARE", 0.5)
+
+    monkeypatch.setattr(endpoint_module, "SLOW_SHARE", 0.0 if answer == "slow" else 0.5)
+    with ChatServer(once(answer)) as server:
+        asyncio.run(run(server.url))
+    assert seen[0] == limit
+    assert seen[-1] == min(limit + 2, 10), "answers raise it again"
 
 
 def test_a_429_lowers_the_number_of_requests_at_once() -> None:
@@ -337,6 +383,11 @@ def test_a_dead_server_is_an_error_within_the_time_that_was_set() -> None:
         (Refusal(403, "Forbidden"), "refuses the key.*TEST_KEY"),
         (Refusal(404, "The model `m` does not exist."), "model `m` does not exist"),
         (Refusal(429, "pay", code="insufficient_quota"), "no credit"),
+        (
+            Refusal(302, headers=(("location", "https://else.where/v1"),)),
+            "elsewhere .*to 'https://else.where/v1'.*`url`",
+        ),
+        (Refusal(307, headers=(("location", "/v1/chat/completions/"),)), "elsewhere .*to '/v1/chat/completions/'"),
     ],
 )
 def test_what_waiting_cannot_mend_is_an_error_at_once(
@@ -365,6 +416,14 @@ def test_the_key_comes_from_environment_or_file_and_goes_to_the_server_only(
     sent = [headers["authorization"] for headers in server.headers]
     assert sent == [f"Bearer {KEY}", f"Bearer {KEY}", "Bearer another-key", "Bearer none"]
     assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nX-More: 1", f"{KEY} {KEY}", f"{KEY}\x7f"])
+def test_a_key_that_goes_into_no_header_is_told_and_not_repeated(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("TEST_KEY", key)
+    with ChatServer(lambda body: "fine") as server, pytest.raises(FrontierError, match="TEST_KEY holds") as caught:
+        ask_one(server, endpoint={"key": "TEST_KEY"})
+    assert KEY not in str(caught.value) and not server.requests
 
 
 def test_a_proxy_of_the_environment_is_used_but_not_for_hosts_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
