@@ -45,8 +45,12 @@ def test_a_wrong_type_of_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(FrontierError, match=r"operations\.gpu_type: small needs a GPU 'H100'.*A100-SXM4"):
         look(small(gpu=True, gpu_type="H100"), tmp_path)
     monkeypatch.setattr(room, "gpu_name", lambda: "")
+    training = Ref.of("stage_1/adapters", agent="a", seed="0")
     with pytest.raises(FrontierError, match="this machine has none"):
-        look(small(gpu=True, gpu_type="H100"), tmp_path, Ref.of("stage_1/adapters", agent="a", seed="0"))
+        look(small(gpu=True, gpu_type="H100"), tmp_path, training)
+    monkeypatch.setenv(STEPS, "kubernetes")  # who looks is no step, and its own pod has no GPU
+    (line,) = preflight(small(gpu=True, gpu_type="H100"), ArtifactStore(tmp_path, "small"), [training])
+    assert "'H100'" in line and "node_selector" in line
 
 
 def test_a_missing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
