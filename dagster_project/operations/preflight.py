@@ -41,7 +41,7 @@ def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] 
     )
     if places:
         yield f"asking {', '.join(places)} …"
-        asked = check_roles(experiment, places)
+        asked = check_roles(experiment, places, serves=step_executor() is None)  # steps' pods have images of their own
         yield from (f"  {role_line(report)}" for report in asked)
         for place in sorted(set(places) - {report.place for report in asked}):
             yield f"  {place}: {experiment.roles()[place].model}, on a vLLM server that is started when it is needed"
