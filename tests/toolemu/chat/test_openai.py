@@ -133,6 +133,20 @@ def test_stops_are_kept_where_the_server_ignores_them() -> None:
     assert "stop" not in server.requests[1]
 
 
+def test_no_more_stops_are_sent_than_servers_take_and_all_are_kept() -> None:
+    request = ChatRequest(HELLO.messages, tuple("ABCDEF"))
+    with ChatServer(lambda body: "xyF") as server:
+        assert ask_one(server, request).text == "xy"
+    assert server.requests[0]["stop"] == list("ABCD")
+
+
+def test_the_smaller_of_two_limits_of_tokens_is_asked_for() -> None:
+    with ChatServer(lambda body: "fine") as server:
+        for most in (9, 5000):
+            ask_one(server, ChatRequest(HELLO.messages, max_tokens=100), max_tokens=most)
+    assert [body["max_tokens"] for body in server.requests] == [9, 100]
+
+
 def test_what_a_server_refuses_is_left_out_from_then_on_and_noted() -> None:
     def script(body: dict[str, Any]) -> Answer:
         if "max_tokens" in body:
@@ -176,6 +190,7 @@ def test_a_server_without_schemas_is_asked_without() -> None:
     with ChatServer(lambda body: refusal if "response_format" in body else "text") as server:
         assert ask_one(server, request).ignored == ("response_format",)
         assert ask_one(server, request, structured=False).ignored == ("response_format",)
+        assert "response_format" not in server.requests[-1]
 
 
 def test_a_message_is_continued_or_asked_for_in_words() -> None:
@@ -193,7 +208,8 @@ def test_a_message_is_continued_or_asked_for_in_words() -> None:
 
 def test_a_full_context_is_told_from_a_limit_that_is_too_high() -> None:
     def script(body: dict[str, Any]) -> Answer:
-        text = "This model's maximum context length is 100 tokens and your request has {} input tokens."
+        text = "This model's maximum context length is 100 tokens and your request has {} input tokens. "
+        text += "Lower max_tokens or max_completion_tokens."
         if len(body["messages"][0]["content"]) > 10:
             return Refusal(400, text.format(120))
         return "fine" if body["max_tokens"] <= 40 else Refusal(400, text.format(60), "max_tokens")
@@ -297,6 +313,18 @@ def test_no_more_requests_than_allowed_are_under_way() -> None:
     assert server.most == 7
 
 
+def test_hundreds_of_requests_are_under_way_where_that_is_allowed() -> None:
+    async def run(url: str) -> None:
+        settings = EndpointSettings(url=url, max_in_flight=150)
+        async with open_endpoints({"here": settings}, max_in_flight=500) as found:
+            model = OpenAIChatModel(found["here"], OpenAIModelSettings(endpoint="here", model="m"))
+            await asyncio.gather(*(model.chat(HELLO) for _ in range(150)))
+
+    with ChatServer(lambda body: "fine", latency=1.0) as server:
+        asyncio.run(run(server.url))
+    assert server.most > 100, "a client's own pool of connections is mostly of 100"
+
+
 def test_a_request_that_always_fails_is_given_up_while_others_go_on() -> None:
     def script(body: dict[str, Any]) -> Answer:
         return Fault.http_500 if body["messages"][0]["content"] == "poison" else "fine"
@@ -319,6 +347,7 @@ def test_a_request_that_always_hangs_is_the_last_and_ends_alone() -> None:
     with ChatServer(script) as server:
         found = ask(server, *[poison] * 5, endpoint=patience)
     assert all(isinstance(reply, ModelError) and "failed 4 times" in str(reply) for reply in found)
+    assert {body.get("model") for body in server.requests} == {"m"}, "also of what is asked to see whether it lives"
 
 
 def test_a_server_that_hangs_is_an_error_within_the_time_that_was_set() -> None:
