@@ -44,6 +44,7 @@ class Say:
     text: str | None
     finish_reason: str = "stop"
     reasoning: str | None = None
+    reasoning_field: str = "reasoning_content"
     model: str | None = None
     usage: bool = True
 
@@ -169,7 +170,7 @@ async def _send(
 def _completion(say: Say, body: dict[str, Any]) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": say.text}
     if say.reasoning is not None:
-        message["reasoning_content"] = say.reasoning
+        message[say.reasoning_field] = say.reasoning
     prompt = sum(len(message["content"].split()) for message in body.get("messages", []))
     usage = {"prompt_tokens": prompt, "completion_tokens": len((say.text or "").split())}
     answer = {

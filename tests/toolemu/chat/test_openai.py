@@ -85,6 +85,7 @@ def test_a_request_says_what_is_wanted_and_the_reply_what_was_had() -> None:
     ("say", "text", "reasoning"),
     [
         (Say("yes", reasoning="well"), "yes", "well"),
+        (Say("yes", reasoning="well", reasoning_field="reasoning"), "yes", "well"),
         (Say("<think>\nwell\n</think>\n\nyes"), "yes", "well"),
         (Say("well</think>yes"), "yes", "well"),
         (Say("<think>wel", finish_reason="length"), "", "wel"),
@@ -131,6 +132,35 @@ def test_stops_are_kept_where_the_server_ignores_them() -> None:
         thinking = ask_one(server, request, thinking=True)
     assert (thinking.text, thinking.ignored) == ("act", ("thinking",)), "there was no stop to ignore, and no thought"
     assert "stop" not in server.requests[1]
+
+
+@pytest.mark.parametrize(
+    ("thinking", "server_stop", "sent"),
+    [(None, None, True), (None, False, False), (True, None, False), (True, True, True)],
+)
+def test_stops_are_left_to_the_server_where_that_is_right(
+    thinking: bool | None, server_stop: bool | None, sent: bool
+) -> None:
+    with ChatServer(lambda body: "act\nObservation: mine") as server:
+        reply = ask_one(
+            server, ChatRequest(HELLO.messages, ("\nObservation:",)), thinking=thinking, server_stop=server_stop
+        )
+    assert reply.text == "act"
+    assert ("stop" in server.requests[0]) is sent
+
+
+def test_a_seed_is_one_that_servers_take() -> None:
+    with ChatServer(lambda body: "fine") as server:
+        ask_one(server, ChatRequest(HELLO.messages, seed=2**31 - 1), seed=3)
+    assert server.requests[0]["seed"] == 2
+
+
+def test_a_reply_that_a_filter_withheld_is_none_and_one_that_it_cut_is_one() -> None:
+    with ChatServer(lambda body: Say(None, finish_reason="content_filter")) as server:
+        with pytest.raises(ModelError, match="content filter withheld"):
+            ask_one(server)
+        server.script = lambda body: Say("Once", finish_reason="content_filter")
+        assert ask_one(server).text == "Once"
 
 
 def test_no_more_stops_are_sent_than_servers_take_and_all_are_kept() -> None:
@@ -189,8 +219,9 @@ def test_a_server_without_schemas_is_asked_without() -> None:
     refusal = Refusal(400, "response_format json_schema is not supported", "response_format")
     with ChatServer(lambda body: refusal if "response_format" in body else "text") as server:
         assert ask_one(server, request).ignored == ("response_format",)
+        before = len(server.requests)
         assert ask_one(server, request, structured=False).ignored == ("response_format",)
-        assert "response_format" not in server.requests[-1]
+    assert len(server.requests) == before + 1, "there was nothing to refuse"
 
 
 def test_a_message_is_continued_or_asked_for_in_words() -> None:
