@@ -91,7 +91,7 @@ CODE_VERSIONS = {
     "adapters": "2",
     "merged_models": "2",
     INTERPOLATED: "2",
-    "warehouse": "5",
+    "warehouse": "6",
     "results": "4",
     "claims": "2",
     "report": "4",
