@@ -53,7 +53,7 @@ def test_headings_are_asked_for_where_json_is_not_wanted() -> None:
 def test_a_reply_without_score_is_asked_for_again_warmer_and_with_what_was_wrong() -> None:
     model = ScriptedChat("I like it.", GOOD)
     verdict = judged(model)
-    assert (verdict.score, verdict.parsed_by) == (2, "reask")
+    assert (verdict.score, verdict.parsed_by, verdict.error) == (2, "reask", "")
     assert verdict.use is not None and verdict.use.calls == 2
     first, second = model.requests
     assert second.temperature == 0.3

@@ -119,7 +119,8 @@ class ChatServer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         lines = (line.partition(":") for line in head.split("\r\n"))
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-        body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+        content = await reader.readexactly(int(headers.get("content-length", 0)))
+        body = json.loads(content) if headers.get("content-type") == "application/json" else {}
         self.requests.append(body)
         self.headers.append(headers)
         self._under_way += 1
