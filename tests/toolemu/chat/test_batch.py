@@ -88,6 +88,6 @@ def test_a_file_that_never_became_a_batch_is_asked_for_directly(tmp_path: Path) 
 def test_a_server_without_batches_is_a_clear_error(tmp_path: Path) -> None:
     with (
         ChatServer(lambda body: Refusal(404, "no such path")) as server,
-        pytest.raises(EndpointError, match="Batch API failed.*no such path"),
+        pytest.raises(EndpointError, match=r"Batch API failed.*no such path"),
     ):
         asyncio.run(ask(server.url, tmp_path / "ledger", requests(2)))
