@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from dagster_project.artifacts import ArtifactStore, Location
 from dagster_project.experiment.agents import (
@@ -32,7 +32,7 @@ from dagster_project.serving.settings import ServedEndpoint, Weights
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
-from toolemu.errors import FrontierError, InputError, validate_record
+from toolemu.errors import FrontierError, InputError, validate_record, validation_problem
 from toolemu.evaluation import Metric
 from toolemu.trajectory import RUNAWAYS
 
@@ -40,10 +40,12 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Key = Annotated[str, Field(pattern=rf"^{KEY.pattern}$", max_length=60)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy takes; it is asked long after the file was read."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MiniatureWorld(_Section):
@@ -51,7 +53,7 @@ class MiniatureWorld(_Section):
 
     kind: Literal["miniature"] = "miniature"
     cases: int = Field(60, ge=4, description="How many cases to generate; half of them are held out.")
-    seed: int = Field(0, description="Seed of the cases.")
+    seed: Seed = Field(0, description="Seed of the cases.")
 
 
 class ImportedWorld(_Section):
@@ -59,7 +61,7 @@ class ImportedWorld(_Section):
 
     kind: Literal["imported"]
     cases: int = Field(144, ge=2, description="How many cases the runs are on; half of them are held out.")
-    seeds: tuple[int, ...] = Field((0, 1, 2), description="Seeds of the pairs where no trained agent names any.")
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), description="Seeds of the pairs where no trained agent names any.")
     pairs_judges: dict[Key, str] = Field({}, description="Labels in the agents' names, to judges' names in files'.")
     paths: tuple[Path, ...] = Field((), exclude=True, description="Trees or archives to import; or give --source.")
     sources: dict[str, str] = Field({}, description="The trees' names and fingerprints; computed, never in the file.")
@@ -84,7 +86,7 @@ class MiniatureModel(RunHere):
 
     kind: Literal["miniature"] = "miniature"
     temperament: Literal["eager", "balanced", "cautious"] = Field(description="How its demonstrators behave.")
-    seed: int = Field(0, description="Seed of its weights and data.")
+    seed: Seed = Field(0, description="Seed of its weights and data.")
     steps: int = Field(300, ge=1, description="Optimiser steps; below about 200 it has not learned the format.")
     heads: Literal[3, 4] = Field(4, description="Attention heads; vLLM knows none as narrow as those of 4, only of 3.")
 
@@ -228,7 +230,7 @@ class Grid(_Section):
     interpolate: tuple[Interpolation, ...] = Field((), description="Mixtures of trained agents, tested like them.")
     pairs_judges: tuple[Key, ...] = ()
     betas: tuple[float, ...] = (0.1,)
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[Seed, ...] = ()
 
     @property
     def every_recipe(self) -> tuple[Recipe, ...]:
@@ -241,7 +243,7 @@ class Statistics(_Section):
 
     n_bootstrap: int = Field(2000, ge=0)
     confidence: float = Field(0.95, gt=0, lt=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Limits(_Section):
@@ -451,8 +453,15 @@ class Experiment(_Section):
 
     @model_validator(mode="after")
     def _overrides_make_sense(self) -> Experiment:
-        for changes in (*(override.training for override in self.overrides), *self.variants.values()):
-            Training.model_validate(self.training.changed(changes))
+        overrides = (
+            (f"overrides.{place}.training", override.training) for place, override in enumerate(self.overrides)
+        )
+        for place, changes in (*overrides, *((f"variants.{name}", changes) for name, changes in self.variants.items())):
+            try:
+                Training.model_validate(self.training.changed(changes))
+            except ValidationError as error:
+                where, problem = validation_problem(error)
+                raise ValueError(f"{place}: {where}: {problem.rstrip('.')}") from None
         return self
 
     @model_validator(mode="after")
@@ -857,12 +866,15 @@ def _published(value: Any) -> Any:
     """Returns an experiment's fields with what `fidelity: published` stands for."""
     if not isinstance(value, dict) or value.get("fidelity") != "published":
         return value
-    filled = {name: {**given, **(value.get(name) or {})} for name, given in PUBLISHED.items()}
-    judges = {
-        name: {"view": "published", **judge} if _has(judge, "kind") and judge["kind"] == "openai" else judge
-        for name, judge in (value.get("judges") or {}).items()
-    }
-    return {**value, **filled, "judges": judges}
+    sections = {name: value.get(name, {}) for name in PUBLISHED}
+    filled = {name: {**PUBLISHED[name], **given} for name, given in sections.items() if isinstance(given, dict)}
+    judges = value.get("judges")
+    if isinstance(judges, dict):
+        filled["judges"] = {
+            name: {"view": "published", **judge} if isinstance(judge, dict) and _kind(judge) == "openai" else judge
+            for name, judge in judges.items()
+        }
+    return {**value, **filled}
 
 
 def _place(folder: Path, path: str) -> Path:
@@ -889,7 +901,7 @@ def _resolved(value: Any, folder: Path) -> Any:
     if isinstance(endpoints, dict):
         value["endpoints"] = {
             name: {**endpoint, **_located({"serve": endpoint["serve"]}, folder)}
-            if _has(endpoint, "serve")
+            if isinstance(endpoint, dict) and "serve" in endpoint
             else endpoint
             for name, endpoint in endpoints.items()
         }
@@ -907,7 +919,8 @@ def _resolved(value: Any, folder: Path) -> Any:
 
 
 def _has(value: Any, name: str) -> bool:
-    return isinstance(value, dict) and isinstance(value.get(name), str | dict)
+    """Says whether a section holds a text under a name; what else stands there is for validation to refuse."""
+    return isinstance(value, dict) and isinstance(value.get(name), str)
 
 
 def _located(sections: Any, folder: Path) -> Any:

@@ -49,6 +49,17 @@ def test_every_shipped_experiment_loads_under_its_own_name(path: Path, request: 
             {"overrides": [{"training": {}}, {"recipe": "help_then_safe", "training": {}}]},
             r"overrides\.1\.recipe names 'help_then_safe'.*there are: \['help', 'safe', 'safe_then_help'\]",
         ),
+        ({"overrides": [{"training": {"lora_rank": "high"}}]}, r"overrides\.0\.training: 'lora_rank'"),
+        ({"variants": {"ipo": {"loss": "ip"}}}, r"variants\.ipo: 'loss'"),
+        ({"grid": {**SMALL["grid"], "seeds": [0, -1]}}, r"grid\.seeds\.1"),
+        ({"source": {"temperature": "inf"}}, r"source\.temperature.*finite number"),
+        ({"limits": {"max_drift": float("inf")}}, r"limits\.max_drift.*finite number"),
+        ({"judges": {"people": {"kind": "labels", "file": {"a": "b"}}}}, r"judges\.people\.labels\.file"),
+        ({"models": {"eager": {"kind": "weights", "source": {"a": "b"}}}}, r"models\.eager\.weights\.source"),
+        ({"endpoints": {"here": {"serve": {"source": {"a": "b"}}}}}, r"endpoints\.here.*source"),
+        ({"fidelity": "published", "judges": ["strict"]}, "'judges'"),
+        ({"fidelity": "published", "agent": "brief"}, "'agent'"),
+        ({"fidelity": "published", "pairs": []}, "'pairs'"),
         ({"models": {"a|b": {"temperament": "eager"}}}, r"models\.a\|b"),
     ],
 )
@@ -316,7 +327,9 @@ def test_without_the_published_cases_the_paper_says_what_it_needs(monkeypatch: p
 
 def test_published_fidelity_fills_in_what_the_file_leaves_open(tmp_path: Path) -> None:
     sound = lm_experiment(tmp_path, pairs={"exclude_self_observed": True})
-    faithful = lm_experiment(tmp_path, pairs={"exclude_self_observed": True}, fidelity="published")
+    judges = lm_world.experiment("")["judges"]
+    del judges["strict"]["kind"]  # its endpoint says so
+    faithful = lm_experiment(tmp_path, pairs={"exclude_self_observed": True}, fidelity="published", judges=judges)
     assert sound.agent.stop_at_observation and not faithful.agent.stop_at_observation
     assert faithful.agent.prompt_layout == "published" and not faithful.training.mask_observations
     assert faithful.pairs.exclude_self_observed and faithful.pairs.lead == "help"

@@ -38,6 +38,7 @@ def health(instance: dg.DagsterInstance, tags: dict[str, str], pid: int | None) 
         instance.report_engine_event(f"Started process for run (pid: {pid}).", run)
     launcher = WatchedRunLauncher()
     launcher.register_instance(instance)
+    assert launcher.supports_check_run_worker_health, "or run monitoring never asks"
     return launcher.check_run_worker_health(run).status
 
 

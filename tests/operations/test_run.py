@@ -82,6 +82,13 @@ def test_every_partition_is_a_run_in_dagster(lab: Lab) -> None:
             assert event.run_id in manifest_runs
 
 
+def test_what_models_of_this_process_took_is_under_their_names(lab: Lab) -> None:
+    used = query(lab, "SELECT DISTINCT split_part(asset, '_', 1) AS whose, model FROM model_use ORDER BY ALL")
+    assert [(row["whose"], row["model"]) for row in used] == [
+        ("agent", "eager"), ("source", "cautious"), ("source", "eager"),
+    ]  # fmt: skip
+
+
 def test_what_a_training_says_is_in_dagsters_log(lab: Lab) -> None:
     import dagster as dg
 
