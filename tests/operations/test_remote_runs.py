@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.copies import LIMIT
+from dagster_project.artifacts.lease import LOST_AFTER
 from dagster_project.artifacts.objects import ObjectStore
 from tests.conftest import Import, Lab, make_import_lab, make_lab
+from tests.lm_world import experiment, play, write_world
 from tests.operations.test_kills import contents
 from tests.published.tree import write_raw, write_tree
 from tests.servers import BUCKET
+from tests.toolemu.chat.server import Answer, ChatServer, Fault
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-def lose(lab: Lab, command: list[str], location: str, enough: int) -> None:
-    """Runs a command until so many artifacts are there, and then the machine is gone."""
+@contextmanager
+def begun(lab: Lab, command: Sequence[str], location: str, enough: int) -> Iterator[int]:
+    """Gives the process number of a command that has made so many artifacts; in the end its machine is gone."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dagster_project.cli", *command],
         cwd=lab.directory,
@@ -32,13 +41,16 @@ def lose(lab: Lab, command: list[str], location: str, enough: int) -> None:
     )
     deadline = time.monotonic() + 400
     manifests = 0
-    while manifests < enough:
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended by itself"
-        time.sleep(0.2)
-        found = ObjectStore(location).entries("small")
-        manifests = sum(entry.key.endswith("/manifest.json") for entry in found)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        while manifests < enough:
+            assert process.poll() is None and time.monotonic() < deadline, "the run ended by itself"
+            time.sleep(0.2)
+            found = ObjectStore(location).entries("")
+            manifests = sum(entry.key.endswith("/manifest.json") for entry in found)
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
 
 
 def test_what_lost_machines_began_another_finishes_with_the_same_result(
@@ -48,13 +60,15 @@ def test_what_lost_machines_began_another_finishes_with_the_same_result(
     location = f"s3://{BUCKET}/lost"
 
     def machine(name: str) -> Lab:
-        places = {"FRONTIER_DATA": location, "FRONTIER_CACHE": str(tmp_path / name / "cache"), LIMIT: "0.0001"}
-        return make_lab(tmp_path / name)._replace(settings={**s3, **places})
+        places = {"FRONTIER_DATA": location, "FRONTIER_CACHE": str(tmp_path / name / "cache")}
+        return make_lab(tmp_path / name)._replace(settings={**s3, **places, LIMIT: "0.0001", LOST_AFTER: "2"})
 
     for name, enough in (("first", 3), ("second", 20)):
-        lose(machine(name), ["run", "small.yaml"], location, enough)
+        with begun(machine(name), ["run", "small.yaml"], location, enough):
+            pass
     third = machine("third")
-    third.frontier("run", "small.yaml")
+    told = third.frontier("run", "small.yaml").stdout
+    assert "that machine is taken for lost, and this one goes on" in told
     monkeypatch.setenv("FRONTIER_CACHE", str(tmp_path / "reader"))
     assert contents(third) == contents(finished)
     monkeypatch.setenv("FRONTIER_CACHE", str(tmp_path / "third" / "cache"))
@@ -67,6 +81,40 @@ def test_what_lost_machines_began_another_finishes_with_the_same_result(
     leftover = [entry.key for entry in ObjectStore(location).entries("small") if "/journal/" in entry.key]
     assert leftover == []
     assert "nothing to do" in machine("fourth").frontier("run", "small.yaml").stdout
+
+
+def test_a_second_machine_buys_nothing_while_the_first_is_at_it(s3: dict[str, str], tmp_path: Path) -> None:
+    """Each has servers of models of its own; the first one's judges never answer."""
+    location = f"s3://{BUCKET}/shared"
+
+    def without_judges(body: dict[str, Any]) -> Answer:
+        answers = not body["model"].startswith("judge") or body["messages"][-1]["content"] == "Say: ready"
+        return play(body) if answers else Fault.hang
+
+    def machine(name: str, url: str) -> Lab:
+        write_world(tmp_path / name)
+        endpoints = {"here": {"url": url, "key": "TEST_KEY", "timeout_s": 600}}
+        path = tmp_path / name / "lm.yaml"
+        path.write_text(yaml.safe_dump(experiment(url, endpoints=endpoints)), encoding="utf-8")
+        places = {"FRONTIER_DATA": location, "FRONTIER_CACHE": str(tmp_path / name / "cache")}
+        return Lab(tmp_path / name, path, {**s3, **places, LOST_AFTER: "6", "TEST_KEY": "sk-nobody"})
+
+    judge = ("run", "lm.yaml", "--select", "source_evaluations/strict/safe")
+    with ChatServer(without_judges) as ours, ChatServer(play) as theirs:
+        second = machine("second", theirs.url)
+        with begun(machine("first", ours.url), judge, location, enough=4) as pid:  # models, and their trajectories
+            refused = second.frontier(*judge, check=False)
+            cleared = second.frontier("gc", "lm.yaml", check=False)
+            looked = second.frontier("gc", "lm.yaml", "--dry-run")
+        assert refused.returncode == cleared.returncode == 1
+        holder = f"A `frontier run lm` is under way on {location}/lm: process {pid} of {socket.gethostname()}, since "
+        for told in (refused.stderr, cleared.stderr):
+            assert holder in told and "Wait until it ended, or end it there." in told
+        assert f"is under way on {location}/lm, unless its machine was lost: process {pid} of" in looked.stdout
+        assert theirs.requests == []
+        assert "that machine is taken for lost, and this one goes on" in second.frontier(*judge).stdout
+        asked = {body["model"] for body in theirs.requests if body["messages"][-1]["content"] != "Say: ready"}
+    assert asked == {"judge-x"}, "what the first had bought is not bought again"
 
 
 def test_an_import_into_an_object_store_is_that_into_a_folder(
