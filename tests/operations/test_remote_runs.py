@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -30,14 +31,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @contextmanager
-def begun(lab: Lab, command: Sequence[str], location: str, enough: int) -> Iterator[int]:
-    """Gives the process number of a command that has made so many artifacts; in the end its machine is gone."""
+def begun(lab: Lab, command: Sequence[str], location: str, enough: int) -> Iterator[subprocess.Popen[str]]:
+    """Gives the process of a command that has made so many artifacts; in the end its machine is gone."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dagster_project.cli", *command],
         cwd=lab.directory,
         env=lab.environment,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 400
     manifests = 0
@@ -47,10 +49,10 @@ def begun(lab: Lab, command: Sequence[str], location: str, enough: int) -> Itera
             time.sleep(0.2)
             found = ObjectStore(location).entries("")
             manifests = sum(entry.key.endswith("/manifest.json") for entry in found)
-        yield process.pid
+        yield process
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.communicate()
 
 
 def test_what_lost_machines_began_another_finishes_with_the_same_result(
@@ -83,7 +85,9 @@ def test_what_lost_machines_began_another_finishes_with_the_same_result(
     assert "nothing to do" in machine("fourth").frontier("run", "small.yaml").stdout
 
 
-def test_a_second_machine_buys_nothing_while_the_first_is_at_it(s3: dict[str, str], tmp_path: Path) -> None:
+def test_a_second_machine_buys_nothing_until_the_first_sleeps_which_then_stops(
+    s3: dict[str, str], tmp_path: Path
+) -> None:
     """Each has servers of models of its own; the first one's judges never answer."""
     location = f"s3://{BUCKET}/shared"
 
@@ -102,19 +106,28 @@ def test_a_second_machine_buys_nothing_while_the_first_is_at_it(s3: dict[str, st
     judge = ("run", "lm.yaml", "--select", "source_evaluations/strict/safe")
     with ChatServer(without_judges) as ours, ChatServer(play) as theirs:
         second = machine("second", theirs.url)
-        with begun(machine("first", ours.url), judge, location, enough=4) as pid:  # models, and their trajectories
+        with begun(machine("first", ours.url), judge, location, enough=4) as first:  # models, and their trajectories
             refused = second.frontier(*judge, check=False)
             cleared = second.frontier("gc", "lm.yaml", check=False)
             looked = second.frontier("gc", "lm.yaml", "--dry-run")
-        assert refused.returncode == cleared.returncode == 1
-        holder = f"A `frontier run lm` is under way on {location}/lm: process {pid} of {socket.gethostname()}, since "
-        for told in (refused.stderr, cleared.stderr):
-            assert holder in told and "Wait until it ended, or end it there." in told
-        assert f"is under way on {location}/lm, unless its machine was lost: process {pid} of" in looked.stdout
-        assert theirs.requests == []
-        assert "that machine is taken for lost, and this one goes on" in second.frontier(*judge).stdout
-        asked = {body["model"] for body in theirs.requests if body["messages"][-1]["content"] != "Say: ready"}
+            bought = list(theirs.requests)
+            workers = psutil.Process(first.pid).children(recursive=True)
+            first.send_signal(signal.SIGSTOP)  # its machine falls asleep
+            followed = second.frontier(*judge)
+            first.send_signal(signal.SIGCONT)
+            _, stopped = first.communicate(timeout=60)
+            assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert (refused.returncode, cleared.returncode, first.returncode) == (1, 1, 1)
+    holder = f"A `frontier run lm` is under way on {location}/lm: process {first.pid} of {socket.gethostname()}, since "
+    for told in (refused.stderr, cleared.stderr):
+        assert holder in told and "Wait until it ended, or end it there." in told
+    assert f"is under way on {location}/lm, unless its machine was lost: process {first.pid} of" in looked.stdout
+    assert bought == []
+    assert "that machine is taken for lost, and this one goes on" in followed.stdout
+    asked = {body["model"] for body in theirs.requests if body["messages"][-1]["content"] != "Say: ready"}
     assert asked == {"judge-x"}, "what the first had bought is not bought again"
+    assert f"{location}/.lm.lease was taken over by process " in stopped
+    assert "This command stops, so that nothing is made twice; what was finished is kept." in stopped
 
 
 def test_an_import_into_an_object_store_is_that_into_a_folder(
