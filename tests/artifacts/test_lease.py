@@ -228,23 +228,27 @@ def objects_of_key(bucket: str) -> bytes | None:
     return ObjectStore(bucket).get(f"{FOLDER}/000000001")
 
 
-def test_whoever_is_late_with_a_number_has_nothing(machine: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its look and its number, that number was made, ended, and removed by who came next."""
+@pytest.mark.parametrize("ended", [0, 1])
+def test_whoever_is_late_with_a_number_has_nothing(
+    machine: Machines, ended: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its look and its number, that number was made; or it was made, ended, and removed by who came next."""
     monkeypatch.setenv(LOST_AFTER, "6")
     late, put = machine("late"), ObjectStore.put
-    others = [machine("second"), machine("third")]
-    with ExitStack() as third:
+    others = [machine(f"other-{number}") for number in range(ended + 1)]
+    with ExitStack() as last:
 
         def overtaken(self: ObjectStore, key: str, content: bytes, *, new: bool = False) -> str:
             monkeypatch.setattr(ObjectStore, "put", put)
-            take(others[0])
-            third.enter_context(others[1].being_made())
+            for other in others[:-1]:
+                take(other)
+            last.enter_context(others[-1].being_made())
             return put(self, key, content, new=new)
 
         monkeypatch.setattr(ObjectStore, "put", overtaken)
         with pytest.raises(BusyError):
             take(late)
-        others[1].check_held()
+        others[-1].check_held()
 
 
 def test_a_number_that_was_made_though_the_answer_says_otherwise_counts(
