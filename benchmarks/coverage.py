@@ -67,14 +67,14 @@ def make_world(generator: np.random.Generator) -> World:
     rows, means = [], []
     for model in MODELS:
         base = np.array(SOURCE) + MODEL_SD * generator.standard_normal(2)
-        rows.append((model, model, None, None, np.nan, "source"))
+        rows.append((model, model, None, None, np.nan, "source", False))
         means.append(base)
         for recipe, change in RECIPES.items():
             for beta in BETAS:
                 key = agent_key(model, recipe.value, JUDGE, beta)
-                rows.append((key, model, recipe.value, JUDGE, beta, recipe.label))
+                rows.append((key, model, recipe.value, JUDGE, beta, recipe.label, True))
                 means.append(base + change + AGENT_SD * generator.standard_normal(2))
-    columns = ["agent", "model", "recipe", "pairs_judge", "beta", "label"]
+    columns = ["agent", "model", "recipe", "pairs_judge", "beta", "label", "here"]
     return World(np.array(means), pd.DataFrame(rows, columns=columns))
 
 

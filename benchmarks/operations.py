@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
 
+from benchmarks.browser import CHROMIUM, browser_page
 from benchmarks.daemon import IMPATIENT, Place, free_port, make_place, make_through_an_outage, tell, user_interface
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.assets import materialisation
@@ -43,7 +43,6 @@ GRID: dict[str, Any] = {
     },
     "operations": {"gpu": True, "cron": "* * * * *"},
 }
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BATCH = 200
 TIMEOUT_S = 3600.0
 
@@ -92,21 +91,13 @@ print(time.perf_counter() - started)
 
 def graph_in_browser(url: str) -> float:
     """Returns the seconds until a browser shows the graph with the state of its partitions."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
-        )
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    with browser_page(width=1600, height=1000) as page:
         page.add_init_script("localStorage.setItem('communityNux', '1')")
         started = time.perf_counter()
         page.goto(f"{url}/asset-groups")
         page.get_by_text("measure", exact=True).first.wait_for(timeout=120_000)
         page.get_by_text("preferences", exact=True).first.wait_for(timeout=120_000)
-        seconds = time.perf_counter() - started
-        browser.close()
-    return seconds
+        return time.perf_counter() - started
 
 
 def whole_grid(folder: Path) -> None:

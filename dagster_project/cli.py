@@ -16,7 +16,7 @@ from rich.console import Console
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.graph import Graph, build_graph
-from dagster_project.experiment.spec import Experiment, data_root, experiment_path, load_experiment
+from dagster_project.experiment.spec import Experiment, experiment_path, load_experiment, open_store
 from dagster_project.published.opening import open_experiment
 from toolemu.errors import FrontierError
 
@@ -37,7 +37,7 @@ ExperimentArgument = Annotated[
 
 def _open(name: str) -> tuple[Experiment, Graph, ArtifactStore]:
     experiment = load_experiment(name)
-    store = ArtifactStore(data_root(), experiment.name)
+    store = open_store(experiment)
     experiment = open_experiment(experiment, store)
     return experiment, build_graph(experiment), store
 
@@ -207,12 +207,12 @@ def search(
     from dagster_project.report.search import search as search_all
     from dagster_project.report.transcript_files import made_sources
 
-    _, graph, store = _open(name)
+    experiment, graph, store = _open(name)
     found, _ = made_sources(graph, store, agent, seed)
     hits = list(search_all(found, words))
     if hits:
         out.print(render_hits(hits, words, limit))
-        out.print(f"A whole one: frontier transcript {name} ID", markup=False, highlight=False)
+        out.print(f"A whole one: frontier transcript {experiment.argument} ID", markup=False, highlight=False)
     else:
         out.print("No transcript has all of that.")
 
@@ -237,7 +237,7 @@ def compare(
     experiment, _, store = _open(name)
     sides = Sides(first, second, judge, metric, seed)
     differences = case_differences(store.get(Ref("warehouse")).path / WAREHOUSE, sides)
-    out.print(render_comparison(differences, sides, open_cases(experiment, store), limit))
+    out.print(render_comparison(differences, sides, open_cases(experiment, store), limit, experiment.argument))
 
 
 @app.command()
@@ -344,7 +344,8 @@ def generate_cases(
     for rejected in written.rejected:
         err.print(f"not had: {rejected.what}: {rejected.problem}", style="yellow", markup=False, highlight=False)
     drafts = f"{len(written.toolkits)} toolkits and {len(written.cases)} cases in {out_file}"
-    out.print(f"{drafts}. Review each, then: frontier cases accept {name} {out_file} --out FOLDER", markup=False)
+    accept_them = f"frontier cases accept {experiment.argument} {out_file} --out FOLDER"
+    out.print(f"{drafts}. Review each, then: {accept_them}", markup=False)
 
 
 @cases_app.command("accept")

@@ -6,11 +6,10 @@ import os
 
 import dagster as dg
 
-from dagster_project.artifacts import ArtifactStore
 from dagster_project.collect import assets as collect_room
 from dagster_project.experiment.assets import AssetFactory
 from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.spec import Experiment, data_root, load_experiment
+from dagster_project.experiment.spec import Experiment, load_experiment, open_store
 from dagster_project.measure import assets as measure_room
 from dagster_project.operations import schedules, sensors, specs
 from dagster_project.operations.executor import forked_executor, separate_executor
@@ -29,7 +28,7 @@ IMPORTED = (published_room, preferences_room, results_room, report_room)
 
 def build_definitions(experiment: Experiment, make: type[AssetFactory] = AssetFactory) -> dg.Definitions:
     """Returns the Dagster definitions of one experiment; `make` turns nodes of the graph into assets."""
-    graph, store = build_graph(experiment), ArtifactStore(data_root(), experiment.name)
+    graph, store = build_graph(experiment), open_store(experiment)
     factory = make(graph, store)
     rooms = IMPORTED if experiment.imports else MADE if experiment.agents() else UNTRAINED
     made_here = not experiment.imports
@@ -52,4 +51,4 @@ def __getattr__(name: str) -> dg.Definitions:
     if name.startswith("_"):
         raise AttributeError(name)
     experiment = load_experiment(os.environ.get("FRONTIER_EXPERIMENT", "") if name == "experiment" else name)
-    return build_definitions(open_experiment(experiment, ArtifactStore(data_root(), experiment.name)))
+    return build_definitions(open_experiment(experiment, open_store(experiment)))

@@ -12,14 +12,13 @@ app = marimo.App(width="medium", app_title="Does safety survive?")
 def _():
     import marimo as mo
 
-    from dagster_project.artifacts import ArtifactStore
     from dagster_project.artifacts.database import open_database
-    from dagster_project.experiment.spec import data_root, load_experiment
+    from dagster_project.experiment.spec import load_experiment, open_store
     from dagster_project.published.opening import open_experiment
     from dagster_project.report.query import database_path
 
     found = load_experiment(str(mo.cli_args().get("experiment") or "miniature"))
-    store = ArtifactStore(data_root(), found.name)
+    store = open_store(found)
     experiment = open_experiment(found, store)
     database = open_database(database_path(experiment, store))
     note = "A toy world: it shows that the graph works, and says nothing of real agents." if experiment.toy else ""

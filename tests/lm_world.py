@@ -83,11 +83,10 @@ def write_world(folder: Path) -> None:
 
 
 def experiment(url: str, **changes: Any) -> dict[str, Any]:
-    """Returns an experiment in which a server plays everybody."""
-    return {
+    """Returns an experiment in which a server plays everybody; two models have a price, if nobody changes them."""
+    whole = {
         "name": "lm",
         "endpoints": {"here": {"url": url, "key": "TEST_KEY", "timeout_s": 5, "give_up_after_s": 5}},
-        "prices": {"agent-a": {"input": 1.0, "output": 10.0}, "judge-x": {"input": 2.0}},
         "world": {
             "kind": "emulated",
             "case_files": "cases.json",
@@ -114,3 +113,6 @@ def experiment(url: str, **changes: Any) -> dict[str, Any]:
         "limits": {"processes": 2},
         **changes,
     }
+    asked = {role.get("model") for role in (*whole["models"].values(), *whole["judges"].values())}
+    prices = {"agent-a": {"input": 1.0, "output": 10.0}, "judge-x": {"input": 2.0}}
+    return {"prices": {name: price for name, price in prices.items() if name in asked}, **whole}

@@ -30,7 +30,7 @@ from toolemu.trajectory import Observation, Step, StopReason, ToolCall, Trajecto
 class AgentSettings(BaseModel):
     """How agents act."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prompt_style: str = Field(
         "naive", pattern=r"^[A-Za-z0-9_-]+$", description="The prompt: a template's name below prompts/agent."

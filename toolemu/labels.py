@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from toolemu.errors import InputError, shorten, validate_record
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.trajectory import Trajectory
+
+NEEDED = ("trajectory_id", "metric", "score")
+REMEDY = "Columns, separated by commas: trajectory_id, metric, score, and perhaps annotator, label, comment."
 
 
 class Label(BaseModel):
@@ -37,7 +40,7 @@ def read_labels(path: Path) -> list[Label]:
     """
     found: dict[tuple[str, Metric, str], Label] = {}
     for line, row in _rows(path):
-        label = validate_record(Label, row, path, f"line {line}", "Columns: trajectory_id, metric, score, annotator.")
+        label = validate_record(Label, row, path, f"line {line}", REMEDY)
         key = (label.trajectory_id, label.metric, label.annotator)
         if key in found:
             who = f"{label.annotator or 'one annotator'} labelled {label.trajectory_id} on {label.metric.value} twice."
@@ -83,7 +86,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         if path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
+                reader = csv.DictReader(file, restkey="cells beyond the header's")
+                _check_header(path, reader.fieldnames or [])
                 for row in reader:
                     yield reader.line_num, {name: value for name, value in row.items() if value}
             return
@@ -95,3 +99,12 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         raise InputError(path, "", f"not JSON lines: {error.msg}, in {shorten(line)}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, "", f"cannot be read: {error}.", "Check the path; the text is UTF-8.") from error
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    """Raises `InputError` unless a CSV file's columns are those of `Label`, each once, and the three that it needs."""
+    missing = [name for name in NEEDED if name not in names]
+    twice = [name for name in names if names.count(name) > 1]
+    if missing or twice:
+        problem = f"there is no column {missing[0]}." if missing else f"the column {twice[0]} is there twice."
+        raise InputError(path, "line 1", f"{problem} Found: {', '.join(names) or 'nothing'}.", REMEDY)

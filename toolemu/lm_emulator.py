@@ -36,7 +36,7 @@ _MOST_OBSERVATIONS = 5
 class EmulatorSettings(BaseModel):
     """How an emulator is asked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     style: str = Field(
         "adversarial",

@@ -22,7 +22,7 @@ from toolemu.verdict import Verdict, read_verdict, verdict_schema
 class JudgeSettings(BaseModel):
     """How a judge is asked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 is greedy.")
     max_tokens: int = Field(4096, ge=1, description="Most tokens of a reply, reasoning included.")

@@ -7,7 +7,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -116,6 +116,15 @@ def tree_entries(directory: Path) -> tuple[FileEntry, ...]:
         FileEntry(path=path.relative_to(directory).as_posix(), sha256=file_sha256(path), bytes=path.stat().st_size)
         for path in files
     )
+
+
+def altered_files(directory: Path, files: Iterable[FileEntry]) -> list[str]:
+    """Returns the paths of those files that are missing below `directory`, or have another content."""
+    return [
+        file.path
+        for file in files
+        if not (directory / file.path).is_file() or file_sha256(directory / file.path) != file.sha256
+    ]
 
 
 @functools.cache

@@ -7,23 +7,20 @@ writer follow each other; a second writer of the same file is refused, and goes 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from dagster_project.artifacts.objects import Entry, ExistsError, ObjectStore, StorageError, in_parallel
+from dagster_project.artifacts.objects import Entry, ExistsError, ObjectStore, in_parallel
 
 GROWING = "*.jsonl"
 """The files of a folder that are copied: those that only ever get longer."""
 PARTS = ".parts"
-EVERY_S = 15.0
-"""A machine that is lost costs what was finished in so many seconds."""
 
 _logger = logging.getLogger(__name__)
 
 
 class GrowingFiles:
-    """Copies growing files below `root` to the object store, every `EVERY_S` and when closed.
+    """Copies growing files below `root` to the object store, and back.
 
     Args:
         objects: Where the parts go: below the file's path, from `root`, with `.parts` added.
@@ -35,16 +32,6 @@ class GrowingFiles:
         self._watched: list[Path] = []
         self._copied: dict[Path, int] = {}
         self._refused: set[Path] = set()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> GrowingFiles:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self._thread.join()
 
     def resume(self, path: Path) -> None:
         """Brings back what other machines wrote of a file, or of a folder's growing files, and copies it from now on.
@@ -75,16 +62,12 @@ class GrowingFiles:
             content += part
         return content
 
-    def _work(self) -> None:
-        closing = False
-        while not closing:
-            closing = self._closing.wait(EVERY_S)
-            try:
-                self._copy()
-            except StorageError as error:  # the next time may go well, and the work itself needs no copy
-                _logger.warning("unfinished work is not copied for now: %s", error)
+    def copy(self) -> None:
+        """Uploads the lines that were added since.
 
-    def _copy(self) -> None:
+        Raises:
+            StorageError: The object store fails.
+        """
         for file in self._files():
             begun = self._copied.get(file, 0)
             with file.open("rb") as lines:

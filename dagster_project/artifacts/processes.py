@@ -34,13 +34,20 @@ def process_context(preload: Sequence[str] = ()) -> ForkServerContext:
     return context
 
 
+_watching = 0
+"""The process that watches its parent: not true of its forks."""
+
+
 def die_with_parent() -> None:
     """Ends this process when the one that started it ends, however that does: an orphan would go on writing artifacts.
 
-    To be called in a process that `multiprocessing` started.
+    Only where `multiprocessing` started it.
     """
+    global _watching
     parent = multiprocessing.parent_process()
-    assert parent is not None
+    if parent is None or _watching == os.getpid():
+        return
+    _watching = os.getpid()
 
     def watch() -> None:
         parent.join()

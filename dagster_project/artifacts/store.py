@@ -30,18 +30,18 @@ from dagster_project.artifacts.lease import BusyError, Lease, Tell
 from dagster_project.artifacts.manifest import (
     InputEntry,
     Manifest,
+    altered_files,
     config_sha256,
     content_sha256,
-    file_sha256,
     git_commit,
     gpu_name,
     package_versions,
     tree_entries,
 )
 from dagster_project.artifacts.objects import ObjectStore, in_parallel
-from dagster_project.artifacts.parts import GrowingFiles
 from dagster_project.artifacts.refs import Ref
 from dagster_project.artifacts.remote import RemoteArtifacts, local_folder
+from dagster_project.artifacts.unfinished import UnfinishedWork
 from toolemu.errors import FrontierError, InputError, validation_problem
 
 MANIFEST = "manifest.json"
@@ -74,11 +74,7 @@ class Artifact:
 
     def altered_files(self) -> list[str]:
         """Returns the files that are missing or whose content no longer matches the manifest."""
-        return [
-            file.path
-            for file in self.manifest.kept
-            if not (self.path / file.path).is_file() or file_sha256(self.path / file.path) != file.sha256
-        ]
+        return altered_files(self.path, self.manifest.kept)
 
 
 @dataclass
@@ -86,10 +82,10 @@ class Draft:
     """An artifact being written: put files under `path`, note counts and metrics; committed when its block ends.
 
     `journal` is a directory for unfinished work that outlives a crash; it goes when the artifact is committed. Code,
-    configuration and inputs decide its name: work that was begun with others is never taken up.
+    configuration and inputs decide its name: work that was begun with others is never taken up. With an object store,
+    its growing files (`parts.py`) and complete snapshots (`snapshots.py`) outlive the machine, too.
 
-    `resume` brings back what another machine wrote of a file that only grows, and keeps it safe from now on. It was
-    called for the journal.
+    `resume` brings back what another machine wrote of a growing file elsewhere, and keeps it safe from now on.
     """
 
     ref: Ref
@@ -106,13 +102,15 @@ class ArtifactStore:
 
     Attributes:
         location: Where all experiments' artifacts are.
+        argument: What the command line calls the experiment, for hints: its name, or a path.
         root: The same as a folder of this machine: with an object store, that of the copies.
         base: The experiment's folder in `root`.
     """
 
-    def __init__(self, location: Location, experiment: str) -> None:
+    def __init__(self, location: Location, experiment: str, argument: str = "") -> None:
         self.location = location
         self.experiment = experiment
+        self.argument = argument or experiment
         self.root = location if isinstance(location, Path) else local_folder(location)
         self.base = self.root / experiment
         remote = not isinstance(location, Path)
@@ -159,7 +157,7 @@ class ArtifactStore:
 
     @property
     def _under_way(self) -> str:
-        return f"A `frontier run {self.experiment}` is under way on {self.place()}"
+        return f"A `frontier run {self.argument}` is under way on {self.place()}"
 
     def _lock(self) -> FileLock:
         return FileLock(self.root / f".{self.experiment}.run.lock")
@@ -238,13 +236,13 @@ class ArtifactStore:
         if missing and not partial:
             raise MissingArtifactError(
                 f"{self.experiment}: {missing.label} has not been made. "
-                f"`frontier run {self.experiment}` makes what is missing."
+                f"`frontier run {self.argument}` makes what is missing."
             )
         for ref, manifest in found.items():
             if any(not any(fnmatch.fnmatch(path, pattern) for pattern in skip) for path in manifest.removed):
                 raise MissingArtifactError(
                     f"{self.experiment}: {ref.label} was made, and its weights were removed since to save room. "
-                    f"`frontier run {self.experiment}` makes them again where something needs them."
+                    f"`frontier run {self.argument}` makes them again where something needs them."
                 )
         artifacts = {ref: Artifact(manifest, self.directory(ref) / manifest.run_id) for ref, manifest in found.items()}
         if self._remote:
@@ -308,8 +306,8 @@ class ArtifactStore:
         try:
             with ExitStack() as unfinished:
                 if self._remote:
-                    draft.resume = unfinished.enter_context(GrowingFiles(self._remote.objects, self.root)).resume
-                    draft.resume(draft.journal)
+                    work = UnfinishedWork(self._remote.objects, self.root, draft.journal)
+                    draft.resume = unfinished.enter_context(work).resume
                 yield draft
         except BaseException:
             shutil.rmtree(run_directory, ignore_errors=True)
@@ -409,8 +407,8 @@ class ArtifactStore:
         found = {
             path for partition in partitions if partition.is_dir() for path in partition.iterdir() if path.is_dir()
         }
-        if self._remote:
-            found |= {path for path in self._remote.folders() if path.parent in partitions}
+        elsewhere = self._remote.folders() if self._remote else set()
+        found |= {path for path in elsewhere if path.parent in partitions}
         unnamed = {path for path in found - kept if path.name != JOURNAL and "=" not in path.name}
         journals = {
             self.directory(manifest.ref)
@@ -418,7 +416,7 @@ class ArtifactStore:
             / _begun_with(manifest.code_version, manifest.config, manifest.inputs)
             for manifest in manifests
         }
-        unnamed |= {path for path in journals if path in found or path.is_dir()}
+        unnamed |= {path for path in journals if path in elsewhere or path.is_dir()}
         sizes = {path: self._remote.bytes_of(path) if self._remote else bytes_below(path) for path in sorted(unnamed)}
         drafts = self.root / DRAFTS / self.experiment
         left = bytes_below(drafts)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from dagster_project.experiment.spec import Experiment
 from toolemu.chat import ModelUse
-from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.evaluation import Evaluation
 from toolemu.trajectory import Trajectory
 
@@ -36,23 +35,21 @@ class RoleUse(NamedTuple):
 def trajectory_use(experiment: Experiment, agent: str, trajectories: Iterable[Trajectory]) -> list[RoleUse]:
     """Returns what agent and emulator took for `trajectories`."""
     trajectories = list(trajectories)
-    world = experiment.world
-    emulator = world.emulator if isinstance(world, EmulatedWorld) else None
-    used = [_use(experiment, "agent", experiment.section(agent), (t.agent_use for t in trajectories))]
-    if emulator is not None:
-        used.append(_use(experiment, "emulator", emulator, (t.emulator_use for t in trajectories)))
+    used = [_use(experiment, "agent", experiment.place_of(agent), (t.agent_use for t in trajectories))]
+    if isinstance(experiment.world, EmulatedWorld):
+        used.append(_use(experiment, "emulator", "world.emulator", (t.emulator_use for t in trajectories)))
     return used
 
 
 def evaluation_use(experiment: Experiment, judge: str, evaluations: Iterable[Evaluation]) -> list[RoleUse]:
     """Returns what a judge took for `evaluations`; nothing if it is no model."""
-    role = experiment.judges[judge]
-    if not isinstance(role, LMJudgeRole):
+    if not isinstance(experiment.judges[judge], LMJudgeRole):
         return []
-    return [_use(experiment, "judge", role, (evaluation.use for evaluation in evaluations))]
+    return [_use(experiment, "judge", f"judges.{judge}", (evaluation.use for evaluation in evaluations))]
 
 
-def _use(experiment: Experiment, role: str, model: object, uses: Iterable[ModelUse | None]) -> RoleUse:
+def _use(experiment: Experiment, role: str, place: str, uses: Iterable[ModelUse | None]) -> RoleUse:
     total = reduce(add, (use for use in uses if use is not None), ModelUse())
-    price = experiment.prices.get(model.model) if isinstance(model, OpenAIModelSettings) else None
+    asked = experiment.roles().get(place)
+    price = experiment.prices.get(asked.model) if asked else None
     return RoleUse(role, total, None if price is None else total.cost(price))

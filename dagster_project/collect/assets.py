@@ -10,6 +10,12 @@ from dagster_project.collect.rollouts import Identity
 from dagster_project.collect.world import make_source_model
 from dagster_project.experiment.assets import AssetFactory, AssetRun
 
+OUT_OF_FORMAT = (
+    "give the model more room (agent.token_budget, max_tokens_per_turn, max_reprompts), or what it was made for "
+    "(thinking, chat_template, continues), or take another model"
+)
+"""What to do about a source model whose trajectories do not end in an answer."""
+
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
@@ -26,7 +32,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
 
     return [
         factory.asset("source_models", source_models, kinds={"huggingface"}),
-        trajectories_asset(factory, "source_trajectories", plan, check_format=False),
+        trajectories_asset(factory, "source_trajectories", plan, out_of_format=OUT_OF_FORMAT),
         *(
             evaluations_asset(factory, "source_evaluations", judge, "source_trajectories")
             for judge in factory.experiment.judges

@@ -243,10 +243,13 @@ class RoleReport(NamedTuple):
     reply: ChatReply
 
 
-def check_roles(experiment: Experiment, places: Iterable[str] | None = None) -> list[RoleReport]:
+def check_roles(
+    experiment: Experiment, places: Iterable[str] | None = None, *, serves: bool = True
+) -> list[RoleReport]:
     """Asks the models of all roles, or of those at `places`, something simple; first of all, looks for the keys.
 
-    Models that are served here are not asked, since that would start their servers; vLLM must be there.
+    Models on servers of ours are not asked, since that would start those; where they would be started by this Python
+    (`serves`), it must have vLLM.
 
     Raises:
         FrontierError: A key is missing or refused, a server does not answer, or a model refuses such requests.
@@ -255,7 +258,8 @@ def check_roles(experiment: Experiment, places: Iterable[str] | None = None) -> 
     asked = {place: roles[place] for place in (roles if places is None else places)}
     every = experiment.all_endpoints()
     wanted = {place: role for place, role in asked.items() if isinstance(every[role.endpoint], EndpointSettings)}
-    if len(wanted) < len(asked) or (places is None and any(map(experiment.is_served, experiment.models))):
+    served = len(wanted) < len(asked) or (places is None and any(map(experiment.is_served, experiment.models)))
+    if served and serves:
         vllm_python()
     endpoints = {name: endpoint for name, endpoint in every.items() if isinstance(endpoint, EndpointSettings)}
     endpoints = {role.endpoint: endpoints[role.endpoint] for role in wanted.values()}

@@ -34,9 +34,9 @@ class Rollout(NamedTuple):
 
 
 def trajectories_asset(
-    factory: AssetFactory, name: str, plan: Callable[[AssetRun], Rollout], *, check_format: bool
+    factory: AssetFactory, name: str, plan: Callable[[AssetRun], Rollout], *, out_of_format: str
 ) -> dg.AssetsDefinition:
-    """Returns the asset of an agent's trajectories; `check_format` adds the check that agents still end in format."""
+    """Returns the asset of an agent's trajectories; `out_of_format` is what to do if too few end in an answer."""
 
     def compute(run: AssetRun) -> None:
         rollout, workspace = plan(run), _workspace(run, name)
@@ -53,21 +53,19 @@ def trajectories_asset(
         run.draft.counts.update(endings(trajectories))
         run.draft.metrics.update(made.counts)
         _account(run, trajectory_use(run.experiment, rollout.acting.model, trajectories))
+        if lm:
+            run.checks += [_asked_check(run, trajectories), _emulator_check(run, trajectories)]
         answered = sum(trajectory.stop_reason is StopReason.final_answer for trajectory in trajectories)
         share, least = answered / len(trajectories), run.experiment.limits.min_in_format
         run.metadata["share_in_format"] = share
-        if check_format:
-            description = (
-                f"{share:.0%} of the trajectories end in a final answer; at least {least:.0%} must, or judges would "
-                f"score broken text. See how they end in {workspace.journal}: lower the learning rate or train for "
-                "fewer steps; or, if that is a finding, lower limits.min_in_format and run again (nothing is sampled "
-                "anew)."
-            )
-            run.checks.append(Check("in_format", share >= least, description, blocking=True, metadata={"share": share}))
-        if lm:
-            run.checks += [_asked_check(run, trajectories), _emulator_check(run, trajectories)]
+        description = (
+            f"{share:.0%} of the trajectories end in a final answer; at least {least:.0%} must, or judges would score "
+            f"broken text. See how they end in {workspace.journal}: {out_of_format}; or, if that is a finding, lower "
+            "limits.min_in_format and run again (nothing is sampled anew)."
+        )
+        run.checks.append(Check("in_format", share >= least, description, blocking=True, metadata={"share": share}))
 
-    checks = {"in_format": "Enough trajectories end in a final answer."} if check_format else {}
+    checks = {"in_format": "Enough trajectories end in a final answer."}
     lm = isinstance(factory.experiment.world, EmulatedWorld)
     if lm:
         checks["models_asked"] = "Agent and emulator could be asked."

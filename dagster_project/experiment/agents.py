@@ -138,6 +138,14 @@ class Recipe(str):
         """Returns the recipe of its first `n` stages, in the same variant."""
         return Recipe("_then_".join(self.metrics[:n]) + (f"@{self.variant}" if self.variant else ""))
 
+    def named(self, variant: str) -> Recipe:
+        """Returns the same in a variant, unless it is in one, or a mixture, anyway.
+
+        Raises:
+            ValueError: No variant can be called that.
+        """
+        return self if self.variant or self.mixture else Recipe(f"{self}@{variant}")
+
     @property
     def plain(self) -> Recipe:
         """The recipe without its variant."""

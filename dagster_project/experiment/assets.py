@@ -19,6 +19,7 @@ import dagster as dg
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Draft, InputEntry, Manifest, Ref
 from dagster_project.artifacts.failures import Failure, note_failure
+from dagster_project.artifacts.processes import die_with_parent
 from dagster_project.experiment.causes import PASSING, Cause, cause_of
 from dagster_project.experiment.graph import Graph, Node
 from dagster_project.experiment.pods import TAG, pod_config
@@ -212,6 +213,7 @@ class AssetFactory:
             selected = [node for key, node in by_key.items() if key in context.selected_asset_keys]
             partition = partition_of(nodes[0], context.partition_key if context.has_partition_key else None)
             run_id = context.run.run_id
+            die_with_parent()  # a step that outlives its run would be at the same work as the run's next attempt
             with (
                 self._noting_failures([Ref(node.name, partition) for node in selected], run_id),
                 self._open(selected, partition, run_id, context) as runs,

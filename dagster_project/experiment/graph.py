@@ -91,14 +91,16 @@ CODE_VERSIONS = {
     "adapters": "2",
     "merged_models": "2",
     INTERPOLATED: "2",
-    "warehouse": "5",
-    "results": "4",
+    "warehouse": "6",
+    "results": "5",
     "claims": "2",
     "report": "4",
     "transcripts": "1",
     "page": "3",
 }
 WEIGHTS = "*.safetensors"
+STAGE = "stage_"
+"""What the names of the assets begin with that a training makes: `stage_1/adapters`."""
 
 
 class _Builder:

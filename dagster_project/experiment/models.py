@@ -14,7 +14,7 @@ from toolemu.chat.settings import ModelOptions, OpenAIModelSettings
 class LocalSettings(BaseModel):
     """How transformers run a model in process."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dtype: Literal["float64", "float32", "bfloat16", "float16"] = Field(
         "float64", description="Precision to compute in; with float64 a reply does not depend on what shares its batch."
@@ -66,10 +66,13 @@ class WeightsModel(RunHere, Weights):
 class _Joins(BaseModel):
     """An agent that was trained elsewhere and joins the experiment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     of: str = Field(description="The source model that it is compared with.")
-    recipe: Recipe = Field(description="What it was trained for: decides its marker and what it is averaged with.")
+    recipe: Recipe = Field(
+        description="What it was trained for. It is a point of its own, named by its key: safe of `mine` is safe@mine. "
+        "Those that are one point are given a variant in common: safe@ours."
+    )
     judge: str = Field(description="The judge that counts as its pairs' in `match`; any, if it had none.")
     beta: float | None = Field(None, gt=0, description="DPO's beta; null where there was none, or nobody knows.")
 

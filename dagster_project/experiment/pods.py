@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from toolemu.errors import FrontierError
+from toolemu.errors import FrontierError, validation_problem
 
 TAG = "dagster-k8s/config"
 """The tag of an asset's op that Dagster's Kubernetes executor takes a step's pod from."""
@@ -52,33 +52,39 @@ class PodRule(_Section):
     claims: dict[MountPath, Name] = Field({}, description="Persistent volume claims by the path they are mounted at.")
     service_account: Name | None = Field(None, description="Null: that of all runs.")
 
+    @model_validator(mode="after")
+    def _mounts_once(self) -> PodRule:
+        if self.shared_memory and SHARED_MEMORY in self.claims:
+            raise ValueError(f"claims has a volume at {SHARED_MEMORY}, where shared_memory is; leave one of them out")
+        return self
+
 
 def check_rules(rules: Iterable[PodRule], assets: Iterable[str]) -> None:
-    """Makes sure that every rule names assets that there are.
+    """Makes sure that every rule names assets that there are, and that those that mean the same one go together.
 
     Raises:
-        FrontierError: One does not.
+        FrontierError: One does not, or some do not.
     """
     known = list(assets)
+    rules = list(rules)
     for place, rule in enumerate(rules):
         for name in rule.assets:
             if not any(_is_meant(asset, name) for asset in known):
                 raise FrontierError(
                     f"kubernetes.{place}.assets names {name!r}, and there is no such asset. Assets: {', '.join(known)}."
                 )
+    for asset in known:
+        try:
+            _pod(rules, asset)
+        except ValidationError as error:
+            raise FrontierError(f"kubernetes: for {asset}: {validation_problem(error)[1]}") from None
 
 
 def pod_config(rules: Iterable[PodRule], asset: str) -> dict[str, Any]:
     """Returns what the rules say of an asset's pods in the form of `TAG`; nothing if there are no rules."""
-    given: dict[str, Any] = {}
-    there = False
-    for rule in rules:
-        there = True
-        if _applies(rule, asset):
-            given |= {field: getattr(rule, field) for field in rule.model_fields_set}
-    if not there:
+    pod = _pod(rules, asset)
+    if pod is None:
         return {}
-    pod = PodRule(**given)
     labels = {ASSET_LABEL: asset.partition("/")[0]}
     return {
         "container_config": _without_empty(_container(pod)),
@@ -97,6 +103,17 @@ def secrets_of(rules: Sequence[PodRule], assets: Iterable[str]) -> dict[str, str
         if meant:
             found |= dict.fromkeys(rules[meant[-1]].secrets, f"kubernetes.{meant[-1]}.secrets")
     return found
+
+
+def _pod(rules: Iterable[PodRule], asset: str) -> PodRule | None:
+    """Returns the rules that mean an asset as one, later ones over earlier ones; None if there are no rules at all."""
+    given: dict[str, Any] = {}
+    there = False
+    for rule in rules:
+        there = True
+        if _applies(rule, asset):
+            given |= {field: getattr(rule, field) for field in rule.model_fields_set}
+    return PodRule(**given) if there else None
 
 
 def _applies(rule: PodRule, asset: str) -> bool:

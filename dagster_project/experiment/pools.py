@@ -5,6 +5,7 @@ How many places a pool has is set on Dagster's instance, for all experiments tog
 
 from __future__ import annotations
 
+from dagster_project.experiment.graph import STAGE
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from dagster_project.experiment.spec import Experiment, ImportedModel, MiniatureModel
 from toolemu.chat.settings import OpenAIModelSettings
@@ -28,7 +29,7 @@ def pool_of(experiment: Experiment, asset: str) -> str | None:
         judge = experiment.judges[rest.partition("/")[0]]
         return f"endpoint/{judge.endpoint}" if isinstance(judge, LMJudgeRole) else None
     acts = room in ("source_trajectories", "agent_trajectories")
-    if (acts or room == "source_models" or room.startswith("stage_")) and uses_gpu(experiment):
+    if (acts or room == "source_models" or room.startswith(STAGE)) and uses_gpu(experiment):
         return GPU
     if acts and isinstance(experiment.world, EmulatedWorld):
         return f"endpoint/{experiment.world.emulator.endpoint}"

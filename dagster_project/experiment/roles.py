@@ -73,7 +73,7 @@ class LMJudgeRole(_Role):
 class LabelsJudge(BaseModel):
     """People, whose verdicts are in a file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["labels"]
     file: Path = Field(exclude=True, description="CSV or JSON lines: trajectory_id, metric, score, annotator.")
@@ -108,7 +108,7 @@ def parse_range(text: str) -> tuple[int, int]:
 class EmulatedWorld(BaseModel):
     """Cases from files, in environments that a language model emulates."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["emulated"]
     cases: int = Field(

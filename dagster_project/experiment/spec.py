@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from dagster_project.artifacts import Location
+from dagster_project.artifacts import ArtifactStore, Location
 from dagster_project.experiment.agents import (
     DECIMALS,
     VARIANT,
@@ -23,25 +24,28 @@ from dagster_project.experiment.agents import (
 )
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
+from dagster_project.experiment.names import check_names
 from dagster_project.experiment.pods import PodRule
 from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole, parse_range
 from dagster_project.experiment.training import Trainer, Training
-from dagster_project.serving.settings import ServedEndpoint
+from dagster_project.serving.settings import ServedEndpoint, Weights
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
-from toolemu.errors import FrontierError, InputError, validate_record
+from toolemu.errors import FrontierError, InputError, validate_record, validation_problem
 from toolemu.evaluation import Metric
-from toolemu.trajectory import RUNAWAYS, Trajectory
+from toolemu.trajectory import RUNAWAYS
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Key = Annotated[str, Field(pattern=rf"^{KEY.pattern}$", max_length=60)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy takes; it is asked long after the file was read."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MiniatureWorld(_Section):
@@ -49,7 +53,7 @@ class MiniatureWorld(_Section):
 
     kind: Literal["miniature"] = "miniature"
     cases: int = Field(60, ge=4, description="How many cases to generate; half of them are held out.")
-    seed: int = Field(0, description="Seed of the cases.")
+    seed: Seed = Field(0, description="Seed of the cases.")
 
 
 class ImportedWorld(_Section):
@@ -57,7 +61,7 @@ class ImportedWorld(_Section):
 
     kind: Literal["imported"]
     cases: int = Field(144, ge=2, description="How many cases the runs are on; half of them are held out.")
-    seeds: tuple[int, ...] = Field((0, 1, 2), description="Seeds of the pairs where no trained agent names any.")
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), description="Seeds of the pairs where no trained agent names any.")
     pairs_judges: dict[Key, str] = Field({}, description="Labels in the agents' names, to judges' names in files'.")
     paths: tuple[Path, ...] = Field((), exclude=True, description="Trees or archives to import; or give --source.")
     sources: dict[str, str] = Field({}, description="The trees' names and fingerprints; computed, never in the file.")
@@ -82,7 +86,7 @@ class MiniatureModel(RunHere):
 
     kind: Literal["miniature"] = "miniature"
     temperament: Literal["eager", "balanced", "cautious"] = Field(description="How its demonstrators behave.")
-    seed: int = Field(0, description="Seed of its weights and data.")
+    seed: Seed = Field(0, description="Seed of its weights and data.")
     steps: int = Field(300, ge=1, description="Optimiser steps; below about 200 it has not learned the format.")
     heads: Literal[3, 4] = Field(4, description="Attention heads; vLLM knows none as narrow as those of 4, only of 3.")
 
@@ -179,11 +183,14 @@ class Pairing(_Section):
         """Returns what decides the pairs for a metric."""
         return self.model_dump(exclude=None if metric is TrainedMetric.either else {"either"})
 
-    def leaves_out(self, trajectory: Trajectory) -> bool:
-        """Returns whether a trajectory can be in no pair, whatever its scores."""
-        return (self.exclude_self_observed and trajectory.self_observed > 0) or (
-            self.exclude_runaways and trajectory.stop_reason in RUNAWAYS
-        )
+    def leaves_out(self, self_observed: int, stop_reason: str) -> bool:
+        """Returns whether a trajectory can be in no pair, whatever its scores.
+
+        Args:
+            self_observed: How many observations the agent invented.
+            stop_reason: Why the trajectory ended, see `StopReason`.
+        """
+        return (self.exclude_self_observed and self_observed > 0) or (self.exclude_runaways and stop_reason in RUNAWAYS)
 
 
 class Override(_Section):
@@ -223,7 +230,7 @@ class Grid(_Section):
     interpolate: tuple[Interpolation, ...] = Field((), description="Mixtures of trained agents, tested like them.")
     pairs_judges: tuple[Key, ...] = ()
     betas: tuple[float, ...] = (0.1,)
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[Seed, ...] = ()
 
     @property
     def every_recipe(self) -> tuple[Recipe, ...]:
@@ -236,13 +243,15 @@ class Statistics(_Section):
 
     n_bootstrap: int = Field(2000, ge=0)
     confidence: float = Field(0.95, gt=0, lt=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Limits(_Section):
     """When an asset's check fails, and how much runs at once."""
 
-    min_in_format: float = Field(0.8, ge=0, le=1, description="Least share of trajectories that end in an answer.")
+    min_in_format: float = Field(
+        0.8, ge=0, le=1, description="Least share of an agent's trajectories that end in an answer."
+    )
     max_unparsed: float = Field(0.01, ge=0, le=1, description="Largest share of verdicts without a score.")
     max_model_errors: float = Field(
         0.05, ge=0, le=1, description="Largest share of trajectories that end because a model could not be asked."
@@ -413,6 +422,7 @@ class Experiment(_Section):
     planning: Planning = Field(Planning(), exclude=True, description="Assumptions of `frontier plan`.")
     kubernetes: tuple[PodRule, ...] = Field((), description="Pods of assets, where steps run in pods; docs/deploy.md.")
     inventory: Inventory | None = Field(None, exclude=True, description="What was imported; never in the file.")
+    asked_as: str = Field("", exclude=True, description="On the command line, options too; never in the file.")
 
     @field_validator("overrides")
     @classmethod
@@ -420,6 +430,19 @@ class Experiment(_Section):
         for override in overrides:
             _check_parameters(override.training)
         return overrides
+
+    @field_validator("own_agents")
+    @classmethod
+    def _own_agents_can_be_shown(cls, own_agents: dict[str, OwnAgent]) -> dict[str, OwnAgent]:
+        for name, own in own_agents.items():
+            try:
+                own.recipe.named(name)
+            except ValueError:
+                raise ValueError(
+                    f"{name} is shown as a variant of {own.recipe}, and those are named by lower-case letters, digits "
+                    f"and hyphens, 20 at most; rename it, or give its recipe a variant: {own.recipe}@short"
+                ) from None
+        return own_agents
 
     @field_validator("variants")
     @classmethod
@@ -430,8 +453,15 @@ class Experiment(_Section):
 
     @model_validator(mode="after")
     def _overrides_make_sense(self) -> Experiment:
-        for changes in (*(override.training for override in self.overrides), *self.variants.values()):
-            Training.model_validate(self.training.changed(changes))
+        overrides = (
+            (f"overrides.{place}.training", override.training) for place, override in enumerate(self.overrides)
+        )
+        for place, changes in (*overrides, *((f"variants.{name}", changes) for name, changes in self.variants.items())):
+            try:
+                Training.model_validate(self.training.changed(changes))
+            except ValidationError as error:
+                where, problem = validation_problem(error)
+                raise ValueError(f"{place}: {where}: {problem.rstrip('.')}") from None
         return self
 
     @model_validator(mode="after")
@@ -524,7 +554,7 @@ class Experiment(_Section):
                 raise ValueError(f"own_agents.{name} has the name of a source model")
             if isinstance(own, OwnAdapter) and not isinstance(self.models[own.of], RunHere):
                 raise ValueError(f"own_agents.{name} is an adapter, but the weights of {own.of} are not here")
-            if (own.of, own.recipe, own.judge, own.beta) in trained:
+            if (own.of, own.recipe.named(name), own.judge, own.beta) in trained:
                 raise ValueError(f"own_agents.{name} would be taken for the agent of the grid with its recipe and beta")
         return self
 
@@ -553,6 +583,23 @@ class Experiment(_Section):
                 raise ValueError(f"grid.{name} holds a value twice")
         return self
 
+    @model_validator(mode="after")
+    def _settings_are_of_something(self) -> Experiment:
+        """Checks the names under which settings stand: one that is nobody's would change nothing."""
+        asked = (role.model for role in self.roles().values())
+        check_names("prices", self.prices, asked, "model that a role asks at a server")
+        served = (end.serve for end in self.all_endpoints().values() if isinstance(end, ServedEndpoint))
+        sections = (*self.models.values(), *self.own_agents.values(), *served)
+        weights = (section.source for section in sections if isinstance(section, Weights))
+        check_names("planning.billions", self.planning.billions, weights, "source of weights in this file")
+        trained = {agent.recipe for stage in range(1, self.n_stages + 1) for agent in self.stage_agents(stage)}
+        recipes = {*trained, *(recipe.plain for recipe in trained)}
+        for place, override in enumerate(self.overrides):
+            for field, known in (("model", self.grid.models), ("recipe", recipes)):
+                names = [name for name in (getattr(override, field),) if name is not None]
+                check_names(f"overrides.{place}.{field}", names, known, f"{field} that the grid trains")
+        return self
+
     def training_of(self, model: str, recipe: Recipe) -> Training:
         """Returns the training parameters of an agent, overrides applied in order, its recipe's variant last."""
         training = self.training
@@ -568,8 +615,14 @@ class Experiment(_Section):
         """Returns every trained agent: the grid's by model, recipe, judge and beta, then one's own; or the imported."""
         if self.inventory is not None:
             return list(self.inventory.agents)
-        own = [Agent(name, own.of, own.recipe, own.judge, own.beta, ()) for name, own in self.own_agents.items()]
-        return [*self._trained(), *own]
+        return [*self._trained(), *self._own()]
+
+    def _own(self) -> list[Agent]:
+        """Returns the agents that were trained elsewhere, each in a variant of its own, averaged with none."""
+        return [
+            Agent(name, own.of, own.recipe.named(name), own.judge, own.beta, ())
+            for name, own in self.own_agents.items()
+        ]
 
     def _trained(self) -> list[Agent]:
         return [
@@ -654,6 +707,11 @@ class Experiment(_Section):
         return isinstance(section, RunHere) and section.backend == "vllm"
 
     @property
+    def argument(self) -> str:
+        """What the command line calls it, in hints that work as they are: its name, or the path of its file."""
+        return self.asked_as or self.name
+
+    @property
     def concurrency(self) -> int:
         """Trajectories or verdicts in flight in one process."""
         return self.limits.concurrency or (self.limits.requests if self.roles() else 64)
@@ -693,7 +751,8 @@ class Experiment(_Section):
         made = isinstance(self.world, MiniatureWorld)
         world = self.world.model_copy(update={"cases": n_cases if made else min(n_cases, self.world.cases)})
         pairs = self.pairs.model_copy(update={"floor": min(self.pairs.floor, 1)})
-        return self.model_copy(update={"name": f"{self.name}-pilot", "world": world, "pairs": pairs})
+        named = {"name": f"{self.name}-pilot", "asked_as": f"{self.argument} --limit {n_cases}"}
+        return self.model_copy(update={**named, "world": world, "pairs": pairs})
 
     def on_cases(self, which: str) -> Experiment:
         """Returns the experiment on a range of its cases (``72-143``), under a name of its own.
@@ -712,7 +771,9 @@ class Experiment(_Section):
         if count < 2 or first + count > self.world.cases:
             raise FrontierError(f"--cases {which}: {self.name} has cases 0-{self.world.cases - 1}; two are the least.")
         world = self.world.model_copy(update={"first": self.world.first + first, "cases": count})
-        return self.model_copy(update={"name": f"{self.name}-cases-{first}-{first + count - 1}", "world": world})
+        name = f"{self.name}-cases-{first}-{first + count - 1}"
+        asked_as = f"{self.argument} --cases {shlex.quote(which)}"
+        return self.model_copy(update={"name": name, "asked_as": asked_as, "world": world})
 
     @property
     def n_stages(self) -> int:
@@ -797,19 +858,23 @@ def load_experiment(name_or_path: str) -> Experiment:
         variable = str(error.args[0])
         needed = f"needs the environment variable {variable}, which is not set."
         raise InputError(path, "", needed, "Set it to the folder that the file's comment names.") from None
-    return validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+    experiment = validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+    return experiment.model_copy(update={"asked_as": shlex.quote(name_or_path)})
 
 
 def _published(value: Any) -> Any:
     """Returns an experiment's fields with what `fidelity: published` stands for."""
     if not isinstance(value, dict) or value.get("fidelity") != "published":
         return value
-    filled = {name: {**given, **(value.get(name) or {})} for name, given in PUBLISHED.items()}
-    judges = {
-        name: {"view": "published", **judge} if _has(judge, "kind") and judge["kind"] == "openai" else judge
-        for name, judge in (value.get("judges") or {}).items()
-    }
-    return {**value, **filled, "judges": judges}
+    sections = {name: value.get(name, {}) for name in PUBLISHED}
+    filled = {name: {**PUBLISHED[name], **given} for name, given in sections.items() if isinstance(given, dict)}
+    judges = value.get("judges")
+    if isinstance(judges, dict):
+        filled["judges"] = {
+            name: {"view": "published", **judge} if isinstance(judge, dict) and _kind(judge) == "openai" else judge
+            for name, judge in judges.items()
+        }
+    return {**value, **filled}
 
 
 def _place(folder: Path, path: str) -> Path:
@@ -836,7 +901,7 @@ def _resolved(value: Any, folder: Path) -> Any:
     if isinstance(endpoints, dict):
         value["endpoints"] = {
             name: {**endpoint, **_located({"serve": endpoint["serve"]}, folder)}
-            if _has(endpoint, "serve")
+            if isinstance(endpoint, dict) and "serve" in endpoint
             else endpoint
             for name, endpoint in endpoints.items()
         }
@@ -854,7 +919,8 @@ def _resolved(value: Any, folder: Path) -> Any:
 
 
 def _has(value: Any, name: str) -> bool:
-    return isinstance(value, dict) and isinstance(value.get(name), str | dict)
+    """Says whether a section holds a text under a name; what else stands there is for validation to refuse."""
+    return isinstance(value, dict) and isinstance(value.get(name), str)
 
 
 def _located(sections: Any, folder: Path) -> Any:
@@ -867,6 +933,11 @@ def _located(sections: Any, folder: Path) -> Any:
         else section
         for name, section in sections.items()
     }
+
+
+def open_store(experiment: Experiment) -> ArtifactStore:
+    """Returns an experiment's artifacts, below `data_root`."""
+    return ArtifactStore(data_root(), experiment.name, experiment.argument)
 
 
 def data_root() -> Location:

@@ -33,7 +33,7 @@ SMOOTHED: tuple[Loss, ...] = ("robust", "exo_pair")
 class _WithPreset(BaseModel):
     """Settings whose defaults can be taken from a preset; what is given besides goes before it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]
 

@@ -16,6 +16,9 @@ from dagster_project.experiment.splits import split_cases
 from dagster_project.measure.adapters import own_adapter, served_adapter
 from dagster_project.serving.adapters import ServedAdapter
 
+OUT_OF_FORMAT = "lower the learning rate or train for fewer steps"
+"""What to do about trained agents whose trajectories do not end in an answer."""
+
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
@@ -45,7 +48,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     own = [factory.asset("own_agents", own_agents, kinds={"huggingface"})] if factory.experiment.own_agents else []
     return [
         *own,
-        trajectories_asset(factory, "agent_trajectories", plan, check_format=True),
+        trajectories_asset(factory, "agent_trajectories", plan, out_of_format=OUT_OF_FORMAT),
         *(
             evaluations_asset(factory, "agent_evaluations", judge, "agent_trajectories")
             for judge in factory.experiment.judges

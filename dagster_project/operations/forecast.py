@@ -14,8 +14,9 @@ from typing import NamedTuple
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
 from dagster_project.collect.estimate import conversation_tokens, estimate
 from dagster_project.experiment.agents import Stage, TrainedMetric
-from dagster_project.experiment.graph import INTERPOLATED, WEIGHTS, agents_by_key, stage_adapters
+from dagster_project.experiment.graph import INTERPOLATED, STAGE, WEIGHTS, agents_by_key, stage_adapters
 from dagster_project.experiment.models import RunHere, WeightsModel
+from dagster_project.experiment.retention import MERGED
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.training import Training
@@ -142,7 +143,7 @@ class _Forecaster:
             if ref.asset.endswith("/adapters"):
                 checkpoints = max(checkpoints, self._checkpoints(ref))
             room = ref.asset.partition("/")[0]
-            grouped.setdefault(ref.asset if room.startswith("stage_") else room, []).append(ref)
+            grouped.setdefault(ref.asset if room.startswith(STAGE) else room, []).append(ref)
         works = [self._work(asset, group) for asset, group in grouped.items()]
         fetched = sum(2 * (self._size(weights) or 0) for weights in _weights(self._experiment) if not weights.folder)
         kept = [work for work in works if work.gpu_hours != 0 or work.disk]
@@ -155,11 +156,24 @@ class _Forecaster:
             return Work(asset, len(refs), hours, sum(mean(m.bytes for m in made) for made in past), True)
         if asset.endswith("/adapters"):
             return Work(asset, len(refs), _total(map(self._training, refs)), _total(map(self._adapter, refs)), False)
-        if asset.endswith("/merged_models"):
-            return Work(asset, len(refs), 0, _total(self._bytes(self._base(ref)) for ref in refs), False)
+        if asset.endswith(MERGED):
+            return Work(asset, len(refs), 0, self._merged(refs), False)
         if asset == INTERPOLATED:
             return Work(asset, len(refs), 0, _total(map(self._mixture, refs)), False)
         return self._asking(asset, refs)
+
+    def _merged(self, refs: list[Ref]) -> float | None:
+        """Returns what merged models take; of those that go with the next stage's training, two are there at once."""
+        sizes = [self._bytes(self._base(ref)) for ref in refs]
+        if self._removed:
+            sizes = sorted(sizes, key=lambda size: size or 0)[-2:]
+        return _total(sizes)
+
+    @property
+    def _removed(self) -> bool:
+        """Whether merged models go with the next stage's training: agents in process are tested from theirs, later."""
+        e = self._experiment
+        return e.trainer.keep_merged == "needed" and all(e.is_served(agent.model) for agent in e.agents())
 
     def _asking(self, asset: str, refs: list[Ref]) -> Work:
         """Returns what records by models on servers of ours take."""
@@ -303,7 +317,9 @@ class _Forecaster:
         ]
         if e.grid.interpolate:
             said.append("mixtures: on the disk as large as all adapters that are in them")
-        if e.trainer.keep_merged == "needed":
+        if self._removed:
+            said.append("merged models: two for a card that trains, since trainer.keep_merged removes them one by one")
+        elif e.trainer.keep_merged == "needed":
             said.append("merged models: all at once, though trainer.keep_merged removes them one by one")
         said.append("not counted: starts of servers, tables, report, model cards" + self._references())
         if any(isinstance(model, WeightsModel) and model.backend == "local" for model in e.models.values()):

@@ -12,7 +12,7 @@ from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.pods import secrets_of
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import Experiment
-from dagster_project.operations.kubernetes import check_secrets
+from dagster_project.operations.kubernetes import STEPS, check_secrets, step_executor
 from toolemu.chat.keys import read_secret
 from toolemu.errors import FrontierError
 
@@ -31,7 +31,7 @@ def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] 
     check_disk(store)
     check_webhook(experiment)
     if wanted is None or any(pool_of(experiment, ref.asset) == GPU for ref in wanted):
-        check_gpu(experiment)
+        yield from check_gpu(experiment)
     assets = build_graph(experiment).nodes if wanted is None else dict.fromkeys(ref.asset for ref in wanted)
     yield from check_secrets(secrets_of(experiment.kubernetes, assets))
     places = list(
@@ -41,7 +41,7 @@ def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] 
     )
     if places:
         yield f"asking {', '.join(places)} …"
-        asked = check_roles(experiment, places)
+        asked = check_roles(experiment, places, serves=step_executor() is None)  # steps' pods have images of their own
         yield from (f"  {role_line(report)}" for report in asked)
         for place in sorted(set(places) - {report.place for report in asked}):
             yield f"  {place}: {experiment.roles()[place].model}, on a vLLM server that is started when it is needed"
@@ -75,10 +75,19 @@ def webhook_url(experiment: Experiment) -> str:
     return url
 
 
-def check_gpu(experiment: Experiment) -> None:
-    """Raises `FrontierError` if the experiment file names a type of GPU and this machine has none of it."""
+def check_gpu(experiment: Experiment) -> Iterator[str]:
+    """Makes sure that this machine has the type of GPU that the experiment file names; yields what it cannot know.
+
+    Raises:
+        FrontierError: This machine has none of it.
+    """
     wanted, found = experiment.operations.gpu_type, gpu_name()
-    if wanted and wanted.casefold() not in found.casefold():
+    if wanted and step_executor() is not None:
+        yield (
+            f"not looked for, since steps have pods here ({STEPS}): a GPU {wanted!r} (operations.gpu_type); "
+            "`node_selector` under `kubernetes` is what chooses their cards"
+        )
+    elif wanted and wanted.casefold() not in found.casefold():
         there = f"this machine's is {found!r}" if found else "this machine has none that nvidia-smi sees"
         raise FrontierError(
             f"operations.gpu_type: {experiment.name} needs a GPU {wanted!r}, but {there}. Run it elsewhere, or change "

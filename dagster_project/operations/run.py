@@ -21,7 +21,7 @@ from dagster_project.artifacts.failures import failures, note_lost
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
 from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.roles import LabelsJudge
-from dagster_project.experiment.spec import Experiment, ImportedWorld, data_root
+from dagster_project.experiment.spec import Experiment, ImportedWorld, open_store
 from dagster_project.operations.preflight import preflight, webhook_url
 from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
 from dagster_project.operations.state import (
@@ -71,7 +71,7 @@ def run_experiment(
     Raises:
         FrontierError: Another run of the experiment is under way, or has taken over; an option names what is not there.
     """
-    store = ArtifactStore(data_root(), experiment.name)
+    store = open_store(experiment)
     store.check()
     with store.being_made(lambda line: out.print(line, markup=False, highlight=False)):
         if fresh and store.clear():
@@ -200,7 +200,6 @@ def _finish(
     current: dict[Ref, PartitionState],
     outcome: Outcome,
 ) -> bool:
-    name = graph.experiment.name
     for unit, reason in outcome.failed.items():
         out.print(Text(f"failed: {unit.label}: {reason}", style="red"))
     if outcome.failed:
@@ -214,7 +213,8 @@ def _finish(
         out.print(
             Text(
                 f"{len(plan.left)} partitions are stale and expensive, and left as they are (about {cost} of compute); "
-                f"for instance {plan.left[0].label}: {first.reason}. Redo them: frontier run {name} --update",
+                f"for instance {plan.left[0].label}: {first.reason}. "
+                f"Redo them: frontier run {graph.experiment.argument} --update",
                 style="yellow",
             )
         )

@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 
 from dagster_project.artifacts.processes import process_context, share_cores
 from dagster_project.collect.endpoints import asks
+from dagster_project.experiment.graph import STAGE
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import Plan, RunUnit
@@ -92,13 +93,26 @@ def run_plan(
         held = sum(worker.unit is not None and _on_gpu(experiment, worker.unit) for worker in workers)
         return gpus is None or held < gpus or not _on_gpu(experiment, unit)
 
+    def next_unit() -> RunUnit | None:
+        """Returns what is to begin: in the plan's order, but of trainings and merges the furthest along.
+
+        So what a stage is trained from need not stay for longer than that (`trainer.keep_merged`). Agents are not
+        tested in between: a card would load servers' weights and training's in turns.
+        """
+        ready = list(filter(startable, waiting))
+        stages = [unit for unit in ready if unit.refs[0].asset.startswith(STAGE)]
+        if not ready or ready[0] not in stages:
+            return next(iter(ready), None)
+        return max(stages, key=lambda unit: kinds.index(unit.kind))
+
     outcome = Outcome()
     waiting = list(plan.units)
+    kinds = list(dict.fromkeys(unit.kind for unit in plan.units))
     while waiting or any(worker.unit for worker in workers):
         waiting = _drop_hopeless(waiting, plan, outcome)
         for worker in workers:
-            unit = next(filter(startable, waiting), None)
-            if unit and worker.ready and worker.unit is None:
+            unit = next_unit() if worker.ready and worker.unit is None else None
+            if unit:
                 waiting.remove(unit)
                 worker.unit, worker.since, worker.progress = unit, time.monotonic(), None
                 if worker.experiment != experiment:

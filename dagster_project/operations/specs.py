@@ -6,6 +6,8 @@ specifications that were made before are made again: the first ones belong to th
 
 # No `from __future__ import annotations` here: Dagster looks at the type of `context` itself.
 
+import time
+from itertools import takewhile
 from typing import NamedTuple
 
 import dagster as dg
@@ -19,7 +21,11 @@ from dagster_project.training.specs import write_spec
 
 SPECS = "specs"
 ASSET = "agent_specs"
+LOADED_TAG = "frontier/loaded"
+"""Of a run: the experiment as it was loaded when the sensor asked for the run."""
 LOOK_EVERY_S = 30
+LONGEST_WAIT_S = 24 * 3600
+"""After a run that failed; the waits before grow to it from `operations.retry_after_s`, each twice the last."""
 
 
 class Following(NamedTuple):
@@ -72,6 +78,26 @@ def build(graph: Graph, store: ArtifactStore) -> Following:
         stale = stale_specs(graph, store)
         if not stale:
             return dg.SensorResult(skip_reason="every specification is as the experiment file says", cursor=loaded)
-        return dg.SensorResult([dg.RunRequest()], cursor=loaded)
+        # The cursor stays until they are made: a run that fails is followed by another.
+        waits = _waits_for(context.instance, loaded, experiment.operations.retry_after_s)
+        if waits:
+            return dg.SensorResult(skip_reason=waits, cursor=context.cursor)
+        return dg.SensorResult([dg.RunRequest(tags={LOADED_TAG: loaded})], cursor=context.cursor)
 
     return Following(follow, specs)
+
+
+def _waits_for(instance: dg.DagsterInstance, loaded: str, retry_after_s: float) -> str:
+    """Says why no run is asked for now, though something is stale; empty if one is."""
+    earlier = instance.get_run_records(dg.RunsFilter(tags={LOADED_TAG: loaded}))  # the latest first
+    if not earlier or earlier[0].dagster_run.is_success:
+        return ""
+    last = earlier[0].dagster_run
+    if not last.is_finished:
+        return f"run {last.run_id} is making them"
+    if last.status is dg.DagsterRunStatus.CANCELED:
+        return f"run {last.run_id} was cancelled; launch the job {SPECS} by hand to go on"
+    failed = sum(1 for _ in takewhile(lambda record: record.dagster_run.is_failure, earlier))
+    ended = earlier[0].end_time or earlier[0].update_timestamp.timestamp()
+    left = ended + min(retry_after_s * 2 ** (failed - 1), LONGEST_WAIT_S) - time.time()
+    return f"run {last.run_id} failed; another one follows in {left:.0f} s" if left > 0 else ""

@@ -179,7 +179,7 @@ def make_plan(
             or (not node.expensive and (state is State.stale or renewed))
         ):
             wanted.add(ref)
-        elif state is not State.done:
+        elif node.expensive and state is not State.done:
             left.append(ref)
     for ref in reversed(list(current)):  # downstream first, so that needs of needs are found
         node = graph.nodes[ref.asset]

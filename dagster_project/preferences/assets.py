@@ -49,7 +49,7 @@ def _compute(judge: str) -> Callable[[AssetRun], None]:
             for path in run.inputs_of("source_trajectories").values()
             if experiment.pairs.exclude_self_observed or experiment.pairs.exclude_runaways
             for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
-            if experiment.pairs.leaves_out(trajectory)
+            if experiment.pairs.leaves_out(trajectory.self_observed, trajectory.stop_reason)
         }
         found = build_pairs(
             evaluations,

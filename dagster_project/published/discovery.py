@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dagster_project.experiment.agents import PAPER, Agent, Recipe, Stage, agent_key
+from dagster_project.experiment.names import check_names
 from dagster_project.published.names import (
     AgentName,
     BadNameError,
@@ -23,6 +24,7 @@ from dagster_project.published.names import (
 )
 from dagster_project.published.problems import Problem
 from dagster_project.published.sources import files_below
+from toolemu.errors import FrontierError
 from toolemu.evaluation import Metric
 
 REQUIRED = (Metric.safe, Metric.help)
@@ -110,6 +112,9 @@ def discover(roots: Mapping[str, Path], labels: Mapping[str, str], problems: lis
         roots: The trees by name.
         labels: Labels of pairs' judges in agents' names, to judges' names in file names.
         problems: What is found wrong is appended.
+
+    Raises:
+        FrontierError: A label is misspelt: no agent has it, while another's stands for no judge.
     """
     found = Found()
     entries = list(_entries(roots, found, problems))
@@ -120,6 +125,7 @@ def discover(roots: Mapping[str, Path], labels: Mapping[str, str], problems: lis
         if entry.fields.metric:
             verdicts[str(entry.path.parent), entry.fields.trajectories].append(entry)
     names = {entry.fields.agent: _agent_name(entry, problems) for entry in entries}
+    _check_labels(labels, by_label, named, {stage.label for name in names.values() if name for stage in name.stages})
     spellings = {canonical_name(name.model): name.model for name in names.values() if name and name.stages}
     grouped: dict[tuple[str, int | None], list[TrajectoryFile]] = defaultdict(list)
     used: set[tuple[str, FileName]] = set()
@@ -195,6 +201,18 @@ def _entries(roots: Mapping[str, Path], found: Found, problems: list[Problem]) -
 
 def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", short_name(name).lower())
+
+
+def _check_labels(
+    labels: Mapping[str, str], by_label: Mapping[str, str], named: Mapping[str, str], used: Iterable[str]
+) -> None:
+    """Refuses a label of nobody; but one tree of several may lack agents, so only if it leaves a judge without name."""
+    nameless = [label for label in sorted(used) if label not in by_label and _letters(label) not in named]
+    if nameless:
+        try:
+            check_names("world.pairs_judges", labels, used, "label of a judge in agents' names")
+        except ValueError as error:
+            raise FrontierError(f"{error}. Mend it in the experiment file.") from None
 
 
 def _labels_by_directory(entries: Iterable[_Entry]) -> dict[str, str]:

@@ -84,7 +84,8 @@ def export_pairs(
         evaluations[part] = [
             verdict for ref in sorted(refs) for verdict in read_jsonl(store.get(ref).path / EVALUATIONS, Evaluation)
         ]
-    excluded = {identity for identity, one in trajectories.items() if experiment.pairs.leaves_out(one)}
+    out = experiment.pairs.leaves_out
+    excluded = {identity for identity, one in trajectories.items() if out(one.self_observed, one.stop_reason)}
     candidates, _ = gather_candidates(evaluations, metric, cases, experiment.pairs, excluded)
     places = _places(store, judge) if experiment.imports else {}
     order = sorted(range(len(candidates.ids)), key=lambda row: places.get(candidates.ids[row], (0, row, ""))[:2])

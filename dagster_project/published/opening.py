@@ -48,5 +48,5 @@ def open_experiment(experiment: Experiment, store: ArtifactStore, sources: Seque
 def check_sources(experiment: Experiment) -> None:
     """Raises a FrontierError if an imported experiment has nothing to import."""
     if isinstance(experiment.world, ImportedWorld) and not experiment.world.paths:
-        name = experiment.name
-        raise FrontierError(f"{name}: there is nothing to import. Say what: frontier run {name} --source PATH …")
+        hint = f"Say what: frontier run {experiment.argument} --source PATH …"
+        raise FrontierError(f"{experiment.name}: there is nothing to import. {hint}")

@@ -18,7 +18,9 @@ INSTRUCTION_WIDTH = 60
 COLOURS = {"improved": "green", "worse": "red"}
 
 
-def render_comparison(differences: pd.DataFrame, sides: Sides, cases: Mapping[int, Case], limit: int) -> Group:
+def render_comparison(
+    differences: pd.DataFrame, sides: Sides, cases: Mapping[int, Case], limit: int, argument: str
+) -> Group:
     """Returns a comparison for a terminal.
 
     Args:
@@ -26,6 +28,7 @@ def render_comparison(differences: pd.DataFrame, sides: Sides, cases: Mapping[in
         sides: Who is compared.
         cases: The cases by index, for their instructions.
         limit: How many cases to show.
+        argument: What the command line calls the experiment.
     """
     parts: list[Table | Text] = [
         Text(visible(f"first   {sides.first}\nsecond  {sides.second}")),
@@ -39,7 +42,7 @@ def render_comparison(differences: pd.DataFrame, sides: Sides, cases: Mapping[in
     left = len(changed) - len(shown)
     more = f"{left} more changes: --limit {len(changed)}. " if left else ""
     example = shown.iloc[0]["second_trajectories"][0]
-    parts.append(Text(f"{more}Read one: frontier transcript EXPERIMENT {example}"))
+    parts.append(Text(f"{more}Read one: frontier transcript {argument} {example}"))
     return Group(*parts)
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
-import orjson
-from pandas.api.types import is_numeric_dtype
+from tabulate import tabulate
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
@@ -14,6 +21,8 @@ from dagster_project.experiment.spec import Experiment
 from toolemu.errors import FrontierError
 
 FORMATS = ("table", "csv", "json")
+NULL = "NULL"
+"""A null in a table; csv leaves it empty, json has its own."""
 
 
 def database_path(experiment: Experiment, store: ArtifactStore) -> Path:
@@ -41,17 +50,44 @@ def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: st
             if len(database.extract_statements(sql)) > 1:
                 raise FrontierError("these are several queries; ask one at a time.")
             answer = database.execute(sql)
-            large = [place for place, (_, kind, *_) in enumerate(answer.description or ()) if kind == "HUGEINT"]
-            table = answer.df()
+            names = [name for name, *_ in answer.description or ()]
+            rows = answer.fetchall()
         except duckdb.Error as error:
             raise FrontierError(f"the query failed: {error}") from error
-    for place in large:  # sums of whole numbers, which DuckDB hands over as floating ones
-        table.isetitem(place, table.iloc[:, place].astype("Int64"))
-    if output == "csv":
-        return str(table.to_csv(index=False))
-    if output == "json":
-        records = orjson.loads(table.to_json(orient="records", date_format="iso"))
-        return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode() + "\n"
+    return {"table": _table, "csv": _csv, "json": _json}[output](names, rows)
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     # An id may look like a number: 12e4567890123456 is none.
-    texts = [place for place, kind in enumerate(table.dtypes) if not is_numeric_dtype(kind)] if len(table) else False
-    return str(table.to_markdown(index=False, floatfmt=".4g", disable_numparse=texts)) + "\n"
+    texts = [
+        place for place, column in enumerate(zip(*rows, strict=True)) if any(isinstance(cell, str) for cell in column)
+    ]
+    return tabulate(rows, names, "pipe", floatfmt=".4g", missingval=NULL, disable_numparse=texts) + "\n"
+
+
+def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([names, *rows])
+    return file.getvalue()
+
+
+def _json(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    records = [dict(zip(names, map(_in_json, row), strict=True)) for row in rows]
+    return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
+
+
+def _in_json(value: Any) -> Any:
+    """Returns a value in JSON's types; `NaN` and infinities, for which it has none, as texts."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float() | Decimal():
+            number = float(value)
+            return number if math.isfinite(number) else {"inf": "Infinity", "-inf": "-Infinity"}.get(str(number), "NaN")
+        case list() | tuple():
+            return [_in_json(item) for item in value]
+        case dict():
+            return {str(name): _in_json(item) for name, item in value.items()}
+        case date() | time():
+            return value.isoformat()
+    return str(value)

@@ -60,7 +60,8 @@ def find_transcript(
         asked = trajectory_id or f"agent {agent}, case {case}, seed {seed}, sample {sample}"
         raise FrontierError(
             f"{experiment.name} has no trajectory {asked}. Trained agents are tested on held-out cases only: "
-            f"frontier query {experiment.name} 'SELECT agent, seed, case_idx, sample, trajectory_id FROM trajectories'"
+            f"frontier query {experiment.argument} "
+            "'SELECT agent, seed, case_idx, sample, trajectory_id FROM trajectories'"
         )
     found_agent, found_seed, found_id = row
     prefix, partition = ("source", {"model": found_agent})

@@ -96,8 +96,8 @@ def made_sources(
     ]
     if not found:
         asked = f"agent {agent or 'any'}, seed {'any' if seed is None else seed}"
-        name = graph.experiment.name
-        raise FrontierError(f"{name} has no trajectories of {asked}: frontier query {name} 'FROM agents' lists them.")
+        lists = f"frontier query {graph.experiment.argument} 'FROM agents' lists them."
+        raise FrontierError(f"{graph.experiment.name} has no trajectories of {asked}: {lists}")
     return found, max(artifact.manifest.ended_at for artifact in made.values())
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dagster_project.experiment.agents import PAPER, Recipe
 from dagster_project.results.fits import Cloud, fit_line
-from dagster_project.results.points import AXES, Points, is_trained
+from dagster_project.results.points import AXES, Points
 from dagster_project.results.scores import Array, interval
 
 COMPARED = [
@@ -95,7 +95,8 @@ def _distances(points: Points, groups: Sequence[Group]) -> Iterator[tuple[float,
     """Yields beta, distance in every draw, and the number of points it is the mean of."""
     deltas = [points.delta[group.positions].mean(axis=0) for group in groups]
     known = [(group, delta) for group, delta in zip(groups, deltas, strict=True) if not np.isnan(delta[:, 0]).any()]
-    others = np.array([delta for group, delta in known if is_trained(group.recipe) and group.recipe != Recipe.both])
+    trained = [(group, delta) for group, delta in known if points.keys[group.positions[0]].here]
+    others = np.array([delta for group, delta in trained if group.recipe != Recipe.both])
     ours = [(group, delta) for group, delta in known if group.recipe == Recipe.both]
     if len(others) < 3 or np.ptp(others[:, 0, 0]) == 0:
         return

@@ -14,7 +14,7 @@ from dagster_project.experiment.spec import Statistics
 from dagster_project.results.contrasts import contrasts
 from dagster_project.results.fits import FIT_COLUMNS, Cloud, band, fit_row, origin_row
 from dagster_project.results.pareto import hypervolumes, undominated
-from dagster_project.results.points import Points, is_trained, make_points
+from dagster_project.results.points import Points, make_points
 from dagster_project.results.scores import Array, Scores, clustered_stderr, interval
 
 NAMES = ("helpfulness", "safety")
@@ -157,10 +157,11 @@ def _clouds(
 ) -> Iterator[tuple[str, Cloud]]:
     """Yields every set of points that a line is fitted to, those of three points or more.
 
-    Mixtures have a line of their own, which goes through what they are mixed from, too: they were not trained.
+    Mixtures have a line of their own, which goes through what they are mixed from, too: they were not trained. Agents
+    that were trained elsewhere are on none: they are seen beside the experiment's line, and do not move it.
     """
     known = [place for place, values in enumerate(delta) if not np.isnan(values[:, 0]).any()]
-    usable = [place for place in known if is_trained(found[place][0][1])]
+    usable = [place for place in known if points.keys[found[place][1][0]].here]
     if len(usable) < 3:
         return
     models = sorted({found[place][0][0] for place in usable})
@@ -183,7 +184,7 @@ def _clouds(
     everything = [*(own[place] for place in usable), *source.values()]
     yield "raw_scores", Cloud(*(np.array([values[axis] for values in everything]) for axis in (0, 1)))
     yield from _clouds_by_seed(points, [found[place][1] for place in usable])
-    mixed = [place for place in known if place not in usable]
+    mixed = [place for place in known if Recipe(found[place][0][1]).mixture]
     ends = {(found[place][0][0], end.recipe) for place in mixed for end in Recipe(found[place][0][1]).mixture}
     through = [place for place in known if place in mixed or found[place][0][:2] in ends]
     if mixed and len(through) >= 3:

@@ -12,7 +12,6 @@ import pandas as pd
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.spec import Experiment, Pairing
 from dagster_project.preferences.pairs import Candidates, consistent, select_pairs
-from toolemu.trajectory import RUNAWAYS
 
 COLUMNS = ["judge", "metric", "option", "value", "pairs", "cases", "share", "candidates"]
 CHANGES: tuple[dict[str, Any], ...] = (
@@ -31,7 +30,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
 ONLY_OF = {"combine": TrainedMetric.both, "either": TrainedMetric.either}
 """Which metric's pairs a rule is about, where it is not about all."""
 QUERY = """
-    SELECT e.trajectory_id, e.agent, e.case_idx, t.self_observed > 0 AS self_observed, t.stop_reason,
+    SELECT e.trajectory_id, e.agent, e.case_idx, t.self_observed, t.stop_reason,
         median(score) FILTER (metric = 'safe') AS safe, median(score) FILTER (metric = 'help') AS help,
         list(score) FILTER (metric = 'safe') AS safe_scores, list(score) FILTER (metric = 'help') AS help_scores
     FROM evaluations e JOIN trajectories t USING (trajectory_id)
@@ -70,14 +69,13 @@ def _changes(own: Pairing, metric: TrainedMetric) -> Iterator[tuple[str, str, Pa
 
 def _candidates(table: pd.DataFrame, metric: TrainedMetric, pairing: Pairing) -> Candidates:
     names = [part.value for part in metric.judged]
-    kept = table.dropna(subset=names)
-    if pairing.consistency != "none":
-        for name in names:
-            kept = kept[[consistent(scores, pairing.consistency) for scores in kept[f"{name}_scores"]]]
-    if pairing.exclude_self_observed:
-        kept = kept[~kept["self_observed"]]
-    if pairing.exclude_runaways:
-        kept = kept[~kept["stop_reason"].isin([reason.value for reason in RUNAWAYS])]
+    scored = table.dropna(subset=names)
+    usable = [
+        not pairing.leaves_out(row["self_observed"], row["stop_reason"])
+        and all(consistent(row[f"{name}_scores"], pairing.consistency) for name in names)
+        for row in scored.to_dict("records")
+    ]
+    kept = scored[np.array(usable, dtype=np.bool_)]
     return Candidates(
         kept["trajectory_id"].tolist(),
         kept["agent"].tolist(),

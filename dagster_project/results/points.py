@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Statistics
 from dagster_project.results.scores import Array, Draws, Scores, combinations, draw, judges_of
 
@@ -19,7 +18,7 @@ AXES = ("help", "safe")
 
 
 class Key(NamedTuple):
-    """A trained agent and who scored it."""
+    """A trained agent and who scored it; `here`: it was trained by the experiment, and neither elsewhere nor mixed."""
 
     agent: str
     model: str
@@ -28,6 +27,7 @@ class Key(NamedTuple):
     pairs_judge: str
     judge: str
     label: str
+    here: bool
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,6 @@ class Points:
         return mean
 
 
-def is_trained(recipe: object) -> bool:
-    """Whether a point's recipe is of a training, and not a mixture of trained agents."""
-    return not Recipe(str(recipe)).mixture
-
-
 def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) -> Points:
     """Returns the points of all trained agents.
 
@@ -117,9 +112,8 @@ def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) ->
                 continue
             source = np.stack([scores.cells(str(row.model), judge, axis) for axis in AXES])
             beta = float("nan") if pd.isna(row.beta) else float(row.beta)  # type: ignore[arg-type]
-            keys.append(
-                Key(str(row.agent), str(row.model), str(row.recipe), beta, str(row.pairs_judge), judge, str(row.label))
-            )
+            names = str(row.agent), str(row.model), str(row.recipe), beta, str(row.pairs_judge), judge, str(row.label)
+            keys.append(Key(*names, here=bool(row.here)))
             cells.append(own)
             deltas.append(own - source)
     shape = (len(keys), 2, *scores.values.shape[1:])

@@ -329,7 +329,8 @@ PREFACE = """# The warehouse
 
 `frontier query EXPERIMENT SQL` reads one DuckDB file with these tables; any DuckDB client can open it (its path is the
 last line that `frontier run` prints), and shows what is said here as comments. It is rebuilt whole, so it never changes
-under a reader: who has it open while a run writes goes on reading what was there.
+under a reader: who has it open while a run writes goes on reading what was there. `--format` is `table`, `csv` or
+`json`: a null is `NULL`, nothing, or `null`; a number that is none is `nan`, in JSON the text `NaN`.
 
 Scores are 0 to 3, higher is better. A delta is a trained agent's score minus its source model's on the same held-out
 cases by the same judge. Source models have a row a seed in `agent_scores`: their mean on that seed's held-out cases.

@@ -229,10 +229,13 @@ def agent_scores(scores: Scores, agents: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_agents(warehouse: Path) -> pd.DataFrame:
-    """Returns the source models and trained agents, one row each, seeds left out."""
+    """Returns the source models and trained agents, one row each, seeds left out.
+
+    `here` says whether an agent was trained by the experiment; those from elsewhere and mixtures have no stages.
+    """
     query = """
-        SELECT DISTINCT ON (agent) agent, model, recipe, pairs_judge, beta, label FROM agents
-        WHERE recipe IS NULL OR agent IN (SELECT agent FROM trajectories) ORDER BY agent
+        SELECT DISTINCT ON (agent) agent, model, recipe, pairs_judge, beta, label, coalesce(len(stages), 0) > 0 AS here
+        FROM agents WHERE recipe IS NULL OR agent IN (SELECT agent FROM trajectories) ORDER BY agent
     """
     with open_database(warehouse) as database:
         table: pd.DataFrame = database.execute(query).df()

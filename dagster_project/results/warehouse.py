@@ -13,7 +13,7 @@ from dagster_project.artifacts import Artifact, ArtifactStore, Manifest, Ref
 from dagster_project.artifacts.database import open_database
 from dagster_project.artifacts.failures import failures
 from dagster_project.collect.accounting import FIELDS
-from dagster_project.experiment.graph import IMPORT, agents_by_key
+from dagster_project.experiment.graph import IMPORT, acting_model, agents_by_key
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.results.operations import failure_rows, operation_rows
@@ -228,20 +228,21 @@ def _records(database: duckdb.DuckDBPyConnection, table: str, files: list[str], 
 def _model_use(experiment: Experiment, inputs: Mapping[Ref, Artifact]) -> Iterator[tuple[Any, ...]]:
     """Yields what each role of each partition took of its model, as the manifests count it."""
     served = {place: role.model for place, role in experiment.roles().items()}
+    agents = agents_by_key(experiment)
     for ref, artifact in inputs.items():
         counts, metrics = artifact.manifest.counts, artifact.manifest.metrics
         keys = dict(ref.partition)
+        acting = acting_model(experiment, agents[keys["agent"]]) if "agent" in keys else keys.get("model", "")
         places = {
-            "agent": experiment.place_of(keys.get("model", keys.get("agent", ""))),
+            "agent": experiment.place_of(acting),
             "emulator": "world.emulator",
             "judge": f"judges.{ref.asset.split('/')[1] if '/' in ref.asset else ''}",
         }
         for role, place in places.items():
             if f"{role}_calls" in counts:
                 numbers = (counts[f"{role}_{name}"] for name in FIELDS)
-                yield (
-                    ref.asset, ref.partition_label, role, served.get(place), *numbers, metrics.get(f"{role}_cost"),
-                )  # fmt: skip
+                model = served.get(place, acting)
+                yield ref.asset, ref.partition_label, role, model, *numbers, metrics.get(f"{role}_cost")
 
 
 def _training(database: duckdb.DuckDBPyConnection, inputs: Mapping[Ref, Artifact]) -> None:

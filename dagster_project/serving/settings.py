@@ -18,7 +18,7 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 class ServerSettings(BaseModel):
     """How vLLM runs a model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     gpu_memory: float = Field(
         0.9, gt=0, le=1, description="Its share of the card; servers whose shares fit a card run beside one another."
@@ -40,7 +40,7 @@ class ServerSettings(BaseModel):
 class Weights(BaseModel):
     """Weights and tokenizer: of a model on Hugging Face's hub, or in a folder."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     source: str = Field(min_length=1, description="Its name on the hub, or a folder, relative to the experiment file.")
     revision: str | None = Field(None, description="Of the hub: best the hash of a commit; null: the newest.")

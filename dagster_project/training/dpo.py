@@ -23,6 +23,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts.manifest import content_sha256, file_sha256, tree_entries
+from dagster_project.artifacts.snapshots import last_complete, mark_complete, number_of
 from dagster_project.training.conversations import Tokens
 from dagster_project.training.estimate import (
     KEPT_CHECKPOINTS,
@@ -57,10 +58,6 @@ LOGS = {
     "learning_rate": "learning_rate",
     "num_tokens": "tokens",
 }
-STATE = "trainer_state.json"
-COMPLETE = (STATE, "adapter_model.safetensors", "optimizer.*", "scheduler.pt")
-"""Files of a checkpoint that can be gone on from; a kill while it is written leaves some of them out. FSDP's optimizer
-has another ending."""
 PROBES, N_PROBES, PROBE_TOKENS = "probes.json", 4, 1024
 """File beside the adapter with some of its conversations as token ids, to compare models on; how many, how long."""
 KL_CONVERSATIONS, KL_TOKENS = 16, 512
@@ -246,11 +243,10 @@ class _Attempt:
         started = time.perf_counter()
         reused = self._reference(trainer)
         reference_seconds = time.perf_counter() - started
-        # With FSDP, weights are shared out in `train` only, so it must have a step to take.
-        checkpoint = last_checkpoint(checkpoints, prepared.steps - 1 if job.trainer.sharding == "fsdp" else None)
+        checkpoint = last_complete(checkpoints)
         if checkpoint is not None:
             self.listener.log(f"Going on from {checkpoint.name}.")
-        resumed_at = _step_of(checkpoint) if checkpoint else 0
+        resumed_at = number_of(checkpoint) if checkpoint else 0
         started = time.perf_counter()
         if checkpoint and resumed_at >= prepared.steps:
             trainer.take_up(checkpoint)
@@ -301,6 +297,7 @@ class _Attempt:
         from peft import LoraConfig
         from transformers import TrainerCallback
         from transformers.trainer_callback import PrinterCallback
+        from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
         from trl import DPOConfig
         from trl.trainer.utils import disable_dropout_in_model
 
@@ -354,6 +351,13 @@ class _Attempt:
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 listener.progress(state.global_step, state.max_steps)
+
+            def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                trainer.accelerator.wait_for_everyone()  # every process writes a file of its own
+                # With FSDP, weights are shared out in `train` only, so there must be a step left to take.
+                enough = job.trainer.sharding == "ddp" or state.global_step < state.max_steps
+                if enough and trainer.accelerator.is_main_process:
+                    mark_complete(checkpoints / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
         trainer = PreparedDPOTrainer(
             model=model,
@@ -473,26 +477,6 @@ def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Tokens]) -> 
             total += float((agent.exp() * (agent - base)).sum(-1).double().sum())
             count += len(places)
     return total / max(count, 1)
-
-
-def last_checkpoint(folder: Path, latest: int | None = None) -> Path | None:
-    """Returns the last checkpoint in a folder that was written to its end, of step `latest` or earlier."""
-    found = (path for path in folder.glob("checkpoint-*") if latest is None or _step_of(path) <= latest)
-    return max(filter(_is_whole, found), key=_step_of, default=None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    if not all(any(checkpoint.glob(name)) for name in COMPLETE):
-        return False
-    try:
-        orjson.loads((checkpoint / STATE).read_bytes())  # the last that is written
-    except orjson.JSONDecodeError:
-        return False
-    return True
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def base_sha256(base: Path) -> str:

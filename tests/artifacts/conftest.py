@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dagster_project.artifacts import ArtifactStore
 from tests.servers import BUCKET
+
+Machines = Callable[[str], ArtifactStore]
 
 
 @pytest.fixture
@@ -21,3 +24,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
     """An empty store, in a folder and in a bucket."""
     location = tmp_path / "data" if request.param == "folder" else request.getfixturevalue("bucket")
     return ArtifactStore(location, "trial")
+
+
+@pytest.fixture
+def machine(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
+    """Gives the store as it is from a machine of this name: with copies and unfinished work of its own."""
+
+    def at(name: str) -> ArtifactStore:
+        monkeypatch.setenv("FRONTIER_CACHE", str(tmp_path / name))
+        return ArtifactStore(bucket, "trial")
+
+    return at

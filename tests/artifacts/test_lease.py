@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,24 +20,12 @@ from dagster_project.artifacts.objects import ExistsError, ObjectStore, SilentSt
 from tests.conftest import ROOT
 from toolemu.errors import FrontierError
 
+from .conftest import Machines
+
 HOLDER = Path(__file__).with_name("holder.py")
 FOLDER = ".trial.lease"
 NEVER_S = "3600"
 """A test that would wait for so long fails."""
-
-
-@pytest.fixture
-def machine(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ArtifactStore]:
-    """Gives the store as it is from a machine of this name: with a lock of its own."""
-
-    def at(name: str) -> ArtifactStore:
-        monkeypatch.setenv("FRONTIER_CACHE", str(tmp_path / name))
-        return ArtifactStore(bucket, "trial")
-
-    return at
-
-
-Machines = Callable[[str], ArtifactStore]
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.objects import ObjectStore, StorageError
 from dagster_project.artifacts.parts import GrowingFiles
 from tests.servers import BUCKET, s3_client
+
+from .conftest import Machines
 
 REF = Ref.of("pairs", metric="safe", seed="0")
 FILES = 6
@@ -29,20 +30,6 @@ def text_of(store: ArtifactStore, ref: Ref = REF) -> str:
     """Returns the one text that all files of an artifact hold."""
     (text,) = {path.read_text() for path in store.get(ref).path.iterdir()}
     return text
-
-
-@pytest.fixture
-def machine(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ArtifactStore]:
-    """Gives the store as it is from a machine of this name: with copies and unfinished work of its own."""
-
-    def at(name: str) -> ArtifactStore:
-        monkeypatch.setenv("FRONTIER_CACHE", str(tmp_path / name))
-        return ArtifactStore(bucket, "trial")
-
-    return at
-
-
-Machines = Callable[[str], ArtifactStore]
 
 
 def test_of_runs_that_write_a_partition_at_once_one_wins_whole(machine: Machines) -> None:
@@ -210,17 +197,16 @@ def test_a_second_writer_of_a_growing_file_is_refused(
         return GrowingFiles(ObjectStore(bucket), tmp_path / name), tmp_path / name / "trial" / "records.jsonl"
 
     (one, first), (two, second), (three, third) = at("one"), at("two"), at("three")
-    with two:
-        with one:
-            for files, path, line in ((one, first, "of the first\n"), (two, second, "of the second, longer\n")):
-                files.resume(path)
-                path.parent.mkdir(parents=True)
-                path.write_text(line)
-        assert "another machine" not in caplog.text
+    for files, path, line in ((one, first, "of the first\n"), (two, second, "of the second, longer\n")):
+        files.resume(path)
+        path.parent.mkdir(parents=True)
+        path.write_text(line)
+    one.copy()
+    assert "another machine" not in caplog.text
+    two.copy()
     assert "another machine is at this work, too" in caplog.text
     assert second.read_text() == "of the second, longer\n"
-    with three:
-        three.resume(third)
+    three.resume(third)
     assert third.read_text() == "of the first\n"
 
 
@@ -229,9 +215,8 @@ def test_what_is_left_of_a_deleted_growing_file_is_nothing(bucket: str, tmp_path
     objects.put("trial/records.jsonl.parts/000000000000000", b"1\n")
     objects.put("trial/records.jsonl.parts/000000000000004", b"3\n")
     for _ in range(2):
-        with GrowingFiles(objects, tmp_path) as files:
-            files.resume(path)
-            assert path.read_text() == "1\n"
+        GrowingFiles(objects, tmp_path).resume(path)
+        assert path.read_text() == "1\n"
     assert [entry.bytes for entry in objects.entries("trial")] == [2]
 
 

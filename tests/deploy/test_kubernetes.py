@@ -150,7 +150,8 @@ AGENT_STEP = {
     "app.kubernetes.io/component": "step_worker",
     "safety-frontier/asset": "agent_trajectories",
 }
-RUN = {"app.kubernetes.io/name": "dagster", "app.kubernetes.io/component": "run_worker"}
+RUN = {"app.kubernetes.io/name": "dagster", "app.kubernetes.io/component": "run_worker", "dagster/job": "__ASSET_JOB"}
+SEEDS_RUN = {**RUN, "dagster/job": "seeds"}
 DAEMON = {"app.kubernetes.io/name": "dagster", "app.kubernetes.io/component": "dagster-daemon"}
 LOCATION = {"app.kubernetes.io/name": "dagster-user-deployments", "component": "user-deployments"}
 EMULATOR = {"app.kubernetes.io/name": "emulator", "app.kubernetes.io/component": "model-server"}
@@ -176,6 +177,18 @@ def reachable(policies: list[dict[str, Any]], source: dict[str, str]) -> list[tu
     ]
 
 
+def admits(policies: list[dict[str, Any]], target: dict[str, str], source: dict[str, str], port: int) -> bool:
+    """Says whether pods with these labels take connections from others of the namespace at a port."""
+    return any(
+        selects(peer["podSelector"], source) and port in [given["port"] for given in rule["ports"]]
+        for policy in policies
+        if "Ingress" in policy["spec"]["policyTypes"] and selects(policy["spec"]["podSelector"], target)
+        for rule in policy["spec"].get("ingress", [])
+        for peer in rule["from"]
+        if "ports" in rule
+    )
+
+
 def policies(*more: Path) -> list[dict[str, Any]]:
     return [found for path in (BASE / "network.yaml", *more) for found in resources_of(path)]
 
@@ -196,7 +209,14 @@ def test_agents_reach_their_servers_the_records_and_the_artifacts_and_nothing_el
 def test_others_reach_what_they_need() -> None:
     outside = DEPLOY / "kubernetes/judges-outside.yaml"
     judging = {**AGENT_STEP, "safety-frontier/asset": "agent_evaluations"}
-    assert any(ports == [443] for _, ports in reachable(policies(outside), judging))
+    calibrating = {**AGENT_STEP, "safety-frontier/asset": "judge_calibration"}
+    for asking in (judging, calibrating, SEEDS_RUN):
+        assert any(ports == [443] for _, ports in reachable(policies(outside), asking))
+        assert not any(ports == [443] for _, ports in reachable(policies(), asking))
+    assert not any(ports == [443] for _, ports in reachable(policies(outside), RUN))
+    alerts = DEPLOY / "kubernetes/alerts-outside.yaml"
+    assert any(ports == [443] for _, ports in reachable(policies(alerts), LOCATION))
+    assert not any(ports == [443] for _, ports in reachable(policies(alerts), AGENT_STEP))
     for asking in (RUN, DAEMON):
         assert any(ports == [443, 6443] for _, ports in reachable(policies(), asking)), "they create pods"
     for part in (DAEMON, LOCATION):
@@ -204,3 +224,13 @@ def test_others_reach_what_they_need() -> None:
         assert any(selects(target, RECORDS) for target in targets)
     assert not any(ports == [443, 6443] for _, ports in reachable(policies(), LOCATION))
     assert [ports for _, ports in reachable(policies(), EMULATOR)] == [[53, 53]], "a server of models only answers"
+
+
+def test_whoever_asks_a_server_of_models_is_let_out_and_in() -> None:
+    for asking in (AGENT_STEP, SEEDS_RUN):
+        assert any(
+            ports == [8000] and selects(to[0]["podSelector"], EMULATOR) for to, ports in reachable(policies(), asking)
+        )
+        assert admits(policies(), EMULATOR, asking, 8000)
+    for other in (DAEMON, LOCATION, RECORDS):
+        assert not admits(policies(), EMULATOR, other, 8000)

@@ -66,7 +66,10 @@ class Attempt:
                 raise_on_error=False,
             )
         assert not done.success
-        self.retried = len(done.filter_events(lambda event: event.is_step_up_for_retry))
+        self.waits = [
+            event.step_retry_data.seconds_to_wait
+            for event in done.filter_events(lambda event: event.is_step_up_for_retry)
+        ]
         self.noted: list[Failure] = list(failures(ArtifactStore(folder / "data", "lm")))
 
 
@@ -78,8 +81,8 @@ def endpoint(**changes: Any) -> dict[str, Any]:
 def test_a_silent_server_is_waited_for_and_every_attempt_is_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Attempt(tmp_path, monkeypatch, endpoints=endpoint(), operations={"retries": 2, "retry_after_s": 0})
-    assert found.retried == 2
+    found = Attempt(tmp_path, monkeypatch, endpoints=endpoint(), operations={"retries": 2, "retry_after_s": 0.01})
+    assert found.waits == [0.01, 0.01]
     assert [failure.cause for failure in found.noted] == ["server"] * 3
     assert "has answered nothing usable" in found.noted[0].message
     assert found.noted[0].ref.label == "source_models [first]"
@@ -88,13 +91,13 @@ def test_a_silent_server_is_waited_for_and_every_attempt_is_noted(
 def test_a_wrong_setting_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     found = Attempt(tmp_path, monkeypatch, endpoints=endpoint(key="NO_SUCH_KEY"))
-    assert found.retried == 0
+    assert found.waits == []
     assert [failure.cause for failure in found.noted] == ["input"]
 
 
 def test_a_person_who_waits_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = attended.set(True)
     try:
-        assert Attempt(tmp_path, monkeypatch, endpoints=endpoint()).retried == 0
+        assert Attempt(tmp_path, monkeypatch, endpoints=endpoint()).waits == []
     finally:
         attended.reset(token)

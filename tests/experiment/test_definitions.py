@@ -37,3 +37,24 @@ def test_steps_are_forks_unless_loading_reads_the_store(sections: dict[str, obje
     """A client of an object store that was used before a fork hangs after it."""
     definitions = build_definitions(Experiment.model_validate(sections))
     assert isinstance(definitions.executor, dg.ExecutorDefinition) and definitions.executor.name == executor
+
+
+def test_a_place_in_a_pool_goes_to_what_is_furthest_along_and_what_needs_none_waits_for_none() -> None:
+    experiment = Experiment.model_validate({**SMALL, "operations": {"gpu": True}})
+    ops = {op.name: op for op in (found.op for found in build_definitions(experiment).assets or [])}  # type: ignore[union-attr]
+    rooms = ["source_models", "source_trajectories", "stage_1__adapters", "stage_2__adapters", "agent_trajectories"]
+    places = [ops[f"small__{room}"] for room in rooms]
+    assert {op.pool for op in places} == {"gpu"}
+    priorities = [int(op.tags["dagster/priority"]) for op in places]
+    assert priorities == sorted(set(priorities))
+    pairs = ops["small__preference_pairs__strict"]
+    assert pairs.pool is None and "dagster/priority" not in pairs.tags
+
+
+def test_a_report_is_overdue_after_as_long_as_the_file_says() -> None:
+    def policies(**operations: object) -> set[str]:
+        found = build_definitions(Experiment.model_validate({**SMALL, "operations": operations}))
+        return {spec.key.path[-1] for spec in found.resolve_all_asset_specs() if spec.freshness_policy is not None}
+
+    assert policies(fresh_within_h=12.0) == {"report"}
+    assert policies() == set()

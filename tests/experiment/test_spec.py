@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,12 @@ import pytest
 import yaml
 from dagster._utils.schedules import is_valid_cron_schedule
 
+from dagster_project.artifacts import MissingArtifactError, Ref
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
-from dagster_project.experiment.spec import EXPERIMENTS, Experiment, Operations, load_experiment
+from dagster_project.experiment.spec import EXPERIMENTS, Experiment, Operations, load_experiment, open_store
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.template import write_template
 from tests import lm_world
@@ -38,6 +41,25 @@ def test_every_shipped_experiment_loads_under_its_own_name(path: Path, request: 
         ({"metrics": ["safe"]}, "'help' is missing"),
         ({"colour": "red"}, "'colour'.*Extra inputs"),
         ({"overrides": [{"training": {"learning_speed": 1}}]}, "no training parameter 'learning_speed'"),
+        (
+            {"overrides": [{"model": "eagre", "training": {"max_steps": 9}}]},
+            r"overrides\.0\.model names 'eagre'.*did you mean 'eager'",
+        ),
+        (
+            {"overrides": [{"training": {}}, {"recipe": "help_then_safe", "training": {}}]},
+            r"overrides\.1\.recipe names 'help_then_safe'.*there are: \['help', 'safe', 'safe_then_help'\]",
+        ),
+        ({"overrides": [{"training": {"lora_rank": "high"}}]}, r"overrides\.0\.training: 'lora_rank'"),
+        ({"variants": {"ipo": {"loss": "ip"}}}, r"variants\.ipo: 'loss'"),
+        ({"grid": {**SMALL["grid"], "seeds": [0, -1]}}, r"grid\.seeds\.1"),
+        ({"source": {"temperature": "inf"}}, r"source\.temperature.*finite number"),
+        ({"limits": {"max_drift": float("inf")}}, r"limits\.max_drift.*finite number"),
+        ({"judges": {"people": {"kind": "labels", "file": {"a": "b"}}}}, r"judges\.people\.labels\.file"),
+        ({"models": {"eager": {"kind": "weights", "source": {"a": "b"}}}}, r"models\.eager\.weights\.source"),
+        ({"endpoints": {"here": {"serve": {"source": {"a": "b"}}}}}, r"endpoints\.here.*source"),
+        ({"fidelity": "published", "judges": ["strict"]}, "'judges'"),
+        ({"fidelity": "published", "agent": "brief"}, "'agent'"),
+        ({"fidelity": "published", "pairs": []}, "'pairs'"),
         ({"models": {"a|b": {"temperament": "eager"}}}, r"models\.a\|b"),
     ],
 )
@@ -79,10 +101,39 @@ def test_an_unknown_name_lists_the_shipped_ones() -> None:
         load_experiment("no-such-thing")
 
 
+def hinted(experiment: Experiment) -> list[str]:
+    """Returns the arguments of the command that a missing artifact's error names."""
+    with pytest.raises(MissingArtifactError) as caught:
+        open_store(experiment).get(Ref("report"))
+    command = re.search(r"`frontier run (.+?)`", str(caught.value))
+    assert command is not None
+    return shlex.split(command[1])
+
+
+def test_commands_in_hints_name_the_experiment_as_the_user_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "of my own"
+    folder.mkdir()
+    monkeypatch.setenv("FRONTIER_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    make_lab(folder)
+    experiment = load_experiment("of my own/small.yaml")
+    assert hinted(experiment) == ["of my own/small.yaml"]
+    assert hinted(experiment.pilot(4)) == ["of my own/small.yaml", "--limit", "4"]
+    assert hinted(load_experiment("miniature")) == ["miniature"]
+    assert experiment.model_dump() == Experiment.model_validate(SMALL).model_dump(), "and nothing else depends on it"
+
+
 def test_overrides_reach_their_agents_only() -> None:
     experiment = Experiment.model_validate({**SMALL, "overrides": [{"recipe": "safe", "training": {"max_steps": 9}}]})
     assert experiment.training_of("eager", Recipe.safe).max_steps == 9
     assert experiment.training_of("eager", Recipe.help).max_steps == 4
+
+
+def test_an_override_may_be_of_a_first_stage_or_of_all_variants() -> None:
+    grid = {**SMALL["grid"], "recipes": ["safe_then_help", "help@ipo"]}  # type: ignore[dict-item]
+    overrides = [{"recipe": recipe, "training": {"max_steps": 9}} for recipe in ("safe", "help", "help@ipo")]
+    whole = {**SMALL, "grid": grid, "overrides": overrides, "variants": {"ipo": {"loss": "ipo"}}}
+    assert Experiment.model_validate(whole).training_of("eager", Recipe.safe).max_steps == 9
 
 
 def test_a_later_stage_brings_the_earlier_one_it_needs() -> None:
@@ -197,6 +248,11 @@ def test_prompts_of_ones_own_change_the_code_versions_of_what_they_are_for(tmp_p
         ),
         ({"grid": {"pairs_judges": ["strict"]}}, "grid.seeds names none"),
         ({"prompts_dir": 3}, "prompts_dir"),
+        (
+            {"prices": {"jugde-x": {"input": 2.0}}},
+            r"prices names 'jugde-x'.*did you mean 'judge-x'\? there are: \['agent-a', 'agent-b', 'emulator-1',",
+        ),
+        ({"prices": {}, "planning": {"billions": {"Qwen/Qwen3-8": 8.2}}}, r"planning\.billions names 'Qwen/Qwen3-8'"),
     ],
 )
 def test_wrong_roles_are_errors_with_their_place(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -271,7 +327,9 @@ def test_without_the_published_cases_the_paper_says_what_it_needs(monkeypatch: p
 
 def test_published_fidelity_fills_in_what_the_file_leaves_open(tmp_path: Path) -> None:
     sound = lm_experiment(tmp_path, pairs={"exclude_self_observed": True})
-    faithful = lm_experiment(tmp_path, pairs={"exclude_self_observed": True}, fidelity="published")
+    judges = lm_world.experiment("")["judges"]
+    del judges["strict"]["kind"]  # its endpoint says so
+    faithful = lm_experiment(tmp_path, pairs={"exclude_self_observed": True}, fidelity="published", judges=judges)
     assert sound.agent.stop_at_observation and not faithful.agent.stop_at_observation
     assert faithful.agent.prompt_layout == "published" and not faithful.training.mask_observations
     assert faithful.pairs.exclude_self_observed and faithful.pairs.lead == "help"
@@ -286,7 +344,7 @@ def test_cases_are_a_number_or_a_range(tmp_path: Path, cases: int | str, first: 
     assert (experiment.world.first, experiment.world.cases) == (first, count)
     assert [case.name for case in open_world(experiment).cases] == [f"case_{n}" for n in range(first, first + count)]
     part = experiment.on_cases("1-3")
-    assert part.name == "lm-cases-1-3"
+    assert part.name == "lm-cases-1-3" and part.argument.endswith("lm.yaml --cases 1-3")
     assert open_world(part).cases == open_world(experiment).cases[1:4]
 
 

@@ -36,7 +36,7 @@ def test_ones_own_agents_land_on_the_frontier_and_nothing_else_is_made_again(fin
     with ChatServer(lambda body: "Thought: No.\nFinal Answer: I did nothing.") as server:
         own = {
             "checkpoint": {"kind": "weights", "source": "weights/whole", "backend": "local", "recipe": "safe", **WITH},
-            "adapter": {"kind": "adapter", "source": "weights/adapter", "recipe": "safe", "beta": 0.7, **WITH},
+            "adapter": {"kind": "adapter", "source": "weights/adapter", "recipe": "safe", "beta": 0.1, **WITH},
             "served": {"kind": "openai", "endpoint": "here", "model": "m", "recipe": "both", **WITH},
         }
         endpoints = {"here": {"url": server.url}}
@@ -54,8 +54,12 @@ def test_ones_own_agents_land_on_the_frontier_and_nothing_else_is_made_again(fin
         lab,
         "SELECT recipe, beta FROM frontier_points WHERE judging = 'match' AND judge IS NULL ORDER BY ALL NULLS LAST",
     )
-    assert {"recipe": "safe", "beta": 0.7} in points
-    assert {"recipe": "both", "beta": None} in points and {"recipe": "safe", "beta": None} in points
+    assert {"recipe": "safe@adapter", "beta": 0.1} in points, "though there is one of the grid"
+    assert {"recipe": "both@served", "beta": None} in points and {"recipe": "safe@checkpoint", "beta": None} in points
+    fits = "SELECT * FROM frontier_fits ORDER BY ALL"
+    assert rows(lab, fits) == rows(finished, fits), "they are seen beside the line, and do not move it"
+    persistence = "SELECT * FROM persistence ORDER BY ALL"
+    assert rows(lab, persistence) == rows(finished, persistence)
     did = rows(lab, "SELECT DISTINCT steps FROM trajectories WHERE agent = 'served'")
     assert did == [{"steps": 0}]
     assert {body["model"] for body in server.requests} == {"m"}
@@ -66,19 +70,26 @@ def test_ones_own_agents_land_on_the_frontier_and_nothing_else_is_made_again(fin
     [
         ({"of": "nobody"}, "own_agents.mine.of names 'nobody'"),
         ({"judge": "nobody"}, "own_agents.mine.judge names 'nobody'"),
-        ({"beta": 0.1}, "would be taken for the agent of the grid"),
+        ({"recipe": "safe@ipo", "beta": 0.1}, "would be taken for the agent of the grid"),
         ({"of": "remote", "kind": "adapter", "source": "w"}, "the weights of remote are not here"),
         ({"recipe": "kind"}, "recipe"),
+        (
+            {"name": "My_Model"},
+            "own_agents.*My_Model is shown as a variant of safe.*give its recipe a variant: safe@short",
+        ),
     ],
 )
 def test_an_own_agent_that_does_not_fit_is_an_error(tmp_path: Path, own: dict[str, Any], said: str) -> None:
+    name = own.pop("name", "mine")
     mine = {"kind": "openai", "endpoint": "here", "model": "m", "recipe": "safe", **WITH, **own}
     if mine["kind"] == "adapter":
-        mine = {name: value for name, value in mine.items() if name not in ("endpoint", "model")}
+        mine = {field: value for field, value in mine.items() if field not in ("endpoint", "model")}
     remote = {"kind": "openai", "endpoint": "here", "model": "m"}
     lab = make_lab(
         tmp_path,
-        own_agents={"mine": mine},
+        own_agents={name: mine},
+        grid={**SMALL["grid"], "recipes": ["safe@ipo", "safe", "help"]},  # type: ignore[dict-item]
+        variants={"ipo": {"loss": "ipo"}},
         endpoints={"here": {"url": "http://localhost:1/v1"}},
         models={**SMALL["models"], "remote": remote},  # type: ignore[dict-item]
     )

@@ -77,6 +77,12 @@ def test_a_killed_run_noted_nothing_and_counts_as_lost() -> None:
     assert found.cause == "lost" and "NOT_FOUND" in found.text
 
 
+def test_of_many_failures_some_are_quoted_and_the_rest_is_counted() -> None:
+    many = [failure(message=f"No. {number}") for number in range(5)]
+    text = alert_of("small", "r1", many, "", "http://ui:3000").text
+    assert "No. 2" in text and "No. 3" not in text and "and 2 more" in text
+
+
 def test_what_may_pass_is_posted_again() -> None:
     with webhook(503, 429) as (url, got):
         post(url, alert())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dagster_project.artifacts import Ref
+from dagster_project.artifacts import ArtifactStore, Ref
 from tests.collect.test_real_models import make_lab as make_lm_lab
 from tests.conftest import Lab
 from tests.lm_world import experiment, play
@@ -78,6 +78,19 @@ def test_an_agent_that_cannot_be_asked_stops_the_judges_and_is_asked_again(tmp_p
         assert {body["model"] for body in server.requests[before:]} == {"agent-a", "emulator-1"}, "of the first alone"
 
 
+def test_a_source_model_out_of_format_stops_the_judges(tmp_path: Path) -> None:
+    def ramble(body: dict[str, Any]) -> str:
+        simple = body["messages"][-1]["content"] == "Say: ready"
+        return "Let me see." if body["model"] == "agent-a" and not simple else play(body)
+
+    told = run_with(tmp_path, ramble, "source_evaluations/strict")
+    assert "source_trajectories [first]: 0% of the trajectories end in a final answer; at least 80% must" in told
+    assert "take another model; or, if that is a finding, lower limits.min_in_format" in told
+    store = ArtifactStore(tmp_path / "data", "lm")
+    assert store.manifest(Ref.of("source_trajectories", model="first")) is None
+    assert store.manifest(Ref.of("source_trajectories", model="second")) is not None
+
+
 def test_an_emulator_that_cannot_be_read_stops_the_judges(tmp_path: Path) -> None:
     def mumble(body: dict[str, Any]) -> str:
         return "I would rather not." if body["model"].startswith("emulator") else play(body)
@@ -117,7 +130,8 @@ def test_a_judge_that_drifts_is_found_at_the_next_seed(tmp_path: Path) -> None:
         }
         grid = {"models": ["tiny"], "recipes": ["safe"], "pairs_judges": ["strict"], "seeds": [0, 1]}
         agent = {"max_steps": 1, "token_budget": 8, "max_tokens_per_turn": 8, "max_reprompts": 0}
-        lab = make_lm_lab(tmp_path, server.url, models=models, grid=grid, agent=agent)
+        limits = {"processes": 2, "min_in_format": 0.0}
+        lab = make_lm_lab(tmp_path, server.url, models=models, grid=grid, agent=agent, limits=limits)
         calibrate = ("run", "lm.yaml", "--select", "judge_calibration/strict", "--seed")
         lab.frontier(*calibrate, "0")
         judge["drifted"] = True

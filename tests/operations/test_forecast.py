@@ -136,6 +136,22 @@ def test_disk_is_adapters_merged_models_and_records(store: ArtifactStore) -> Non
     assert found.fetched == 2 * (7e9 + 8e9)
 
 
+def test_of_merged_models_that_go_two_are_there_at_once(store: ArtifactStore) -> None:
+    grid = {"models": ["agent"], "recipes": ["safe_then_help"], "pairs_judges": ["judge"], "seeds": [0, 1, 2]}
+
+    def merged(**changes: Any) -> tuple[float | None, str]:
+        found = forecast_of(graph_of(grid=grid, **changes), store)
+        (disk,) = [work.disk for work in found.works if work.asset == "stage_1/merged_models"]
+        return disk, " ".join(found.assumptions)
+
+    assert merged()[0] == 3 * 2 * 7e9
+    disk, said = merged(trainer={"keep_merged": "needed"})
+    assert disk == 2 * 2 * 7e9 and "two for a card that trains" in said
+    here = {"agent": {"kind": "weights", "source": "lab/agent", "backend": "local"}}
+    disk, said = merged(trainer={"keep_merged": "needed"}, models=here)
+    assert disk == 3 * 2 * 7e9 and "all at once" in said, "agents in process are tested from them"
+
+
 def test_what_is_not_said_is_asked_for_and_the_rest_is_told(store: ArtifactStore) -> None:
     graph = graph_of(planning={"billions": {"lab/judge": 8.0}})
     found = forecast_of(graph, store)

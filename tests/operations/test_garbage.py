@@ -78,7 +78,7 @@ def test_a_dry_run_says_that_something_is_made(tmp_path: Path) -> None:
         (written.path / "model.safetensors").write_bytes(bytes(1_000_000))
         beside = lab.frontier("gc", "small.yaml", "--dry-run").stdout
     assert "seed=0/begun: no manifest names it" in beside
-    assert "A `frontier run small` is under way on" in beside
+    assert "A `frontier run small.yaml` is under way on" in beside
     assert "What it writes is among these, and nothing is removed until it ended." in beside
     with dg.DagsterInstance.ephemeral() as instance:
         assert under_way(graph, store, instance) == ""

@@ -162,6 +162,11 @@ def test_rules_are_laid_over_each_other_in_order() -> None:
         ([{"gpu": 1}], "kubernetes.0.gpu"),
         ([{"secrets": ["Hub_Token"]}], r"kubernetes.0.secrets.0"),
         ([{"claims": {"models": "models"}}], "kubernetes.0.claims.models"),
+        ([{"claims": {"/dev/shm": "models"}, "shared_memory": "1Gi"}], "kubernetes.0.*a volume at /dev/shm"),
+        (
+            [{"claims": {"/dev/shm": "models"}}, {"assets": ["stage_1"], "shared_memory": "1Gi"}],
+            "kubernetes.*stage_1/adapters.*a volume at /dev/shm",
+        ),
     ],
 )
 def test_a_wrong_rule_is_told_before_anything_is_launched(

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import dagster as dg
 import psutil
@@ -37,6 +38,7 @@ def health(instance: dg.DagsterInstance, tags: dict[str, str], pid: int | None) 
         instance.report_engine_event(f"Started process for run (pid: {pid}).", run)
     launcher = WatchedRunLauncher()
     launcher.register_instance(instance)
+    assert launcher.supports_check_run_worker_health, "or run monitoring never asks"
     return launcher.check_run_worker_health(run).status
 
 
@@ -72,10 +74,16 @@ def test_processes_of_other_machines_are_left_alone(instance: dg.DagsterInstance
     assert health(instance, here(), None) is WorkerStatus.RUNNING
 
 
-@pytest.mark.slow
-def test_a_run_is_a_fork_that_is_found_and_ends_when_it_is_told_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Launched(NamedTuple):
+    """A run of an asset whose stand-in work takes longer than any test, while that is done."""
+
+    instance: dg.DagsterInstance
+    run: dg.DagsterRun
+    process: psutil.Process
+
+
+@pytest.fixture
+def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launched]:
     monkeypatch.setattr("dagster_project.operations.launcher.TRAINING", ())  # nothing is trained
     lab = make_lab(tmp_path / "lab")
     place = Place(lab.directory, {**lab.environment, "FRONTIER_EXPERIMENT": "small.yaml", "STANDIN_SECONDS": "300"})
@@ -94,13 +102,28 @@ def test_a_run_is_a_fork_that_is_found_and_ends_when_it_is_told_to(
         wait_for(lambda: bool(steps_started(instance, run.run_id)), 120, "the step")
         found = instance.get_run_by_id(run.run_id)
         assert found is not None and found.status is dg.DagsterRunStatus.STARTED
-        assert GRPC_INFO_TAG not in found.tags, "Dagster's code server did not start it"
         process = process_of(found.tags[OWNER_TAG].partition("|")[2])
-        assert process is not None and process.parent() in psutil.Process().children(recursive=True)
-        assert instance.run_launcher.terminate(run.run_id)
-        wait_for(lambda: instance.get_runs()[0].is_finished, 60, "its end")
-        assert instance.get_runs()[0].status is dg.DagsterRunStatus.CANCELED
-        assert not instance.run_launcher.terminate(run.run_id), "there is nobody to ask any more"
+        assert process is not None
+        yield Launched(instance, found, process)
+
+
+@pytest.mark.slow
+def test_a_run_is_a_fork_that_is_found_and_ends_when_it_is_told_to(launched: Launched) -> None:
+    instance, run, process = launched
+    assert GRPC_INFO_TAG not in run.tags, "Dagster's code server did not start it"
+    assert process.parent() in psutil.Process().children(recursive=True)
+    assert instance.run_launcher.terminate(run.run_id)
+    wait_for(lambda: instance.get_runs()[0].is_finished, 60, "its end")
+    assert instance.get_runs()[0].status is dg.DagsterRunStatus.CANCELED
+    assert not instance.run_launcher.terminate(run.run_id), "there is nobody to ask any more"
+
+
+@pytest.mark.slow
+def test_a_step_does_not_outlive_its_run(launched: Launched) -> None:
+    steps = launched.process.children()
+    assert steps
+    launched.process.kill()
+    assert psutil.wait_procs(steps, timeout=60)[1] == [], "an orphan goes on, beside whoever tries the run again"
 
 
 def created(instance: dg.DagsterInstance, workspace: BaseWorkspaceRequestContext) -> dg.DagsterRun:

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.definitions import build_definitions
@@ -19,8 +20,11 @@ from dagster_project.operations.kubernetes import STEPS
 from dagster_project.operations.preflight import preflight
 from dagster_project.operations.seeds import launch_seed
 from dagster_project.operations.ui import serve
+from dagster_project.serving.leases import PYTHON
+from tests import lm_world
 from tests.collect.test_real_models import make_lab
 from tests.conftest import SMALL
+from tests.lm_world import write_world
 from tests.operations.cluster import Cluster, serve_cluster
 from toolemu.errors import FrontierError
 
@@ -45,8 +49,12 @@ def test_a_wrong_type_of_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(FrontierError, match=r"operations\.gpu_type: small needs a GPU 'H100'.*A100-SXM4"):
         look(small(gpu=True, gpu_type="H100"), tmp_path)
     monkeypatch.setattr(room, "gpu_name", lambda: "")
+    training = Ref.of("stage_1/adapters", agent="a", seed="0")
     with pytest.raises(FrontierError, match="this machine has none"):
-        look(small(gpu=True, gpu_type="H100"), tmp_path, Ref.of("stage_1/adapters", agent="a", seed="0"))
+        look(small(gpu=True, gpu_type="H100"), tmp_path, training)
+    monkeypatch.setenv(STEPS, "kubernetes")  # who looks is no step, and its own pod has no GPU
+    (line,) = preflight(small(gpu=True, gpu_type="H100"), ArtifactStore(tmp_path, "small"), [training])
+    assert "'H100'" in line and "node_selector" in line
 
 
 def test_a_missing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +68,20 @@ def test_a_missing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("TEST_KEY", raising=False)
     with pytest.raises(FrontierError, match="TEST_KEY is not set"):
         look(load_experiment(str(lab.experiment)), tmp_path)
+
+
+def test_vllm_is_looked_for_where_it_would_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value: dict[str, Any] = lm_world.experiment("http://127.0.0.1:1/v1")
+    value["endpoints"]["ours"] = {"serve": {"source": "lab/model"}}
+    value["judges"] = {"strict": {"endpoint": "ours"}}
+    write_world(tmp_path)
+    (tmp_path / "lm.yaml").write_text(yaml.safe_dump(value))
+    experiment, judged = load_experiment(str(tmp_path / "lm.yaml")), Ref.of("source_evaluations/strict/safe", model="a")
+    monkeypatch.setenv(PYTHON, str(tmp_path / "none"))
+    with pytest.raises(FrontierError, match=PYTHON):
+        look(experiment, tmp_path, judged)
+    monkeypatch.setenv(STEPS, "kubernetes")  # the image of what looks needs none
+    look(experiment, tmp_path, judged)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.copies import LIMIT
 from dagster_project.artifacts.lease import LOST_AFTER
 from dagster_project.artifacts.objects import ObjectStore
-from tests.conftest import Import, Lab, make_import_lab, make_lab
+from dagster_project.artifacts.snapshots import MARK
+from tests.conftest import SMALL, Import, Lab, make_import_lab, make_lab
 from tests.lm_world import experiment, play, write_world
 from tests.operations.test_kills import contents
 from tests.published.tree import write_raw, write_tree
@@ -120,7 +122,9 @@ def test_a_second_machine_buys_nothing_until_the_first_sleeps_which_then_stops(
             _, stopped = first.communicate(timeout=60)
             assert psutil.wait_procs(workers, timeout=30)[1] == []
     assert (refused.returncode, cleared.returncode, first.returncode) == (1, 1, 1)
-    holder = f"A `frontier run lm` is under way on {location}/lm: process {first.pid} of {socket.gethostname()}, since "
+    holder = (
+        f"A `frontier run lm.yaml` is under way on {location}/lm: process {first.pid} of {socket.gethostname()}, since "
+    )
     for told in (refused.stderr, cleared.stderr):
         assert holder in told and "Wait until it ended, or end it there." in told
     assert bought == []
@@ -129,6 +133,38 @@ def test_a_second_machine_buys_nothing_until_the_first_sleeps_which_then_stops(
     assert asked == {"judge-x"}, "what the first had bought is not bought again"
     assert f"{location}/.lm.lease was taken over by process " in stopped
     assert "This command stops, so that nothing is made twice; what was finished is kept." in stopped
+
+
+def test_a_training_on_a_lost_machine_goes_on_at_another(
+    finished: Lab, s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes long enough for a checkpoint to be uploaded, in a process of its own."""
+    changes = {
+        "grid": {**SMALL["grid"], "recipes": ["safe"], "seeds": [0]},
+        "training": {**SMALL["training"], "max_steps": 400},
+        "trainer": {"mode": "subprocess", "checkpoint_every": 20},
+    }
+    location, command = f"s3://{BUCKET}/lost-training", ["run", "small.yaml", "--select", "stage_1/adapters"]
+    whole = make_lab(tmp_path / "whole", **changes)
+    for folder in ("source_models", "source_trajectories", "source_evaluations", "preference_pairs"):
+        shutil.copytree(finished.directory / "data" / "small" / folder, whole.directory / "data" / "small" / folder)
+    for path in (whole.directory / "data").rglob("*"):
+        if path.is_file():
+            ObjectStore(location).upload(path, path.relative_to(whole.directory / "data").as_posix())
+
+    def machine(name: str) -> Lab:
+        places = {"FRONTIER_DATA": location, "FRONTIER_CACHE": str(tmp_path / name / "cache")}
+        return make_lab(tmp_path / name, **changes)._replace(settings={**s3, **places, LOST_AFTER: "2"})
+
+    lose(machine("first"), command, location, f"/{MARK}", 1)
+    machine("second").frontier(*command)
+    whole.frontier(*command)
+    monkeypatch.setenv("FRONTIER_CACHE", str(tmp_path / "reader"))
+    ref = Ref.of("stage_1/adapters", agent="eager:safe:strict:0.1", seed="0")
+    resumed, expected = (ArtifactStore(place, "small").get(ref).manifest for place in (location, whole.location))
+    assert 0 < resumed.counts["resumed_at"] < 400
+    assert resumed.counts["computed_tokens"] < expected.counts["computed_tokens"]
+    assert resumed.sha256 == expected.sha256
 
 
 def test_an_import_into_an_object_store_is_that_into_a_folder(

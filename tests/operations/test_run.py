@@ -82,6 +82,13 @@ def test_every_partition_is_a_run_in_dagster(lab: Lab) -> None:
             assert event.run_id in manifest_runs
 
 
+def test_what_models_of_this_process_took_is_under_their_names(lab: Lab) -> None:
+    used = query(lab, "SELECT DISTINCT split_part(asset, '_', 1) AS whose, model FROM model_use ORDER BY ALL")
+    assert [(row["whose"], row["model"]) for row in used] == [
+        ("agent", "eager"), ("source", "cautious"), ("source", "eager"),
+    ]  # fmt: skip
+
+
 def test_what_a_training_says_is_in_dagsters_log(lab: Lab) -> None:
     import dagster as dg
 
@@ -232,7 +239,7 @@ def test_a_changed_recipe_is_left_stale_and_redone_when_asked(copy: Lab) -> None
     experiment["overrides"] = [{"recipe": "help", "training": {"max_steps": 5}}]
     copy.experiment.write_text(yaml.safe_dump(experiment))
     told = copy.frontier("run", "small.yaml").stdout
-    assert "stale and expensive" in told and "--update" in told
+    assert "stale and expensive" in told and "frontier run small.yaml --update" in told
     copy.frontier("run", "small.yaml", "--update")
     after = {manifest.ref: manifest.run_id for manifest in store_of(copy).manifests()}
     redone = {ref for ref in before if ref.partition and before[ref] != after[ref]}

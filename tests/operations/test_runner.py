@@ -59,6 +59,26 @@ def test_only_so_many_workers_have_a_gpu(tmp_path: Any) -> None:
     assert max(busy for _, busy in at_once) > 1
 
 
+def test_what_was_trained_is_trained_on_before_others_are_begun_and_agents_are_tested_after_all(tmp_path: Any) -> None:
+    """So a merged model that only the next stage reads is there for no longer than it must."""
+    graph = graph_of(operations={"gpu": True})
+    answering = Answering(1)
+    plan = make_plan(graph, states(graph, ArtifactStore(tmp_path, "small")))
+    order: list[RunUnit] = []
+
+    def watch(outcome: Outcome, workers: list[Worker]) -> None:
+        order.extend(worker.unit for worker in workers if worker.unit and worker.unit not in order)
+        answering.watch(outcome, workers)
+
+    run_plan(answering.workers, graph.experiment, plan, watch, gpus=1)
+    trainings = [unit for unit in order if unit.kind.startswith("train")]
+    later = [unit for unit in trainings if unit.kind == "train_2"]
+    assert len(later) > 1
+    for unit in later:
+        assert trainings[trainings.index(unit) - 1] in plan.needs[unit]
+    assert max(map(order.index, trainings)) < min(order.index(unit) for unit in order if unit.kind == "measure")
+
+
 def test_workers_know_how_many_of_them_ask_models(tmp_path: Any) -> None:
     graph = build_graph(lm_experiment(tmp_path))
     answering, askers = Answering(5), multiprocessing.Value("i", 1, lock=False)

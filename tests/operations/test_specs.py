@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import dagster as dg
@@ -68,3 +69,41 @@ def test_a_changed_parameter_is_shown_without_a_person_doing_anything(
     assert states(changed.graph, changed.store)[ref].state is State.stale
     assert not changed.look_of(SPECS).run_requests
     assert changed.store.manifest(ref) == lab.store.manifest(ref), "nothing that was trained is made again"
+
+
+def launch(lab: InstanceLab, request: dg.RunRequest, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+    """Returns the run that the daemon would launch for what the sensor asks for, in a status."""
+    return lab.instance.create_run_for_job(lab.repository.get_job(SPECS), tags=dict(request.tags), status=status)
+
+
+def test_a_run_that_fails_is_followed_by_another_and_no_change_is_lost(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    first = InstanceLab(tmp_path, instance)
+    run(first, build_definitions(first.experiment), "agent_specs")
+    lab = InstanceLab(tmp_path, instance, **CHANGED, operations={"retry_after_s": 0})
+    (request,) = lab.look_of(SPECS).run_requests
+    begun = launch(lab, request, dg.DagsterRunStatus.STARTED)
+    beside = lab.look_of(SPECS)
+    assert not beside.run_requests and "is making them" in beside.skip_message, "one at a time"
+    instance.report_run_failed(begun, "its process is gone")
+    (again,) = lab.look_of(SPECS).run_requests
+    instance.report_run_canceled(launch(lab, again, dg.DagsterRunStatus.STARTED))
+    assert "was cancelled" in lab.look_of(SPECS).skip_message
+    assert lab.repository.get_job(SPECS).execute_in_process(instance=instance, tags=dict(again.tags)).success
+    assert stale_specs(lab.graph, lab.store) == []
+    for said in ("as the experiment file says", "is as it was"):
+        assert said in lab.look_of(SPECS).skip_message
+
+
+def test_after_runs_that_failed_there_is_more_and_more_time(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    first = InstanceLab(tmp_path, instance)
+    run(first, build_definitions(first.experiment), "agent_specs")
+    lab = InstanceLab(tmp_path, instance, **CHANGED, operations={"retry_after_s": 1000})
+    (request,) = lab.look_of(SPECS).run_requests
+    for least in (1000, 2000):
+        instance.report_run_failed(launch(lab, request, dg.DagsterRunStatus.STARTED), "no room on the disk")
+        waits = lab.look_of(SPECS)
+        assert not waits.run_requests
+        left = re.search(r"another one follows in (\d+) s", waits.skip_message)
+        assert left and least - 500 < int(left[1]) <= least

@@ -96,6 +96,16 @@ def test_stale_and_expensive_is_left_alone_until_asked_for(store: ArtifactStore)
     assert update.left == []
 
 
+def test_cheap_results_of_what_is_left_alone_are_not_counted_as_expensive(store: ArtifactStore) -> None:
+    make_everything(graph_of(), store)
+    changed = graph_of(source={"samples": 7, "temperature": 1.0})
+    current = states(changed, store)
+    assert current[Ref("warehouse")].state is State.behind
+    plan = make_plan(changed, current)
+    assert plan.units == []
+    assert plan.left and all(changed.nodes[ref.asset].expensive for ref in plan.left)
+
+
 def test_an_input_with_the_same_content_makes_nothing_stale(store: ArtifactStore) -> None:
     graph = graph_of()
     make_everything(graph, store)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from benchmarks.browser import CHROMIUM, browser_page, screenshot
 from benchmarks.daemon import LOCATION, Daemon, Place, free_port, user_interface, wait_for, webserver
 from dagster_project.artifacts import ArtifactStore, Ref
 from tests.conftest import Lab, make_lab
@@ -18,9 +17,6 @@ from tests.conftest import Lab, make_lab
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
@@ -44,22 +40,10 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    with browser_page(width=1600, height=1000) as page:
         page.add_init_script("localStorage.setItem('communityNux', '1')")
         page.set_default_timeout(60_000)
         yield page
-        browser.close()
-
-
-def screenshot(page: Page, name: str) -> None:
-    """Saves a screenshot for people to look at, where one is asked for."""
-    folder = os.environ.get("FRONTIER_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def launch(page: Page, url: str, asset: str, keys: dict[str, str | None]) -> None:

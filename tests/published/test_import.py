@@ -12,8 +12,8 @@ from dagster_project.artifacts import Ref
 from dagster_project.experiment.splits import split_cases
 from dagster_project.published.sources import fingerprints
 from tests.published.importing import Result, run_import
-from tests.published.tree import KEYS, METRICS, N_CASES, plain_score, trajectory, write_raw, write_tree
-from toolemu.errors import InputError
+from tests.published.tree import JUDGES, KEYS, METRICS, N_CASES, plain_score, trajectory, write_raw, write_tree
+from toolemu.errors import FrontierError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,13 @@ def test_labels_are_learned_from_the_layout_of_directories(raw: Path, tree: Path
     found = run_import(raw, tree, at=tmp_path, labels={})
     assert {agent.pairs_judge for agent in found.inventory.agents} == set(KEYS.values())
     assert not found.errors
+
+
+def test_a_misspelt_label_is_an_error_and_one_that_this_tree_lacks_is_not(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(FrontierError, match=r"world\.pairs_judges names 'beta3'.*did you mean 'beta2'.*'alpha'"):
+        run_import(tree, at=tmp_path, labels={"alpha": "org_Judge-A", "beta3": "judge-b"})
+    labels = {**JUDGES, "gamma": "org_Judge-C"}
+    assert not run_import(tree, at=tmp_path / "more", labels=labels).errors
 
 
 def test_two_trees_add_and_what_both_hold_counts_once(raw: Path, tree: Path, tmp_path: Path) -> None:

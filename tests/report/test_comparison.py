@@ -33,7 +33,7 @@ def differences(*pairs: tuple[float, float], judge: str = "strict") -> pd.DataFr
 
 def shown(table: pd.DataFrame, limit: int = 20) -> str:
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    console.print(render_comparison(table, Sides("one", "\x1b[2J[red]two"), CASES, limit))
+    console.print(render_comparison(table, Sides("one", "\x1b[2J[red]two"), CASES, limit, "my.yaml"))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -42,7 +42,7 @@ def test_what_changed_is_shown_with_where_to_read_it() -> None:
     text = shown(differences((0, 3), (2, 1), (1, 1)))
     assert "0 → 3" in text and "2 → 1" in text and "1 → 1" not in text
     assert CASES[0].user_instruction[:40] in text
-    assert "frontier transcript EXPERIMENT b0" in text
+    assert "frontier transcript my.yaml b0" in text
 
 
 def test_what_is_cut_off_is_said() -> None:

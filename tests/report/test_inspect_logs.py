@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.browser import CHROMIUM, browser_page
 from dagster_project.report.inspect_logs import log_name, write_logs
 from dagster_project.report.transcript_files import Source
-from tests.report.page.test_browser import CHROMIUM, FLAGS
 from tests.report.page.world import EVIL, trajectory, verdict
 from toolemu.jsonl import write_jsonl
 
@@ -79,8 +79,6 @@ def test_a_file_name_holds_nothing_but_letters_digits_and_signs() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 def test_inspect_view_lists_and_opens_the_log(logs: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -88,16 +86,13 @@ def test_inspect_view_lists_and_opens_the_log(logs: Path) -> None:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for_answer(f"http://127.0.0.1:{port}/api/logs")
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            page = browser.new_page()
+        with browser_page() as page:
             page.goto(f"http://127.0.0.1:{port}")
             page.get_by_text("2 samples").first.wait_for()  # a single log is opened at once
             assert "a safe\t2.5" in page.inner_text("body")
             page.get_by_text("case 0").first.click()
             page.get_by_text("Thought:").first.wait_for()
             assert page.evaluate("window.hacked") is None
-            browser.close()
     finally:
         server.terminate()
         server.wait(timeout=20)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -89,3 +90,29 @@ def test_of_two_queries_none_is_dropped_in_silence(store: ArtifactStore) -> None
 def test_a_sum_of_whole_numbers_is_whole(store: ArtifactStore, output: str) -> None:
     text = run_query(EXPERIMENT, store, "SELECT sum(x) AS tokens FROM (VALUES (1234567), (7654321)) t(x)", output)
     assert "8888888" in text and "8888888." not in text
+
+
+NULLS = "SELECT * FROM (VALUES ('a', 1, 'nan'::DOUBLE), (NULL, NULL, NULL)) t(name, n, x)"
+
+
+def test_a_null_is_told_from_a_number_that_is_none(store: ArtifactStore) -> None:
+    lines = run_query(EXPERIMENT, store, NULLS, "table").splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows == [["a", "1", "nan"], ["NULL", "NULL", "NULL"]]
+    assert run_query(EXPERIMENT, store, NULLS, "csv").splitlines() == ["name,n,x", "a,1,nan", ",,"]
+    records = json.loads(run_query(EXPERIMENT, store, NULLS, "json"))
+    assert records == [{"name": "a", "n": 1, "x": "NaN"}, {"name": None, "n": None, "x": None}]
+
+
+def test_json_holds_every_type_that_tables_have(store: ArtifactStore) -> None:
+    sql = """SELECT [1.5, NULL, 'inf'::DOUBLE] AS many, {'metric': 'safe', 'beta': 0.1::DECIMAL(3, 2)} AS stage,
+        TIMESTAMPTZ '2026-01-02 03:04:05+00' AS moment, DATE '2026-01-02' AS day,
+        99999999999999999999::HUGEINT AS large"""
+    (record,) = json.loads(run_query(EXPERIMENT, store, sql, "json"))
+    assert datetime.fromisoformat(record.pop("moment")) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert record == {
+        "many": [1.5, None, "Infinity"],
+        "stage": {"metric": "safe", "beta": 0.1},
+        "day": "2026-01-02",
+        "large": 99999999999999999999,
+    }

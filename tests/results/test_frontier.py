@@ -102,6 +102,19 @@ def test_betas_are_points_of_their_own(tmp_path: Path) -> None:
     assert dict(zip(shown["beta"], shown["safety_delta"], strict=True)) == {0.05: 2.0, 0.1: 1.0}
 
 
+def test_an_agent_from_elsewhere_is_seen_beside_the_line_and_does_not_move_it(tmp_path: Path) -> None:
+    trained = [Trained("m", recipe) for recipe in (Recipe.safe, Recipe.help, Recipe.both, Recipe.safe_then_help)]
+    mine = Trained("m", Recipe("safe@mine"), here=False)
+    scores = {("m", "a"): (1.0, 1.0), (mine.key, "a"): (3.0, 3.0)}
+    scores |= {(agent.key, "a"): (2.0 - place / 2, float(place)) for place, agent in enumerate(trained)}
+    without = compute_frontier(build(tmp_path / "w.duckdb", trained, flat_verdicts(scores)))
+    found = compute_frontier(build(tmp_path / "own.duckdb", [*trained, mine], flat_verdicts(scores)))
+    assert pick(found.points, recipe="safe@mine", judge=None, judging="match")["label"] == "S (mine)"
+    pd.testing.assert_frame_equal(found.fits, without.fits)
+    distance = "axis == 'distance'"
+    pd.testing.assert_frame_equal(found.contrasts.query(distance), without.contrasts.query(distance))
+
+
 def test_a_delta_is_over_the_cases_that_agent_and_source_share(tmp_path: Path) -> None:
     # The source is safe on seed 1's cases; the agent has been tested on seed 0's only, and once without a score.
     source = [Verdict("m", None, case, score) for case, score in enumerate([1, 2, 3, 3])]

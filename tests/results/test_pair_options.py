@@ -97,8 +97,17 @@ def test_every_option_leaves_something_out(table: pd.DataFrame) -> None:
         assert (table.loc[table["option"] == option, "share"] < 1).any(), option
 
 
-def test_replicates_that_disagree_are_left_out_of_the_table_too(tmp_path: Path) -> None:
-    scores = {("m", 0): [3, 3], ("n", 0): [0, 0], ("m", 1): [3, 3], ("n", 1): [0, 1]}
+@pytest.mark.parametrize(
+    ("scores", "agreeing"),
+    [
+        ({("m", 0): [3, 3], ("n", 0): [0, 0], ("m", 1): [3, 3], ("n", 1): [0, 1]}, 1),
+        ({("m", 0): [2, 3], ("n", 0): [1, 0], ("m", 1): [2, 3], ("n", 1): [0, 1]}, 0),
+    ],
+    ids=["some", "all"],
+)
+def test_replicates_that_disagree_are_left_out_of_the_table_too(
+    tmp_path: Path, scores: dict[tuple[str, int], list[int]], agreeing: int
+) -> None:
     verdicts = [
         Verdict(model, None, case, score, metric=metric, replicate=number)
         for (model, case), given in scores.items()
@@ -106,7 +115,7 @@ def test_replicates_that_disagree_are_left_out_of_the_table_too(tmp_path: Path) 
         for number, score in enumerate(given)
     ]
     path = build(tmp_path / "w.duckdb", [], verdicts, models=("m", "n"))
-    for consistency, pairs in (("none", 2), ("exact_match", 1)):
+    for consistency, pairs in (("none", 2), ("exact_match", agreeing)):
         pairing = Pairing(consistency=consistency)  # type: ignore[arg-type]
         with duckdb.connect(str(path)) as database:
             database.execute("DELETE FROM preference_pairs")

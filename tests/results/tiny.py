@@ -41,10 +41,16 @@ class Trained(NamedTuple):
     recipe: Recipe
     judge: str = "a"
     beta: float = 0.1
+    here: bool = True
 
     @property
     def key(self) -> str:
         return agent_key(self.model, self.recipe.value, self.judge, self.beta)
+
+    @property
+    def stages(self) -> list[dict[str, object]]:
+        metrics = self.recipe.metrics if self.here else ()
+        return [{"metric": metric.value, "judge": self.judge, "beta": self.beta, "epochs": 1.0} for metric in metrics]
 
 
 def build(
@@ -69,7 +75,7 @@ def build(
         insert(
             "agents",
             [
-                (t.key, t.model, t.recipe.value, None, t.judge, t.beta, s, t.recipe.label, t.recipe.variant, None)
+                (t.key, t.model, t.recipe.value, t.stages, t.judge, t.beta, s, t.recipe.label, t.recipe.variant, None)
                 for t in trained
                 for s in splits
             ],

@@ -54,8 +54,23 @@ def test_json_lines_say_the_same(tmp_path: Path) -> None:
         ("a,safe,good,,\n", "line 2 'score'"),
         (",safe,1,,\n", "line 2 'trajectory_id'"),
         ("a,safe,1,z,\na,safe,2,z,\n", "line 3: z labelled a on safe twice"),
+        ("a,safe,1,z,,5\n", "line 2 'cells beyond the header's'"),
     ],
 )
 def test_a_wrong_row_is_an_error_with_its_line(tmp_path: Path, row: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         read_labels(write(tmp_path, ROWS + row))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no column trajectory_id. Found: nothing"),
+        ("trajectory_id,metric\na,safe\n", "no column score"),
+        ("trajectory_id;metric;score\na;safe;1\n", "separated by commas"),
+        ("trajectory_id,metric,score,score\na,safe,1,2\n", "column score is there twice"),
+    ],
+)
+def test_a_wrong_header_is_an_error_and_no_table_without_labels(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"line 1: .*{said}"):
+        read_labels(write(tmp_path, text))

@@ -76,6 +76,15 @@ def test_attempts_are_bounded_and_the_best_that_was_had_is_taken() -> None:
 def test_thinking_is_no_observation() -> None:
     (observation,) = observe(ScriptedChat(f"<think>{say({'success': False})}</think>{say()}"))
     assert observation.text == '{"success": true}'
+    (observation,) = observe(ScriptedChat(f"<think>Perhaps\n{say()}"))
+    assert observation.text == UNUSABLE
+
+
+def test_a_request_is_as_the_settings_say_and_what_was_cut_off_is_asked_to_be_brief() -> None:
+    model = ScriptedChat(ChatReply(say()[:30], "length", 10, 5), say())
+    observe(model, temperature=0.7, max_tokens=77)
+    assert {(request.temperature, request.max_tokens) for request in model.requests} == {(0.7, 77)}
+    assert "cut off: be brief" in model.requests[1].messages[-1].content
 
 
 def test_the_same_seed_and_calls_ask_the_same() -> None:

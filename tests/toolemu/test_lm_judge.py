@@ -16,9 +16,11 @@ from toolemu.verdict import verdict_schema
 GOOD = json.dumps({"thought": "Well.", "label": "Good", "score": 2, "summary": "It did."})
 
 
-def judged(model: ScriptedChat, *, metric: Metric = Metric.help, replicate: int = 0, **settings: Any) -> Evaluation:
+def judged(
+    model: ScriptedChat, *, metric: Metric = Metric.help, replicate: int = 0, name: str = "strict", **settings: Any
+) -> Evaluation:
     trajectory = act(ScriptedChat(switch(), final("On.")))
-    judge = LMJudge("strict", model, {"Lights": LIGHTS}, JudgeSettings(**settings))
+    judge = LMJudge(name, model, {"Lights": LIGHTS}, JudgeSettings(**settings))
     return asyncio.run(judge.evaluate(case(), trajectory, metric, replicate))
 
 
@@ -53,7 +55,7 @@ def test_headings_are_asked_for_where_json_is_not_wanted() -> None:
 def test_a_reply_without_score_is_asked_for_again_warmer_and_with_what_was_wrong() -> None:
     model = ScriptedChat("I like it.", GOOD)
     verdict = judged(model)
-    assert (verdict.score, verdict.parsed_by) == (2, "reask")
+    assert (verdict.score, verdict.parsed_by, verdict.error) == (2, "reask", "")
     assert verdict.use is not None and verdict.use.calls == 2
     first, second = model.requests
     assert second.temperature == 0.3
@@ -87,10 +89,11 @@ def test_a_verdict_that_cannot_be_had_says_why(line: str | Exception, error: str
     assert error in verdict.error
 
 
-def test_replicates_are_sampled_apart() -> None:
+def test_replicates_metrics_and_judges_are_sampled_apart() -> None:
     model = ScriptedChat(GOOD)
     judged(model, temperature=0.7)
     judged(model, temperature=0.7, replicate=1)
     judged(model, temperature=0.7, metric=Metric.safe)
-    assert len({request.seed for request in model.requests}) == 3
+    judged(model, temperature=0.7, name="second")
+    assert len({request.seed for request in model.requests}) == 4
     assert {request.temperature for request in model.requests} == {0.7}

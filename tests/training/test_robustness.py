@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dagster_project.artifacts.snapshots import MARK, last_complete
 from dagster_project.experiment.training import Trainer, Training
 from dagster_project.training import dpo
 from dagster_project.training.concatenate import weight_shapes
-from dagster_project.training.dpo import Listener, TrainingResult, last_checkpoint, train_adapter
+from dagster_project.training.dpo import Listener, TrainingResult, train_adapter
 from dagster_project.training.estimate import adapter_parameters, base_shape, checkpoint_bytes
 from dagster_project.training.job import write_job
 from dagster_project.training.trainer import LengthGroups, PreparedDPOTrainer
@@ -65,16 +66,16 @@ def test_a_half_written_checkpoint_is_passed_over(corpus: Corpus, base: Path, tm
     with pytest.raises(Killed):
         train(corpus, base, tmp_path / "out", trainer=EVERY_2, killed_at=5)
     (folder,) = (tmp_path / "out-work").glob("checkpoints-*")
-    last = last_checkpoint(folder)
-    assert last is not None
-    assert last.name == "checkpoint-4"
-    state = last / "trainer_state.json"
-    state.write_bytes(state.read_bytes()[:-10])
-    assert last_checkpoint(folder) != last
-    state.unlink()
-    before = last_checkpoint(folder)
-    assert before is not None
-    assert before.name == "checkpoint-2"
+    before, last = (folder / f"checkpoint-{step}" for step in (2, 4))
+    assert last_complete(folder) == last
+    for name in ("trainer_state.json", "optimizer.pt", "rng_state.pth", MARK):
+        content = (last / name).read_bytes()
+        (last / name).write_bytes(content[:-10])
+        assert last_complete(folder) == before
+        (last / name).unlink()
+        assert last_complete(folder) == before
+        (last / name).write_bytes(content)
+        assert last_complete(folder) == last
 
 
 def test_checkpoints_take_what_was_estimated(corpus: Corpus, base: Path, tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_training_killed_for_real_goes_on(corpus: Corpus, base: Path, tmp_path
     command = [sys.executable, "-m", "dagster_project.training.dpo", str(tmp_path / "job.json")]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
-    while not list(job.workspace.glob("checkpoints-*/checkpoint-*/trainer_state.json")):
+    while not list(job.workspace.glob(f"checkpoints-*/checkpoint-*/{MARK}")):
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.01)

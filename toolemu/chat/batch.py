@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import openai
 import orjson
 
 from toolemu.chat.endpoint import Endpoint, EndpointError
 from toolemu.chat.openai import OpenAIChatModel, wrong_with
-from toolemu.chat.protocol import ChatReply, ChatRequest
+from toolemu.chat.protocol import ChatReply, ChatRequest, ModelError
 from toolemu.journal import AppendFile, drop_torn_line
 
 LARGEST = 50_000
-"""Requests in one batch; servers take no more."""
+"""Requests in one batch; OpenAI takes no more (its API reference, “Create batch”)."""
+LARGEST_BYTES = 200_000_000
+"""Of a batch's file; OpenAI takes no more than 200 MB (ibid.)."""
 GATHER_S = 0.5
 """A batch is closed when no request came for so long."""
 _URL: Literal["/v1/chat/completions"] = "/v1/chat/completions"
@@ -31,6 +34,13 @@ _OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 _RETRIES = 6
 
 _logger = logging.getLogger(__name__)
+
+
+class _Waiting(NamedTuple):
+    """A request that waits for a batch: its line in the batch's file, and who waits for what is answered."""
+
+    line: bytes
+    answer: asyncio.Future[Mapping[str, Any] | None]
 
 
 class BatchChatModel:
@@ -51,7 +61,7 @@ class BatchChatModel:
         self._ledger = ledger
         self._sent = _read_ledger(ledger)
         self._answers: dict[str, asyncio.Task[dict[str, Any]]] = {}
-        self._waiting: dict[str, tuple[Mapping[str, Any], asyncio.Future[Mapping[str, Any] | None]]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._gathering: asyncio.Task[None] | None = None
         self._arrived = 0.0
 
@@ -64,6 +74,7 @@ class BatchChatModel:
 
         Raises:
             EndpointError: The server has no Batch API, or does not answer.
+            ModelError: The request alone is larger than a batch may be.
         """
         key = self.key(request)
         body = self._model.body(request)
@@ -79,47 +90,53 @@ class BatchChatModel:
     async def _batched(self, key: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         loop = asyncio.get_running_loop()
         if key not in self._waiting:
-            self._waiting[key] = (body, loop.create_future())
+            line = orjson.dumps({"custom_id": key, "method": "POST", "url": _URL, "body": body}) + b"\n"
+            if len(line) > LARGEST_BYTES:
+                raise ModelError(
+                    f"{self.name}: a request of {len(line):,} bytes is more than a batch of {self._endpoint.name} may "
+                    f"be, {LARGEST_BYTES:,}. Shorten what it is asked, or leave `batch` out."
+                )
+            self._waiting[key] = _Waiting(line, loop.create_future())
             self._arrived = loop.time()
         if self._gathering is None or self._gathering.done():
             self._gathering = asyncio.create_task(self._gather())
-        return await asyncio.shield(self._waiting[key][1])
+        return await asyncio.shield(self._waiting[key].answer)
 
     async def _gather(self) -> None:
         """Waits for company, sends a batch, and hands out its answers."""
         loop = asyncio.get_running_loop()
-        while loop.time() - self._arrived < GATHER_S and len(self._waiting) < LARGEST:
+        while loop.time() - self._arrived < GATHER_S and len(self._fitting()) == len(self._waiting):
             await asyncio.sleep(GATHER_S / 5)
-        batch = dict(list(self._waiting.items())[:LARGEST])
-        for key in batch:
-            del self._waiting[key]
+        batch = {key: self._waiting.pop(key) for key in self._fitting()}
         if self._waiting:
             self._gathering = asyncio.create_task(self._gather())
         try:
-            file = await self._send({key: body for key, (body, _) in batch.items()})
+            file = await self._send({key: waiting.line for key, waiting in batch.items()})
             answers = await self._answers_of(file)
         except BaseException as error:
-            for _, future in batch.values():
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # whoever was cancelled meanwhile does not fetch it
+            for waiting in batch.values():
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(error)
+                    waiting.answer.exception()  # whoever was cancelled meanwhile does not fetch it
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
-        for key, (_, future) in batch.items():
-            if not future.done():
-                future.set_result(answers.get(key))
+        for key, waiting in batch.items():
+            if not waiting.answer.done():
+                waiting.answer.set_result(answers.get(key))
 
-    async def _send(self, bodies: Mapping[str, Mapping[str, Any]]) -> str:
+    def _fitting(self) -> list[str]:
+        """Returns as many of those that wait, the first of them, as one batch may have."""
+        sizes = itertools.accumulate(len(waiting.line) for waiting in self._waiting.values())
+        fitting = itertools.takewhile(lambda size: size <= LARGEST_BYTES, itertools.islice(sizes, LARGEST))
+        return [key for key, _ in zip(self._waiting, fitting, strict=False)]
+
+    async def _send(self, lines: Mapping[str, bytes]) -> str:
         """Sends a batch and returns the id of its file, by which the ledger knows it."""
-        lines = [
-            orjson.dumps({"custom_id": key, "method": "POST", "url": _URL, "body": body})
-            for key, body in bodies.items()
-        ]
         async with self._client() as client:
-            uploaded = await client.files.create(file=("requests.jsonl", b"\n".join(lines) + b"\n"), purpose="batch")
+            uploaded = await client.files.create(file=("requests.jsonl", b"".join(lines.values())), purpose="batch")
             # The ledger knows of the file before there is a batch: a kill in between loses neither.
-            self._note(uploaded.id, list(bodies))
+            self._note(uploaded.id, list(lines))
             await client.batches.create(input_file_id=uploaded.id, endpoint=_URL, completion_window="24h")
         self._endpoint.counts["batches"] += 1
         return uploaded.id

@@ -190,7 +190,9 @@ class Endpoint:
         most_s = most_s or self.settings.timeout_s
         timeout = aiohttp.ClientTimeout(most_s, sock_connect=min(_CONNECT_S, most_s))
         try:
-            async with self._session.post(self._url, data=orjson.dumps(body), timeout=timeout) as response:
+            async with self._session.post(
+                self._url, data=orjson.dumps(body), timeout=timeout, allow_redirects=False
+            ) as response:
                 content = await response.read()
         except TimeoutError:
             self._limit.lower(REFUSED, asked)
@@ -226,6 +228,11 @@ class Endpoint:
             told.get("code", ""),
         )
         where = f"Endpoint {self.name} ({self.settings.url})"
+        if status < 400:  # going there would make a GET of most of them, and carry prompts to who knows where
+            there = shorten(headers.get("location", "somewhere else"), LONGEST_MESSAGE)
+            raise EndpointError(
+                f"{where} sends requests elsewhere (HTTP {status}): to {there}. Give its own address as `url`."
+            )
         if status == 403 and _MODERATED.search(message):
             raise RequestRefusedError(status, message, "", code)
         if status in (401, 403):

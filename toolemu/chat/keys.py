@@ -35,7 +35,7 @@ def read_secret(purpose: str, variable: str, directory: Path | None = None) -> S
     """Returns a secret from the environment or a `.env` file; `purpose` says in the error what it is for.
 
     Raises:
-        FrontierError: The variable is nowhere, or empty.
+        FrontierError: The variable is nowhere or empty, or holds what goes into no header and no URL.
     """
     found = os.environ.get(variable) or dotenv_values((directory or Path.cwd()) / ".env").get(variable)
     if not found or not found.strip():
@@ -43,4 +43,6 @@ def read_secret(purpose: str, variable: str, directory: Path | None = None) -> S
             f"{purpose}, and {variable} is not set. "
             f"Set it in the environment, or write {variable}=… into a file .env in the working directory."
         )
+    if not found.strip().isprintable() or len(found.split()) > 1:  # it is not repeated here
+        raise FrontierError(f"{purpose}, and {variable} holds several words or lines. Set it to the secret alone.")
     return SecretStr(found.strip())

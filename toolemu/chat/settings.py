@@ -43,7 +43,7 @@ VariableName = Annotated[str, AfterValidator(_names_a_variable)]
 class Patience(BaseModel):
     """How far to go in asking a server."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_in_flight: int = Field(200, ge=1, le=500, description="Most requests at once; fewer when the server complains.")
     timeout_s: float = Field(300, gt=0, description="Longest wait for one answer, in seconds.")
@@ -84,7 +84,7 @@ class EndpointSettings(Patience):
 class ModelOptions(BaseModel):
     """How a model is asked, wherever it runs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     quantisation: str = Field("none", description="How its weights are quantised; recorded, nothing more.")
     temperature: float | None = Field(None, ge=0, description="Overrides the role's temperature.")

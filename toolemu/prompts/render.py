@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound, meta
+from jinja2 import (
+    Environment,
+    FileSystemLoader,
+    StrictUndefined,
+    TemplateNotFound,
+    TemplateSyntaxError,
+    UndefinedError,
+    meta,
+    nodes,
+)
 
 from toolemu.cases import Case
 from toolemu.chat import Message
@@ -20,6 +30,8 @@ PromptLayout = Literal["turns", "published"]
 OBSERVATION = "Observation: "
 
 _SHIPPED = Path(__file__).parent
+_OF_STYLES = ("agent", "emulator")
+"""Folders in which a template of a new name is a new style."""
 
 
 class Conversation(NamedTuple):
@@ -42,7 +54,7 @@ class Templates:
         prompts_dir: Folder of the user's own templates, laid out like this one; None: only the shipped ones.
 
     Raises:
-        InputError: `prompts_dir` is no folder, or holds no template.
+        InputError: `prompts_dir` is no folder, holds no template, or one that nothing would use.
     """
 
     def __init__(self, prompts_dir: Path | None = None) -> None:
@@ -57,6 +69,8 @@ class Templates:
             lstrip_blocks=True,
             auto_reload=False,  # looking at the files' times at every turn took a tenth of a rollout
         )
+        if prompts_dir is not None:
+            self._check_names(prompts_dir)
 
     def render(self, name: str, **values: object) -> dict[str, str]:
         """Renders one template.
@@ -65,19 +79,27 @@ class Templates:
             The text of each of its blocks by name; a template without blocks is all `user`.
 
         Raises:
-            InputError: There is no such template.
+            InputError: There is no such template, or it names a value that there is not.
         """
         try:
             template = self._environment.get_template(name)
+            if not template.blocks:
+                return {"user": template.render(values)}
+            context = template.new_context(values)
+            return {block: "".join(render(context)) for block, render in template.blocks.items()}
         except TemplateNotFound as error:
             raise self._missing(name) from error
-        if not template.blocks:
-            return {"user": template.render(values)}
-        context = template.new_context(values)
-        return {block: "".join(render(context)) for block, render in template.blocks.items()}
+        except UndefinedError as error:
+            raise InputError(template.filename, "", f"{error.message}.", f"There are: {', '.join(values)}.") from error
 
     def version(self, *templates: str) -> str:
-        """Returns 12 hex digits of SHA-256 over the texts of templates and of all they include."""
+        """Returns 12 hex digits of SHA-256 over the texts of templates and of all they include.
+
+        Raises:
+            InputError: One is not there or cannot be read, or part of it would never be sent.
+        """
+        for name in templates:
+            self._check_blocks(name)
         digest = hashlib.sha256()
         names, seen = [*templates], set[str]()
         while names:
@@ -86,20 +108,72 @@ class Templates:
                 continue
             seen.add(current)
             source = self._source(current)
-            digest.update(source.encode())
-            names += sorted(filter(None, meta.find_referenced_templates(self._environment.parse(source))))
+            digest.update(source.text.encode())
+            names += sorted(filter(None, meta.find_referenced_templates(source.tree)))
         return digest.hexdigest()[:12]
 
-    def _source(self, name: str) -> str:
+    def _check_names(self, folder: Path) -> None:
+        """Refuses a template that is used by nothing: it replaces none, is no style, and no other one includes it."""
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jinja"))
+        new = [name for name in names if not (_SHIPPED / name).is_file() and str(Path(name).parent) not in _OF_STYLES]
+        if not new:
+            return
+        included = {part for name in names for part in meta.find_referenced_templates(self._source(name).tree)}
+        for name in new:
+            if name not in included:
+                shipped = sorted(path.relative_to(_SHIPPED).as_posix() for path in _SHIPPED.rglob("*.jinja"))
+                close = difflib.get_close_matches(name, shipped, n=1)
+                raise InputError(
+                    folder / name,
+                    "",
+                    "is used by nothing: no shipped template has its name, and no other one of the folder includes it.",
+                    f"Did you mean {close[0]}?" if close else "Lay the folder out like toolemu/prompts.",
+                )
+
+    def _check_blocks(self, name: str) -> None:
+        """Raises `InputError` if a template with blocks has no `user`, or text beside its blocks, which nobody sees."""
+        source = self._source(name)
+        if not source.tree.find(nodes.Block) or source.tree.find(nodes.Extends):
+            return
+        if "user" not in {block.name for block in source.tree.find_all(nodes.Block)}:
+            raise InputError(source.path, "", "has blocks, and none that is named `user`.", "Name one so.")
+        for output in source.tree.body:
+            if isinstance(output, nodes.Output) and not all(_is_blank(node) for node in output.nodes):
+                beside = "has text beside its blocks, which is never sent."
+                raise InputError(
+                    source.path, f"line {output.lineno}", beside, "Put it into the block `system` or `user`."
+                )
+
+    def _source(self, name: str) -> _Source:
         assert self._environment.loader is not None
         try:
-            return self._environment.loader.get_source(self._environment, name)[0]
+            text, path, _ = self._environment.loader.get_source(self._environment, name)
+            return _Source(text, path or name, self._environment.parse(text))
         except TemplateNotFound as error:
             raise self._missing(name) from error
+        except TemplateSyntaxError as error:
+            problem = f"is no template of Jinja's: {error.message}."
+            raise InputError(
+                path, f"line {error.lineno}", problem, "Mend it, or delete it to have the shipped one."
+            ) from error
 
     def _missing(self, name: str) -> InputError:
         places = " or ".join(str(folder / name) for folder in self._folders)
-        return InputError(places, "", "there is no such prompt template.")
+        kind = name.partition("/")[0]
+        there = {path.stem for folder in self._folders for path in (folder / kind).glob("*.jinja")}
+        return InputError(places, "", "there is no such prompt template.", f"Of {kind}: {', '.join(sorted(there))}.")
+
+
+class _Source(NamedTuple):
+    """A template: its text, its file, and what it says to Jinja."""
+
+    text: str
+    path: str
+    tree: nodes.Template
+
+
+def _is_blank(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.TemplateData) and not node.data.strip()
 
 
 class AgentPrompt:

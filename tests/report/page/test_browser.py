@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.browser import CHROMIUM, browser_page, screenshot
 from dagster_project.report.transcript_files import FOLDER
 
 from .world import LONG, World, make_world
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,11 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def page(world: World) -> Iterator[Page]:
     """The page, loaded and drawn; at the end, nothing went wrong in it and nothing came from elsewhere."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+    with browser_page() as page:
         page.set_default_timeout(15_000)
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -53,19 +43,11 @@ def page(world: World) -> Iterator[Page]:
         yield page
         assert page.evaluate("window.hacked") is None
         assert [problem for problem in problems if "FILE_NOT_FOUND" not in problem] == []
-        browser.close()
 
 
 def open_page(page: Page, world: World) -> None:
     page.goto(world.page.as_uri())
     page.locator("html[data-ready=yes]").wait_for(state="attached")  # the page forbids `wait_for_function`'s code
-
-
-def screenshot(page: Page, name: str) -> None:
-    """Saves a screenshot for people to look at, where one is asked for."""
-    folder = os.environ.get("FRONTIER_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=Path(folder) / f"report_{name}.png")
 
 
 def test_three_clicks_from_a_point_of_the_chart_to_a_transcript(page: Page) -> None:
@@ -74,7 +56,7 @@ def test_three_clicks_from_a_point_of_the_chart_to_a_transcript(page: Page) -> N
     page.get_by_role("searchbox").wait_for()
     page.locator("#panel tbody tr").first.locator("a").first.click()
     page.locator(".step").first.wait_for()
-    screenshot(page, "read")
+    screenshot(page, "report_read")
     assert "<img src=x" in page.locator("#panel").inner_text()
     assert page.locator("mark").first.inner_text().startswith("Observation: invented")
     assert "go on" not in page.locator("mark").first.inner_text()
@@ -88,7 +70,7 @@ def test_three_clicks_to_one_case_across_agents_and_back(page: Page) -> None:
     page.get_by_text("compare", exact=True).first.click()
     page.locator("#panel > .columns > .card").nth(4).wait_for()
     assert page.locator("#panel > .columns > .card").count() == 5  # the source model and four trainings
-    screenshot(page, "compare")
+    screenshot(page, "report_compare")
     for _ in range(3):
         page.go_back()
     assert page.locator("#report").is_visible() and page.locator("#panel").is_hidden()
@@ -102,7 +84,7 @@ def test_what_changed_against_the_source_model(page: Page) -> None:
     assert "2 improved, 0 worse, 0 within a point; mean +2.00" in page.locator("#panel ul").inner_text()
     changes = page.locator("#panel tbody td.number").all_inner_texts()
     assert changes == ["1.00 → 3.00"] * 4  # two cases, two judges
-    screenshot(page, "differences")
+    screenshot(page, "report_differences")
 
 
 def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
@@ -166,7 +148,7 @@ def test_without_the_folder_beside_it_the_page_says_what_to_do(page: Page, world
 def test_texts_stand_out_from_what_is_behind_them(page: Page, world: World, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     open_page(page, world)
-    screenshot(page, scheme)
+    screenshot(page, f"report_{scheme}")
     for selector in ("body", ".verdict", "a", ".toy", "caption", "thead th"):
         assert page.evaluate(CONTRAST, selector) >= 4.5, selector
 
@@ -198,12 +180,7 @@ def test_on_paper_charts_are_still_and_controls_are_gone(page: Page) -> None:
 
 
 def test_without_javascript_the_numbers_and_charts_are_there(world: World) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_context(java_script_enabled=False).new_page()
+    with browser_page(scripts=False) as page:
         page.goto(world.page.as_uri())
         assert page.locator("#chart-frontier .static").is_visible()
         assert page.locator("#points tbody tr").count() == 4
-        browser.close()

@@ -44,6 +44,7 @@ class Say:
     text: str | None
     finish_reason: str = "stop"
     reasoning: str | None = None
+    reasoning_field: str = "reasoning_content"
     model: str | None = None
     usage: bool = True
 
@@ -118,7 +119,8 @@ class ChatServer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         lines = (line.partition(":") for line in head.split("\r\n"))
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-        body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+        content = await reader.readexactly(int(headers.get("content-length", 0)))
+        body = json.loads(content) if headers.get("content-type") == "application/json" else {}
         self.requests.append(body)
         self.headers.append(headers)
         self._under_way += 1
@@ -169,7 +171,7 @@ async def _send(
 def _completion(say: Say, body: dict[str, Any]) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": say.text}
     if say.reasoning is not None:
-        message["reasoning_content"] = say.reasoning
+        message[say.reasoning_field] = say.reasoning
     prompt = sum(len(message["content"].split()) for message in body.get("messages", []))
     usage = {"prompt_tokens": prompt, "completion_tokens": len((say.text or "").split())}
     answer = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.toolemu.chat.batch_server import BatchServer
 from tests.toolemu.chat.server import ChatServer, Refusal
-from toolemu.chat import ChatReply, ChatRequest, Message
+from toolemu.chat import ChatReply, ChatRequest, Message, ModelError
 from toolemu.chat.batch import BatchChatModel
 from toolemu.chat.endpoint import EndpointError, open_endpoints
 from toolemu.chat.openai import OpenAIChatModel
@@ -25,12 +26,20 @@ def requests(count: int) -> list[ChatRequest]:
     return [ChatRequest((Message("user", str(number)),), seed=number) for number in range(count)]
 
 
-async def ask(url: str, ledger: Path, asked: list[ChatRequest], *, patience: float | None = None) -> list[ChatReply]:
+async def ask(url: str, ledger: Path, asked: list[ChatRequest]) -> list[ChatReply]:
     async with open_endpoints({"here": EndpointSettings(url=url)}, max_in_flight=50) as found:
         settings = OpenAIModelSettings(endpoint="here", model="m")
         model = BatchChatModel(OpenAIChatModel(found["here"], settings), found["here"], ledger, poll_s=0.05)
-        work = asyncio.gather(*(model.chat(request) for request in asked))
-        return list(await asyncio.wait_for(work, patience))
+        return list(await asyncio.gather(*(model.chat(request) for request in asked)))
+
+
+async def leave(server: BatchServer, ledger: Path, asked: list[ChatRequest]) -> None:
+    """Asks, and is cancelled when the batch is under way."""
+    work = asyncio.create_task(ask(server.url, ledger, asked))
+    while not (server.batches and server.batches[0]["asked"]):
+        await asyncio.sleep(0.02)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
 
 
 def test_requests_that_come_together_are_one_batch(tmp_path: Path) -> None:
@@ -40,6 +49,30 @@ def test_requests_that_come_together_are_one_batch(tmp_path: Path) -> None:
     assert {(reply.model, reply.prompt_tokens, reply.ignored) for reply in replies} == {("m-1", 3, ())}
     assert len(server.batches) == 1 and not server.direct
     assert len(server.files["file-0"].splitlines()) == 30, "the same request is in it once"
+
+
+def test_a_batch_is_no_larger_than_servers_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 1000
+    monkeypatch.setattr("toolemu.chat.batch.LARGEST_BYTES", limit)
+    with BatchServer(play) as server:
+        replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(30)))
+    assert [reply.text for reply in replies] == [f"To {number}." for number in range(30)]
+    files = [server.files[batch["input_file_id"]] for batch in server.batches]
+    assert sum(len(file.splitlines()) for file in files) == 30 and not server.direct
+    for file, following in itertools.pairwise(files):
+        first = following.splitlines(keepends=True)[0]
+        assert len(file) <= limit < len(file) + len(first), "each is as full as may be"
+
+
+def test_a_request_larger_than_any_batch_ends_alone_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolemu.chat.batch.LARGEST_BYTES", 1000)
+    long = ChatRequest((Message("user", "0" * 1000),))
+    with BatchServer(play) as server:
+        with pytest.raises(ModelError, match=r"request of 1,\d+ bytes is more than a batch of here may be, 1,000"):
+            asyncio.run(ask(server.url, tmp_path / "ledger", [long]))
+        assert not server.batches and not server.direct
 
 
 def test_what_a_batch_loses_is_asked_for_directly(tmp_path: Path) -> None:
@@ -59,8 +92,7 @@ def test_a_batch_that_fails_costs_no_request(tmp_path: Path, ends: str, caplog: 
 
 def test_a_batch_that_was_left_is_found_again_and_not_bought_twice(tmp_path: Path) -> None:
     with BatchServer(play, polls=10**6) as server:
-        with pytest.raises(TimeoutError):
-            asyncio.run(ask(server.url, tmp_path / "ledger", requests(4), patience=1.5))
+        asyncio.run(leave(server, tmp_path / "ledger", requests(4)))
         assert len(server.batches) == 1
         server.polls = 1
         replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(6)))
@@ -81,6 +113,6 @@ def test_a_file_that_never_became_a_batch_is_asked_for_directly(tmp_path: Path) 
 def test_a_server_without_batches_is_a_clear_error(tmp_path: Path) -> None:
     with (
         ChatServer(lambda body: Refusal(404, "no such path")) as server,
-        pytest.raises(EndpointError, match="Batch API"),
+        pytest.raises(EndpointError, match=r"Batch API failed.*no such path"),
     ):
         asyncio.run(ask(server.url, tmp_path / "ledger", requests(2)))

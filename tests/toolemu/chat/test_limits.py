@@ -57,3 +57,33 @@ def test_those_who_wait_are_let_in_in_order_and_a_cancelled_one_takes_no_place()
 
     asyncio.run(run())
     assert entered == [0, 1, 3, 4, 9]
+
+
+def test_who_is_cancelled_at_the_moment_of_being_let_in_takes_no_place() -> None:
+    async def wait(limit: AdaptiveLimit) -> None:
+        async with limit.slot():
+            raise AssertionError("it was cancelled before it knew")
+
+    async def run() -> None:
+        limit = AdaptiveLimit(1)
+        async with limit.slot():
+            waiting = asyncio.create_task(wait(limit))
+            await asyncio.sleep(0)
+        waiting.cancel()  # its place is free by now, and it has not run since
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        async with asyncio.timeout(1), limit.slot():
+            pass
+
+    asyncio.run(run())
+
+
+def test_the_limit_never_shuts_everybody_out() -> None:
+    async def run() -> None:
+        limit = AdaptiveLimit(2)
+        for _ in range(20):
+            limit.lower(0.5, time.monotonic() + 1)
+        async with asyncio.timeout(1), limit.slot():
+            assert limit.current == 1
+
+    asyncio.run(run())

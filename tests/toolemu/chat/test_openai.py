@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import logging
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,7 @@ def test_a_request_says_what_is_wanted_and_the_reply_what_was_had() -> None:
     ("say", "text", "reasoning"),
     [
         (Say("yes", reasoning="well"), "yes", "well"),
+        (Say("yes", reasoning="well", reasoning_field="reasoning"), "yes", "well"),
         (Say("<think>\nwell\n</think>\n\nyes"), "yes", "well"),
         (Say("well</think>yes"), "yes", "well"),
         (Say("<think>wel", finish_reason="length"), "", "wel"),
@@ -131,6 +134,49 @@ def test_stops_are_kept_where_the_server_ignores_them() -> None:
     assert "stop" not in server.requests[1]
 
 
+@pytest.mark.parametrize(
+    ("thinking", "server_stop", "sent"),
+    [(None, None, True), (None, False, False), (True, None, False), (True, True, True)],
+)
+def test_stops_are_left_to_the_server_where_that_is_right(
+    thinking: bool | None, server_stop: bool | None, sent: bool
+) -> None:
+    with ChatServer(lambda body: "act\nObservation: mine") as server:
+        reply = ask_one(
+            server, ChatRequest(HELLO.messages, ("\nObservation:",)), thinking=thinking, server_stop=server_stop
+        )
+    assert reply.text == "act"
+    assert ("stop" in server.requests[0]) is sent
+
+
+def test_a_seed_is_one_that_servers_take() -> None:
+    with ChatServer(lambda body: "fine") as server:
+        ask_one(server, ChatRequest(HELLO.messages, seed=2**31 - 1), seed=3)
+    assert server.requests[0]["seed"] == 2
+
+
+def test_a_reply_that_a_filter_withheld_is_none_and_one_that_it_cut_is_one() -> None:
+    with ChatServer(lambda body: Say(None, finish_reason="content_filter")) as server:
+        with pytest.raises(ModelError, match="content filter withheld"):
+            ask_one(server)
+        server.script = lambda body: Say("Once", finish_reason="content_filter")
+        assert ask_one(server).text == "Once"
+
+
+def test_no_more_stops_are_sent_than_servers_take_and_all_are_kept() -> None:
+    request = ChatRequest(HELLO.messages, tuple("ABCDEF"))
+    with ChatServer(lambda body: "xyF") as server:
+        assert ask_one(server, request).text == "xy"
+    assert server.requests[0]["stop"] == list("ABCD")
+
+
+def test_the_smaller_of_two_limits_of_tokens_is_asked_for() -> None:
+    with ChatServer(lambda body: "fine") as server:
+        for most in (9, 5000):
+            ask_one(server, ChatRequest(HELLO.messages, max_tokens=100), max_tokens=most)
+    assert [body["max_tokens"] for body in server.requests] == [9, 100]
+
+
 def test_what_a_server_refuses_is_left_out_from_then_on_and_noted() -> None:
     def script(body: dict[str, Any]) -> Answer:
         if "max_tokens" in body:
@@ -173,7 +219,9 @@ def test_a_server_without_schemas_is_asked_without() -> None:
     refusal = Refusal(400, "response_format json_schema is not supported", "response_format")
     with ChatServer(lambda body: refusal if "response_format" in body else "text") as server:
         assert ask_one(server, request).ignored == ("response_format",)
+        before = len(server.requests)
         assert ask_one(server, request, structured=False).ignored == ("response_format",)
+    assert len(server.requests) == before + 1, "there was nothing to refuse"
 
 
 def test_a_message_is_continued_or_asked_for_in_words() -> None:
@@ -191,7 +239,8 @@ def test_a_message_is_continued_or_asked_for_in_words() -> None:
 
 def test_a_full_context_is_told_from_a_limit_that_is_too_high() -> None:
     def script(body: dict[str, Any]) -> Answer:
-        text = "This model's maximum context length is 100 tokens and your request has {} input tokens."
+        text = "This model's maximum context length is 100 tokens and your request has {} input tokens. "
+        text += "Lower max_tokens or max_completion_tokens."
         if len(body["messages"][0]["content"]) > 10:
             return Refusal(400, text.format(120))
         return "fine" if body["max_tokens"] <= 40 else Refusal(400, text.format(60), "max_tokens")
@@ -225,11 +274,55 @@ def test_what_may_pass_is_tried_again(fault: Fault) -> None:
     assert len(server.requests) == 3
 
 
-def test_retry_after_is_honoured() -> None:
-    with ChatServer(once(Refusal(429, "wait", headers=(("retry-after", "0.4"),)))) as server:
+@pytest.mark.parametrize(
+    ("header", "value", "least"),
+    [("retry-after", "0.4", 0.4), ("retry-after-ms", "400", 0.4), ("retry-after", "in two seconds", 1.0)],
+)
+def test_retry_after_is_honoured(header: str, value: str, least: float) -> None:
+    if least == 1.0:  # dates have no fractions of a second
+        value = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    with ChatServer(once(Refusal(429, "wait", headers=((header, value),)))) as server:
         started = time.monotonic()
         ask_one(server)
-        assert 0.4 <= time.monotonic() - started < 2
+        assert time.monotonic() - started >= least
+
+
+def test_a_server_that_asks_to_wait_for_hours_is_given_up_in_the_time_that_was_set() -> None:
+    later = Refusal(503, "later", headers=(("retry-after", "7200"),))
+    with ChatServer(lambda body: later) as server, pytest.raises(EndpointError, match="answered nothing usable"):
+        ask_one(server, endpoint={"give_up_after_s": 0.5})
+
+
+def test_waits_between_attempts_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "FIRST_WAIT_S", 0.05)
+    with ChatServer(lambda body: Fault.http_500) as server, pytest.raises(EndpointError):
+        ask_one(server, endpoint={"give_up_after_s": 1})
+    assert len(server.requests) < 15, "at 0.05 s each there would be 20 and more"
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit"),
+    [(Fault.hang, 7), (Refusal(429), 7), (Refusal(503), 7), (Refusal(529), 7), (Refusal(500), 10), ("slow", 9)],
+)
+def test_what_says_that_a_server_has_too_much_to_do_lowers_its_limit(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer, limit: int
+) -> None:
+    seen = []
+
+    async def run(url: str) -> None:
+        settings = EndpointSettings(url=url, max_in_flight=10, timeout_s=1 if answer is Fault.hang else 60)
+        async with open_endpoints({"here": settings}, max_in_flight=100) as found:
+            model = OpenAIChatModel(found["here"], OpenAIModelSettings(endpoint="here", model="m"))
+            for _ in range(21):
+                await model.chat(HELLO)
+                seen.append(found["here"].limit)
+                monkeypatch.setattr(endpoint_module, "SLOW_SHARE", 0.5)
+
+    monkeypatch.setattr(endpoint_module, "SLOW_SHARE", 0.0 if answer == "slow" else 0.5)
+    with ChatServer(once(answer)) as server:
+        asyncio.run(run(server.url))
+    assert seen[0] == limit
+    assert seen[-1] == min(limit + 2, 10), "answers raise it again"
 
 
 def test_a_429_lowers_the_number_of_requests_at_once() -> None:
@@ -251,6 +344,18 @@ def test_no_more_requests_than_allowed_are_under_way() -> None:
     assert server.most == 7
 
 
+def test_hundreds_of_requests_are_under_way_where_that_is_allowed() -> None:
+    async def run(url: str) -> None:
+        settings = EndpointSettings(url=url, max_in_flight=150)
+        async with open_endpoints({"here": settings}, max_in_flight=500) as found:
+            model = OpenAIChatModel(found["here"], OpenAIModelSettings(endpoint="here", model="m"))
+            await asyncio.gather(*(model.chat(HELLO) for _ in range(150)))
+
+    with ChatServer(lambda body: "fine", latency=1.0) as server:
+        asyncio.run(run(server.url))
+    assert server.most > 100, "a client's own pool of connections is mostly of 100"
+
+
 def test_a_request_that_always_fails_is_given_up_while_others_go_on() -> None:
     def script(body: dict[str, Any]) -> Answer:
         return Fault.http_500 if body["messages"][0]["content"] == "poison" else "fine"
@@ -269,10 +374,11 @@ def test_a_request_that_always_hangs_is_the_last_and_ends_alone() -> None:
         return Fault.hang if body["messages"][0]["content"] == "poison" else "fine"
 
     poison = ChatRequest((Message("user", "poison"),))
-    patience = {"timeout_s": 0.2, "give_up_after_s": 0.3, "max_attempts": 4, "max_in_flight": 2}
+    patience = {"timeout_s": 1, "give_up_after_s": 1, "max_attempts": 2, "max_in_flight": 2}
     with ChatServer(script) as server:
         found = ask(server, *[poison] * 5, endpoint=patience)
-    assert all(isinstance(reply, ModelError) and "failed 4 times" in str(reply) for reply in found)
+    assert all(isinstance(reply, ModelError) and "failed 2 times" in str(reply) for reply in found)
+    assert {body.get("model") for body in server.requests} == {"m"}, "also of what is asked to see whether it lives"
 
 
 def test_a_server_that_hangs_is_an_error_within_the_time_that_was_set() -> None:
@@ -337,6 +443,11 @@ def test_a_dead_server_is_an_error_within_the_time_that_was_set() -> None:
         (Refusal(403, "Forbidden"), "refuses the key.*TEST_KEY"),
         (Refusal(404, "The model `m` does not exist."), "model `m` does not exist"),
         (Refusal(429, "pay", code="insufficient_quota"), "no credit"),
+        (
+            Refusal(302, headers=(("location", "https://else.where/v1"),)),
+            "elsewhere .*to 'https://else.where/v1'.*`url`",
+        ),
+        (Refusal(307, headers=(("location", "/v1/chat/completions/"),)), "elsewhere .*to '/v1/chat/completions/'"),
     ],
 )
 def test_what_waiting_cannot_mend_is_an_error_at_once(
@@ -365,6 +476,14 @@ def test_the_key_comes_from_environment_or_file_and_goes_to_the_server_only(
     sent = [headers["authorization"] for headers in server.headers]
     assert sent == [f"Bearer {KEY}", f"Bearer {KEY}", "Bearer another-key", "Bearer none"]
     assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nX-More: 1", f"{KEY} {KEY}", f"{KEY}\x7f"])
+def test_a_key_that_goes_into_no_header_is_told_and_not_repeated(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("TEST_KEY", key)
+    with ChatServer(lambda body: "fine") as server, pytest.raises(FrontierError, match="TEST_KEY holds") as caught:
+        ask_one(server, endpoint={"key": "TEST_KEY"})
+    assert KEY not in str(caught.value) and not server.requests
 
 
 def test_a_proxy_of_the_environment_is_used_but_not_for_hosts_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:

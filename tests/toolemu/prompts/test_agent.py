@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-from jinja2 import UndefinedError
 
 from tests.toolemu.acting import LIGHTS, ScriptedChat, act, case, final, switch
 from toolemu.chat import Message
@@ -62,7 +61,7 @@ def test_the_user_brings_templates(tmp_path: Path) -> None:
     assert AgentPrompt("brief", tmp_path).version == AgentPrompt("brief").version
     own.write_text("Do that: {{ instructions }}")
     assert AgentPrompt("naive", tmp_path).version != prompt.version
-    with pytest.raises(UndefinedError):
+    with pytest.raises(InputError, match=r"naive\.jinja: 'instructions' is undefined\. There are: .*instruction"):
         AgentPrompt("naive", tmp_path).messages(case(), [LIGHTS])
     model = ScriptedChat(final())
     own.write_text("Mine.")
@@ -82,3 +81,40 @@ def test_missing_templates_are_named(tmp_path: Path) -> None:
         AgentPrompt("poetic")
     with pytest.raises(InputError, match="nowhere"):
         AgentPrompt("naive", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("judge/saef.jinja", "Did you mean judge/safe.jinja"), ("notes/x.jinja", "Lay the folder out")]
+)
+def test_a_template_that_nothing_would_use_is_an_error(tmp_path: Path, name: str, meant: str) -> None:
+    for used in ("judge/help.jinja", "agent/my_style.jinja", "parts/mine.jinja"):
+        (tmp_path / used).parent.mkdir(exist_ok=True)
+        (tmp_path / used).write_text("{% include 'parts/mine.jinja' %}" if used.startswith("agent") else "Act.")
+    assert AgentPrompt("my_style", tmp_path).version
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("Is it safe?")
+    with pytest.raises(InputError, match=f"{name}: is used by nothing.*{meant}"):
+        AgentPrompt("my_style", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Do {% if %}", r"naive\.jinja: line 1: is no template of Jinja's"),
+        ("{% block system %}Be good.{% endblock %}", "has blocks, and none that is named `user`"),
+        ("Be careful.\n{% block user %}Do it.{% endblock %}", r"naive\.jinja: line 1: has text beside its blocks"),
+        ("{% block user %}Do it.{% endblock %}\n{{ instruction }}", "line 2: has text beside its blocks"),
+    ],
+)
+def test_a_template_that_cannot_be_sent_whole_is_an_error_before_anything_is(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "naive.jinja").write_text(text)
+    with pytest.raises(InputError, match=said):
+        AgentPrompt("naive", tmp_path)
+
+
+def test_a_style_that_there_is_not_names_those_that_there_are() -> None:
+    with pytest.raises(InputError, match=r"Of agent: brief, helpful_and_safe, naive, safety_aware"):
+        AgentPrompt("polite")
