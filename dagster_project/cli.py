@@ -42,6 +42,10 @@ def _open(name: str) -> tuple[Experiment, Graph, ArtifactStore]:
     return experiment, build_graph(experiment), store
 
 
+def _tell(line: str) -> None:
+    out.print(line, markup=False, highlight=False)
+
+
 @app.command()
 def init(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new experiment.")]) -> None:
     """Write NAME.yaml, a new experiment file from the template."""
@@ -136,7 +140,7 @@ def collect(
     _, graph, store = _open(name)
     instance = open_instance()
     writing = under_way(graph, store, instance) if dry_run else ""
-    found = find_garbage(graph, store) if dry_run else collect_garbage(graph, store, instance)
+    found = find_garbage(graph, store) if dry_run else collect_garbage(graph, store, instance, _tell)
     for line in told(found, store, dry_run=dry_run, writing=writing):
         out.print(line, markup=False, highlight=False)
 

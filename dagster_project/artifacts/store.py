@@ -21,11 +21,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from dagster_project.artifacts.copies import bytes_below
 from dagster_project.artifacts.files import write_atomically
+from dagster_project.artifacts.lease import BusyError, Lease, Tell
 from dagster_project.artifacts.manifest import (
     InputEntry,
     Manifest,
@@ -114,10 +115,57 @@ class ArtifactStore:
         self.base = self.root / experiment
         remote = not isinstance(location, Path)
         self._remote = RemoteArtifacts(ObjectStore(str(location)), self.root, experiment) if remote else None
+        self._lease: Lease | None = None
 
-    def being_made(self) -> FileLock:
-        """Returns the lock that keeps two commands of one machine from changing the experiment at once."""
-        return FileLock(self.root / f".{self.experiment}.run.lock", timeout=3)
+    @contextmanager
+    def being_made(self, tell: Tell = lambda line: None) -> Iterator[None]:
+        """Gives a block in which no other command changes the experiment.
+
+        None of this machine, and with an object store none of any machine that has the same. From a machine that gave
+        no sign for long, another may have taken over since: see `check_held`.
+
+        Args:
+            tell: Is told what is waited for.
+
+        Raises:
+            BusyError: Another command is at it.
+        """
+        try:
+            lock = self._lock().acquire(timeout=3)
+        except Timeout:
+            raise BusyError(f"{self._under_way}. Wait until it ended.") from None
+        with lock, self._remote_lease(tell) if self._remote else nullcontext() as self._lease:
+            yield
+
+    def check_held(self) -> None:
+        """Makes sure that what `being_made` gave is still so.
+
+        Raises:
+            LostLeaseError: Another machine has taken over.
+        """
+        if self._lease:
+            self._lease.check()
+
+    def maker(self) -> str:
+        """Returns, as a sentence, which command has the experiment in `being_made`; empty if none has."""
+        try:
+            with self._lock().acquire(timeout=0):
+                holder = self._remote_lease().holder() if self._remote else None
+        except Timeout:
+            return f"{self._under_way}."
+        return f"{self._under_way}, unless its machine was lost: {holder.who}." if holder else ""
+
+    @property
+    def _under_way(self) -> str:
+        return f"A `frontier run {self.argument}` is under way on {self.place()}"
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.root / f".{self.experiment}.run.lock")
+
+    def _remote_lease(self, tell: Tell = lambda line: None) -> Lease:
+        """Returns the lease beside the lock, whose holder alone may use it."""
+        name = f".{self.experiment}.lease"
+        return Lease(str(self.location), name, self._under_way, self.root / name, tell)
 
     def check(self) -> None:
         """Makes sure that artifacts can be read and written.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
-from filelock import Timeout
 
 from dagster_project.artifacts import ArtifactStore, Manifest
+from dagster_project.artifacts.lease import Tell
 from dagster_project.artifacts.store import JOURNAL
 from dagster_project.experiment.graph import WEIGHTS, Graph
 from dagster_project.experiment.retention import MERGED, idle_merged, weights_of
@@ -57,39 +57,37 @@ def find_garbage(graph: Graph, store: ArtifactStore) -> Garbage:
     )
 
 
-def collect_garbage(graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance) -> Garbage:
+def collect_garbage(
+    graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance, tell: Tell = lambda line: None
+) -> Garbage:
     """Removes what nothing needs, and returns what that was.
+
+    Args:
+        graph: The experiment's.
+        store: Where it is.
+        instance: Dagster's.
+        tell: Is told what is waited for.
 
     Raises:
         FrontierError: Something of the experiment is being made, whose drafts nothing names yet.
     """
     store.check()
-    try:
-        with store.being_made():
-            fail_orphaned_runs(instance)
-            writing = _runs_under_way(graph, instance)
-            if writing:
-                raise FrontierError(f"{writing} Wait until it ended.")
-            found = find_garbage(graph, store)
-            store.collect(found.unnamed)
-            for manifest in found.merged:
-                store.release(manifest, WEIGHTS)
-            return found
-    except Timeout:
-        raise FrontierError(f"{_command_under_way(graph, store)} Wait until it ended.") from None
+    with store.being_made(tell):
+        fail_orphaned_runs(instance)
+        writing = _runs_under_way(graph, instance)
+        if writing:
+            raise FrontierError(f"{writing} Wait until it ended.")
+        found = find_garbage(graph, store)
+        store.check_held()
+        store.collect(found.unnamed)
+        for manifest in found.merged:
+            store.release(manifest, WEIGHTS)
+        return found
 
 
 def under_way(graph: Graph, store: ArtifactStore, instance: dg.DagsterInstance) -> str:
     """Returns, as a sentence, what is making something of the experiment just now; empty if nothing is."""
-    try:
-        with store.being_made().acquire(timeout=0):
-            return _runs_under_way(graph, instance)
-    except Timeout:
-        return _command_under_way(graph, store)
-
-
-def _command_under_way(graph: Graph, store: ArtifactStore) -> str:
-    return f"A `frontier run {graph.experiment.argument}` is under way on {store.place()}."
+    return store.maker() or _runs_under_way(graph, instance)
 
 
 def _runs_under_way(graph: Graph, instance: dg.DagsterInstance) -> str:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import Timeout
 from rich import box
 from rich.console import Console
 from rich.live import Live
@@ -70,18 +69,15 @@ def run_experiment(
     """Makes what is missing of an experiment and shows the result; returns whether everything succeeded.
 
     Raises:
-        FrontierError: Another run of the experiment is under way, or an option names what is not there.
+        FrontierError: Another run of the experiment is under way, or has taken over; an option names what is not there.
     """
     store = open_store(experiment)
     store.check()
-    try:
-        with store.being_made():
-            if fresh and store.clear():
-                out.print(f"--fresh: deleted {store.place()}", markup=False)
-            opened = open_experiment(experiment, store, sources)
-            return _run(opened, store, out, Wanted(select, seeds, update))
-    except Timeout:
-        raise FrontierError(f"Another `frontier run {experiment.argument}` is under way on {store.place()}.") from None
+    with store.being_made(lambda line: out.print(line, markup=False, highlight=False)):
+        if fresh and store.clear():
+            out.print(f"--fresh: deleted {store.place()}", markup=False)
+        opened = open_experiment(experiment, store, sources)
+        return _run(opened, store, out, Wanted(select, seeds, update))
 
 
 def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wanted) -> bool:
@@ -161,7 +157,12 @@ def _make(
     out.print(head, markup=False, highlight=False)
     started = time.monotonic()
     with ProgressView(graph, store, plan, out) as view:
-        outcome = run_plan(workers, graph.experiment, plan, view.show, gpus)
+
+        def watch(outcome: Outcome, workers: list[Worker]) -> None:
+            store.check_held()
+            view.show(outcome, workers)
+
+        outcome = run_plan(workers, graph.experiment, plan, watch, gpus)
     for unit, since in outcome.lost.items():
         began = datetime.now(UTC) - timedelta(seconds=time.monotonic() - since)
         note_lost(store, unit.refs, "", outcome.failed[unit], began)
