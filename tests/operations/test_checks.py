@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dagster_project.artifacts import Ref
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.failures import failures
 from dagster_project.collect.factories import _emulator_check
 from dagster_project.experiment.spec import Experiment
 from tests.collect.test_real_models import make_lab as make_lm_lab
@@ -76,6 +77,7 @@ def test_an_agent_that_cannot_be_asked_stops_the_judges_and_is_asked_again(tmp_p
         told = unwrapped(done.stdout)
         assert done.returncode == 1 and "24 of 24 trajectories end because agent or emulator could not be asked" in told
         assert "no roles but one" in told and "limits.max_model_errors" in told
+        assert {failure.cause for failure in failures(ArtifactStore(lab.location, "lm"))} == {"check"}
         server_is["mended"] = True
         before = len(server.requests)
         lab.frontier("run", "lm.yaml", "--select", "source_trajectories")
