@@ -68,13 +68,15 @@ def _compute(judge: str) -> Callable[[AssetRun], None]:
             Check(
                 "no_test_case",
                 not leaked,
-                f"{len(leaked)} held-out cases are among the pairs' cases {sorted(leaked)[:5]}; none may be.",
+                f"{len(leaked)} held-out cases are among the pairs' cases {sorted(leaked)[:5]}; none may be. No "
+                "setting makes that: it is a fault of the program. Keep the folder, and report it.",
                 blocking=True,
             ),
             Check(
                 "enough_pairs",
                 len(found.pairs) >= floor,
-                f"{len(found.pairs)} pairs; fewer than {floor} train nothing. More samples or looser rules give more.",
+                f"{len(found.pairs)} pairs; fewer than {floor} train nothing. More trajectories (source.samples, "
+                "models) or looser rules (pairs.min_gap, pairs.min_chosen) give more. Or lower pairs.floor.",
                 blocking=True,
             ),
         ]

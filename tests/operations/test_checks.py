@@ -6,17 +6,22 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.failures import failures
+from dagster_project.collect.factories import _emulator_check
+from dagster_project.experiment.spec import Experiment
 from tests.collect.test_real_models import make_lab as make_lm_lab
-from tests.conftest import Lab
+from tests.conftest import SMALL, Lab
 from tests.lm_world import experiment, play
 from tests.operations.test_run import store_of
 from tests.toolemu.chat.server import Answer, ChatServer, Refusal
+from toolemu.trajectory import ObservationSource, Step, StopReason, Trajectory
 
 AGENT = "eager:safe:strict:0.1"
 
@@ -72,6 +77,7 @@ def test_an_agent_that_cannot_be_asked_stops_the_judges_and_is_asked_again(tmp_p
         told = unwrapped(done.stdout)
         assert done.returncode == 1 and "24 of 24 trajectories end because agent or emulator could not be asked" in told
         assert "no roles but one" in told and "limits.max_model_errors" in told
+        assert {failure.cause for failure in failures(ArtifactStore(lab.location, "lm"))} == {"check"}
         server_is["mended"] = True
         before = len(server.requests)
         lab.frontier("run", "lm.yaml", "--select", "source_trajectories")
@@ -111,6 +117,32 @@ def test_a_judge_that_cannot_be_read_stops_the_pairs(tmp_path: Path) -> None:
         lab = make_lm_lab(tmp_path, server.url, judges=judges)
         lab.frontier("run", "lm.yaml", "--select", "source_evaluations/strict")
         assert {body["model"] for body in server.requests if "Say: ready" not in str(body)} == {"judge-x"}
+
+
+def test_too_few_pairs_stop_training_and_say_what_gives_more(tmp_path: Path) -> None:
+    few = {"grid": {"pairs_judges": ["strict"], "seeds": [0]}, "pairs": {"floor": 10_000}}
+    told = run_with(tmp_path, play, "preference_pairs", **few)
+    assert "fewer than 10000 train nothing" in told
+    assert all(field in told for field in ("source.samples", "pairs.min_gap", "pairs.floor"))
+
+
+def test_only_what_the_emulator_answered_counts_as_its_answers() -> None:
+    def steps(source: ObservationSource, *problems: str) -> tuple[Step, ...]:
+        return tuple(
+            Step(
+                log="", tool="t", tool_input="{}", observation="{}", observation_source=source, observation_problem=said
+            )
+            for said in problems
+        )
+
+    mixed = (*steps(ObservationSource.emulator, "no JSON"), *steps(ObservationSource.validation, *[""] * 30))
+    trajectory = Trajectory(
+        trajectory_id="t", experiment="e", agent="a", seed=None, case_idx=0, sample=0, user_input="u", steps=mixed,
+        output="", final_log="", stop_reason=StopReason.final_answer,
+    )  # fmt: skip
+    run = SimpleNamespace(experiment=Experiment.model_validate(SMALL))
+    check = _emulator_check(run, [trajectory])  # type: ignore[arg-type]
+    assert not check.passed and "1 of the emulator's 1 answers" in check.description
 
 
 @pytest.mark.slow

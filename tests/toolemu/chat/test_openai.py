@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -97,6 +98,20 @@ def test_reasoning_is_told_apart_however_it_comes(say: Say, text: str, reasoning
     with ChatServer(lambda body: say) as server:
         reply = ask_one(server)
     assert (reply.text, reply.reasoning, reply.finish_reason) == (text, reasoning, say.finish_reason)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "text", "text": "I w"}, "?", {"type": "text", "text": "ould not."}]},
+        {"content": None, "refusal": "I would not."},
+    ],
+    ids=["in parts", "a refusal"],
+)
+def test_a_reply_is_read_in_whatever_form_it_comes(message: dict[str, Any]) -> None:
+    answer = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    with ChatServer(lambda body: Refusal(200, body=json.dumps(answer).encode())) as server:
+        assert ask_one(server).text == "I would not."
 
 
 def test_thinking_that_only_the_template_opened_and_nobody_closed_is_no_answer() -> None:
