@@ -137,9 +137,23 @@ class BatchChatModel:
             uploaded = await client.files.create(file=("requests.jsonl", b"".join(lines.values())), purpose="batch")
             # The ledger knows of the file before there is a batch: a kill in between loses neither.
             self._note(uploaded.id, list(lines))
-            await client.batches.create(input_file_id=uploaded.id, endpoint=_URL, completion_window="24h")
+            await self._create(client, uploaded.id)
         self._endpoint.counts["batches"] += 1
         return uploaded.id
+
+    async def _create(self, client: openai.AsyncOpenAI, file: str) -> None:
+        """Has a file's batch made, once: an answer that was lost is no reason to buy it again."""
+        once = client.with_options(max_retries=0)
+        for attempt in range(_RETRIES + 1):
+            try:
+                await once.batches.create(input_file_id=file, endpoint=_URL, completion_window="24h")
+                return
+            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError):
+                if await _batch_of(client, file) is not None:
+                    return
+                if attempt == _RETRIES:
+                    raise
+                await asyncio.sleep(self._poll_s * attempt)
 
     @contextlib.asynccontextmanager
     async def _client(self) -> AsyncIterator[openai.AsyncOpenAI]:
@@ -171,11 +185,7 @@ class BatchChatModel:
 
     async def _collect(self, file: str) -> dict[str, Any]:
         async with self._client() as client:
-            batch = None
-            async for found in client.batches.list(limit=100):
-                if found.input_file_id == file:
-                    batch = found
-                    break
+            batch = await _batch_of(client, file)
             if batch is None:
                 return {}
             while batch.status not in _OVER:
@@ -199,6 +209,14 @@ class BatchChatModel:
             if response.get("status_code") == 200 and isinstance(body, dict) and not wrong_with(body):
                 answers[record["custom_id"]] = body
         return answers
+
+
+async def _batch_of(client: openai.AsyncOpenAI, file: str) -> openai.types.Batch | None:
+    """Returns the batch of a file, if there is one."""
+    async for found in client.batches.list(limit=100):
+        if found.input_file_id == file:
+            return found
+    return None
 
 
 def _read_ledger(path: Path) -> dict[str, str]:

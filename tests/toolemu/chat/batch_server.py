@@ -22,12 +22,16 @@ class BatchServer:
         play: Says what the model says to a body.
         lost: Requests of a batch, by number, that fail in it.
         ends: A batch's status when it is over.
+        silent: So many batches are made without an answer: the connection is closed.
+        busy: So many batches are refused with 503 before that.
     """
 
     play: Callable[[dict[str, Any]], str]
     polls: int = 2
     lost: tuple[int, ...] = ()
     ends: str = "completed"
+    silent: int = 0
+    busy: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     batches: list[Batch] = field(default_factory=list)
     direct: list[dict[str, Any]] = field(default_factory=list)
@@ -47,7 +51,16 @@ class BatchServer:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                self.answer(*owner.post(self.path, body))
+                if self.path == "/v1/batches" and owner.busy:
+                    owner.busy -= 1
+                    self.answer(503, b"{}")
+                    return
+                answer = owner.post(self.path, body)
+                if self.path == "/v1/batches" and owner.silent:
+                    owner.silent -= 1
+                    self.close_connection = True
+                    return
+                self.answer(*answer)
 
             def answer(self, status: int, content: bytes) -> None:
                 self.send_response(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,34 @@ def test_what_a_batch_loses_is_asked_for_directly(tmp_path: Path) -> None:
         replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(6)))
     assert [reply.text for reply in replies] == [f"To {number}." for number in range(6)]
     assert sorted(body["messages"][0]["content"] for body in server.direct) == ["1", "4"]
+
+
+def test_a_batch_has_no_more_requests_than_servers_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolemu.chat.batch.LARGEST", 4)
+    with BatchServer(play) as server:
+        asyncio.run(ask(server.url, tmp_path / "ledger", requests(10)))
+    assert [len(file.splitlines()) for name, file in server.files.items() if name.startswith("file")] == [4, 4, 2]
+
+
+def test_the_ledger_knows_a_batch_before_it_is_bought(tmp_path: Path) -> None:
+    ledger, known = tmp_path / "ledger", []
+
+    class Watching(BatchServer):
+        def post(self, path: str, content: bytes) -> tuple[int, bytes]:
+            if path == "/v1/batches":
+                known.append(ledger.is_file() and json.loads(content)["input_file_id"] in ledger.read_text())
+            return super().post(path, content)
+
+    with Watching(play) as server:
+        asyncio.run(ask(server.url, ledger, requests(3)))
+    assert known == [True], "a kill in between would lose what was bought"
+
+
+def test_a_batch_is_bought_once_though_the_answer_to_it_was_lost(tmp_path: Path) -> None:
+    with BatchServer(play, busy=2, silent=1) as server:
+        replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(3)))
+    assert [reply.text for reply in replies] == [f"To {number}." for number in range(3)]
+    assert len(server.batches) == 1 and not server.direct and server.busy == server.silent == 0
 
 
 @pytest.mark.parametrize("ends", ["failed", "expired", "cancelled"])
