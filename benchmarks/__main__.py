@@ -16,7 +16,8 @@ NEEDS_RUNS = {"published"}
 
 def main() -> None:
     """Runs what the command line names."""
-    names = [path.stem for path in sorted(Path(__file__).parent.glob("[a-z]*.py"))]
+    modules = sorted(Path(__file__).parent.glob("[a-z]*.py"))
+    names = [path.stem for path in modules if "__main__" in path.read_text(encoding="utf-8")]  # others help these
     asked = sys.argv[1:] or [name for name in names if name not in NEEDS_ARGUMENT]
     if not set(asked) <= set(names):
         sys.exit(
