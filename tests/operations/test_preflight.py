@@ -71,9 +71,9 @@ def test_a_missing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_vllm_is_looked_for_where_it_would_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    value: dict[str, Any] = lm_world.experiment("http://127.0.0.1:1/v1")
-    value["endpoints"]["ours"] = {"serve": {"source": "lab/model"}}
-    value["judges"] = {"strict": {"endpoint": "ours"}}
+    url = "http://127.0.0.1:1/v1"
+    endpoints = {"here": {"url": url, "key": "TEST_KEY"}, "ours": {"serve": {"source": "lab/model"}}}
+    value = lm_world.experiment(url, endpoints=endpoints, judges={"strict": {"endpoint": "ours"}})
     write_world(tmp_path)
     (tmp_path / "lm.yaml").write_text(yaml.safe_dump(value))
     experiment, judged = load_experiment(str(tmp_path / "lm.yaml")), Ref.of("source_evaluations/strict/safe", model="a")
