@@ -108,7 +108,7 @@ class RemoteSnapshots:
         in_parallel(lambda path: self._objects.upload(path, self._key(path)), [snapshot / file.path for file in files])
         self._objects.put(self._key(snapshot / MARK), mark)
         self._copied[snapshot] = mark
-        folder = self._root / self._key(snapshot.parent)
+        folder = snapshot.parent
         there = [(self._root / entry.key).relative_to(folder) for entry in self._objects.entries(self._key(folder))]
         earlier = [path for path in there if number_of(Path(path.parts[0])) < number_of(snapshot)]
         self._objects.delete(self._key(folder / path) for path in earlier)

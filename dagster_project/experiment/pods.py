@@ -59,14 +59,13 @@ class PodRule(_Section):
         return self
 
 
-def check_rules(rules: Iterable[PodRule], assets: Iterable[str]) -> None:
+def check_rules(rules: Sequence[PodRule], assets: Iterable[str]) -> None:
     """Makes sure that every rule names assets that there are, and that those that mean the same one go together.
 
     Raises:
         FrontierError: One does not, or some do not.
     """
     known = list(assets)
-    rules = list(rules)
     for place, rule in enumerate(rules):
         for name in rule.assets:
             if not any(_is_meant(asset, name) for asset in known):
@@ -80,11 +79,11 @@ def check_rules(rules: Iterable[PodRule], assets: Iterable[str]) -> None:
             raise FrontierError(f"kubernetes: for {asset}: {validation_problem(error)[1]}") from None
 
 
-def pod_config(rules: Iterable[PodRule], asset: str) -> dict[str, Any]:
+def pod_config(rules: Sequence[PodRule], asset: str) -> dict[str, Any]:
     """Returns what the rules say of an asset's pods in the form of `TAG`; nothing if there are no rules."""
-    pod = _pod(rules, asset)
-    if pod is None:
+    if not rules:
         return {}
+    pod = _pod(rules, asset)
     labels = {ASSET_LABEL: asset.partition("/")[0]}
     return {
         "container_config": _without_empty(_container(pod)),
@@ -105,15 +104,13 @@ def secrets_of(rules: Sequence[PodRule], assets: Iterable[str]) -> dict[str, str
     return found
 
 
-def _pod(rules: Iterable[PodRule], asset: str) -> PodRule | None:
-    """Returns the rules that mean an asset as one, later ones over earlier ones; None if there are no rules at all."""
+def _pod(rules: Iterable[PodRule], asset: str) -> PodRule:
+    """Returns the rules that mean an asset as one, later ones over earlier ones."""
     given: dict[str, Any] = {}
-    there = False
     for rule in rules:
-        there = True
         if _applies(rule, asset):
             given |= {field: getattr(rule, field) for field in rule.model_fields_set}
-    return PodRule(**given) if there else None
+    return PodRule(**given)
 
 
 def _applies(rule: PodRule, asset: str) -> bool:
