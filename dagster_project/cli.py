@@ -392,7 +392,7 @@ def main() -> None:
     try:
         app()
     except FrontierError as error:
-        err.print(f"error: {error}", style="red", markup=False, highlight=False)
+        err.print(f"error: {error} [{error.code}]", style="red", markup=False, highlight=False)
         sys.exit(1)
     except OSError as error:  # of a place that the user named: a full disk, a folder that is none
         if error.filename is None:

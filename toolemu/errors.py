@@ -1,9 +1,9 @@
-"""The errors a reader can act on: every one names the file, the place, what was expected and what to do."""
+"""Errors that a reader can act on. Each names the file, the place, what was expected and what to do, and has a code."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,7 +14,22 @@ UNSHOWN = "unshown"
 
 
 class FrontierError(Exception):
-    """Anything wrong that the user can mend; shown without a traceback by the command line."""
+    """Anything wrong that the user can mend; shown without a traceback by the command line.
+
+    Args:
+        message: What is wrong and where, what was expected, what to do.
+        code: Which error this is, such as ``archive.too-large``. Every code has an entry in ``docs/errors.md``. Without
+            one, the class's `default_code` applies.
+
+    Attributes:
+        code: The error's code. Programs and tests compare this, never the message.
+    """
+
+    default_code: ClassVar[str] = "general"
+
+    def __init__(self, message: str = "", *, code: str = "") -> None:
+        self.code = code or self.default_code
+        super().__init__(message)
 
 
 class PassingError(FrontierError):
@@ -29,12 +44,15 @@ class InputError(FrontierError):
         place: Where in it, for instance ``line 3`` or ``[2] 'Toolkits'``; empty for the file as a whole.
         problem: What is wrong and what was expected.
         remedy: What to do about it.
+        code: The error's code; see `FrontierError`.
     """
 
-    def __init__(self, path: object, place: str, problem: str, remedy: str = "") -> None:
+    default_code = "input"
+
+    def __init__(self, path: object, place: str, problem: str, remedy: str = "", *, code: str = "") -> None:
         self.path, self.place, self.problem, self.remedy = str(path), place, problem, remedy
         where = f"{path}: {place}" if place else str(path)
-        super().__init__(f"{where}: {problem}" + (f" {remedy}" if remedy else ""))
+        super().__init__(f"{where}: {problem}" + (f" {remedy}" if remedy else ""), code=code)
 
 
 def shorten(value: object, limit: int = 80) -> str:
