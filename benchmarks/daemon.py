@@ -28,7 +28,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.assets import AssetFactory, dagster_partition_key
 from dagster_project.experiment.graph import Graph, build_graph
-from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.spec import load_experiment
 from dagster_project.operations.schedules import SEEDS
 from dagster_project.operations.state import State, states
@@ -320,15 +320,14 @@ def too_early(instance: dg.DagsterInstance, graph: Graph) -> list[tuple[Ref, Ref
         (ref, source)
         for node in graph.nodes.values()
         for ref in node.refs()
-        for source in node.inputs(ref)
+        for source in node.sources(ref)
         if (made := moment(ref)) is not None and ((before := moment(source)) is None or before > made)
     ]
 
 
 def gpu_steps(graph: Graph) -> set[str]:
     """Returns the names of the steps that take a place in the pool `gpu`."""
-    experiment = graph.experiment
-    return {AssetFactory.op_of(experiment, name) for name in graph.nodes if pool_of(experiment, name) == GPU}
+    return {AssetFactory.op_of(graph.experiment, node.name) for node in graph.nodes.values() if node.pool == GPU}
 
 
 def overlaps(spans: Sequence[Held]) -> int:

@@ -53,9 +53,9 @@ def fill(place: Place, graph: Graph) -> int:
     events = []
     for node in graph.nodes.values():
         for ref in node.refs():
-            entries = {source: store.get(source).entry for source in node.inputs(ref)} if len(node.refs()) > 1 else {}
+            entries = {source: store.get(source).entry for source in node.sources(ref)} if len(node.refs()) > 1 else {}
             if not node.dimensions:
-                entries = {source: store.get(source).entry for source in node.inputs(ref)}
+                entries = {source: store.get(source).entry for source in node.sources(ref)}
             with store.write(
                 ref, run_id="standin", code_version=node.code_version, config=node.config(ref), inputs=entries
             ) as draft:

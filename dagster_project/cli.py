@@ -272,8 +272,8 @@ def bundle(
     """Write what another lab needs to check the result, in a folder that `frontier verify` checks."""
     from dagster_project.report.bundle import write_bundle
 
-    experiment, _, store = _open(name)
-    counts = write_bundle(experiment, store, out_folder, trajectories=trajectories, adapters=adapters)
+    _, graph, store = _open(name)
+    counts = write_bundle(graph, store, out_folder, trajectories=trajectories, adapters=adapters)
     size = f"{counts['files']:,} files, {counts['bytes'] / 1e6:.1f} MB"
     out.print(f"{size} in {out_folder}. Check it: frontier verify {out_folder}", markup=False, highlight=False)
 

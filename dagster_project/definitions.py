@@ -9,6 +9,7 @@ import dagster as dg
 from dagster_project.collect import assets as collect_room
 from dagster_project.experiment.assets import AssetFactory
 from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.nodes import Kind
 from dagster_project.experiment.spec import Experiment, load_experiment, open_store
 from dagster_project.measure import assets as measure_room
 from dagster_project.operations import schedules, sensors, specs
@@ -33,7 +34,7 @@ def build_definitions(experiment: Experiment, make: type[AssetFactory] = AssetFa
     rooms = IMPORTED if experiment.imports else MADE if experiment.agents() else UNTRAINED
     made_here = not experiment.imports
     seeds = schedules.build(graph, store) if experiment.grid.seeds and made_here else None
-    followed = specs.build(graph, store) if specs.ASSET in graph.nodes and made_here else None
+    followed = specs.build(graph, store) if graph.find(Kind.specs) and made_here else None
     return dg.Definitions(
         assets=[asset for room in rooms for asset in room.build(factory)],
         jobs=[part.job for part in (seeds, followed) if part],

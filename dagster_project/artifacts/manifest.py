@@ -51,6 +51,7 @@ class Manifest(_Record):
     """What one partition of one asset is.
 
     Attributes:
+        kind: What the asset holds; empty in manifests that were written before this was recorded.
         sha256: Content hash over the files' paths and hashes; its data version.
         config: Everything that decides the result besides inputs and code.
         counts: Numbers of records and the like, for people and checks.
@@ -76,6 +77,7 @@ class Manifest(_Record):
     metrics: dict[str, float]
     inputs: tuple[InputEntry, ...]
     removed: tuple[str, ...] = ()
+    kind: str = ""
 
     @property
     def ref(self) -> Ref:

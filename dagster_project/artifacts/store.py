@@ -284,6 +284,7 @@ class ArtifactStore:
         code_version: str,
         config: Mapping[str, Any],
         inputs: Mapping[Ref, InputEntry],
+        kind: str = "",
     ) -> Iterator[Draft]:
         """Opens a draft of `ref`; committing it, when the block ends without an error, replaces what was there.
 
@@ -293,6 +294,7 @@ class ArtifactStore:
             code_version: The version of the code that makes it.
             config: What decides the result besides code and inputs.
             inputs: What is read.
+            kind: What the asset holds.
         """
         directory = self.directory(ref)
         run_directory = directory / run_id
@@ -331,6 +333,7 @@ class ArtifactStore:
             counts=draft.counts,
             metrics=draft.metrics,
             inputs=tuple(inputs.values()),
+            kind=kind,
         )
         content = manifest.model_dump_json(indent=1).encode()
         if self._remote:

@@ -9,6 +9,8 @@ from dagster_project.collect.factories import Rollout, evaluations_asset, trajec
 from dagster_project.collect.rollouts import Identity
 from dagster_project.collect.world import make_source_model
 from dagster_project.experiment.assets import AssetFactory, AssetRun
+from dagster_project.experiment.graph import SOURCE_MODELS
+from dagster_project.experiment.nodes import Input, Kind, Side
 
 OUT_OF_FORMAT = (
     "give the model more room (agent.token_budget, max_tokens_per_turn, max_reprompts), or what it was made for "
@@ -27,14 +29,13 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     def plan(run: AssetRun) -> Rollout:
         n_cases = run.experiment.world.cases
         name = run.ref.key("model")
-        (base,) = run.inputs.values()
-        return Rollout(Identity(name, None), Acting(name, base), range(n_cases), run.experiment.source)
+        return Rollout(Identity(name, None), Acting(name, run.one(Input.base)), range(n_cases), run.experiment.source)
 
     return [
-        factory.asset("source_models", source_models, kinds={"huggingface"}),
-        trajectories_asset(factory, "source_trajectories", plan, out_of_format=OUT_OF_FORMAT),
+        factory.asset(SOURCE_MODELS, source_models, kinds={"huggingface"}),
         *(
-            evaluations_asset(factory, "source_evaluations", judge, "source_trajectories")
-            for judge in factory.experiment.judges
+            trajectories_asset(factory, node, plan, out_of_format=OUT_OF_FORMAT)
+            for node in factory.graph.find(Kind.trajectories, side=Side.source)
         ),
+        *(evaluations_asset(factory, Side.source, judge) for judge in factory.experiment.judges),
     ]

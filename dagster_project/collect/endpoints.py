@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_project.artifacts import Artifact, Ref
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
-from dagster_project.experiment.graph import CALIBRATION, acting_model, agents_by_key
+from dagster_project.experiment.graph import Graph, acting_model
 from dagster_project.experiment.models import RunHere, WeightsModel
+from dagster_project.experiment.nodes import Kind, Side
 from dagster_project.experiment.spec import Experiment
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
 from dagster_project.serving.leases import leased, stop_servers, vllm_python
@@ -205,34 +206,32 @@ async def _lease(
     return {name: urls[server.key] for name, server in wanted.items()}
 
 
-def _acting_model(experiment: Experiment, ref: Ref) -> str:
-    """Returns the model of the agent that a partition is of; empty if it is of none."""
-    keys = dict(ref.partition)
-    model = keys.get("model", keys.get("agent", ""))
-    return acting_model(experiment, agents_by_key(experiment)[model]) if ref.asset == "agent_trajectories" else model
+def _acting_section(graph: Graph, ref: Ref) -> str:
+    """Return the section of the experiment file that describes the model of a partition's agent."""
+    node = graph.node(ref)
+    if node.side is Side.source:
+        return ref.key("model")
+    return ref.key("agent") if node.kind is Kind.model else acting_model(graph.experiment, graph.agent(ref))
 
 
-def roles_of(experiment: Experiment, ref: Ref) -> list[str]:
-    """Returns the places in the experiment file of the roles that making a partition asks."""
-    room, _, rest = ref.asset.partition("/")
-    acting = experiment.place_of(_acting_model(experiment, ref))
-    asked = {
-        "source_models": [acting],
-        "own_agents": [acting],
-        "source_trajectories": [acting, "world.emulator"],
-        "agent_trajectories": [acting, "world.emulator"],
-        "source_evaluations": [f"judges.{rest.partition('/')[0]}"],
-        "agent_evaluations": [f"judges.{rest.partition('/')[0]}"],
-        CALIBRATION: [f"judges.{rest}"],
-    }
-    roles = experiment.roles()
-    return [place for place in asked.get(room, []) if place in roles]
+def roles_of(graph: Graph, ref: Ref) -> list[str]:
+    """Return the places in the experiment file of the roles that making a partition asks."""
+    node, experiment = graph.node(ref), graph.experiment
+    asked: list[str] = []
+    if node.kind in (Kind.evaluations, Kind.calibration):
+        asked = [f"judges.{node.judge}"]
+    elif node.kind in (Kind.model, Kind.trajectories):
+        acting = experiment.place_of(_acting_section(graph, ref))
+        asked = [acting, "world.emulator"] if node.kind is Kind.trajectories else [acting]
+    return [place for place in asked if place in graph.roles]
 
 
-def asks(experiment: Experiment, ref: Ref) -> bool:
-    """Returns whether making a partition may ask a model behind an endpoint."""
-    acting = ref.asset in ("source_trajectories", "agent_trajectories")
-    return bool(roles_of(experiment, ref)) or (acting and experiment.is_served(_acting_model(experiment, ref)))
+def asks(graph: Graph, ref: Ref) -> bool:
+    """Return whether making a partition may ask a model behind an endpoint."""
+    if roles_of(graph, ref):
+        return True
+    acts = graph.node(ref).kind is Kind.trajectories
+    return acts and graph.experiment.is_served(_acting_section(graph, ref))
 
 
 class RoleReport(NamedTuple):

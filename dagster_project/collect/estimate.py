@@ -14,7 +14,8 @@ from typing import NamedTuple
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.endpoints import roles_of
 from dagster_project.collect.world import World, open_world, replicates_of
-from dagster_project.experiment.graph import CALIBRATION
+from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.nodes import Kind, Side
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
@@ -62,21 +63,21 @@ class _Each(NamedTuple):
     completion_tokens: float
 
 
-def estimate(experiment: Experiment, refs: Iterable[Ref], stores: Iterable[ArtifactStore]) -> list[Estimate]:
+def estimate(graph: Graph, refs: Iterable[Ref], stores: Iterable[ArtifactStore]) -> list[Estimate]:
     """Returns what each role behind an endpoint will take for `refs`, in order of the experiment file.
 
     Args:
-        experiment: The experiment.
+        graph: The experiment's graph.
         refs: The partitions to make.
         stores: Where records of the same roles may be: the experiment's own artifacts, its pilot's.
     """
     records: defaultdict[str, int] = defaultdict(int)
     for ref in refs:
-        for place in roles_of(experiment, ref):
-            records[place] += _records(experiment, ref)
-    past = _past(experiment, stores)
+        for place in roles_of(graph, ref):
+            records[place] += _records(graph, ref)
+    past, experiment = _past(graph, stores), graph.experiment
     found = []
-    for place, role in experiment.roles().items():
+    for place, role in graph.roles.items():
         if not records[place]:
             continue
         each = past.get(place) or _assumed(experiment, place, role.thinking is True)
@@ -94,23 +95,23 @@ def conversation_tokens(experiment: Experiment) -> tuple[float, float]:
     return prompt, TURNS * TURN_TOKENS + (TURNS - 1) * OBSERVATION_TOKENS
 
 
-def _records(experiment: Experiment, ref: Ref) -> int:
-    """Returns how many trajectories or verdicts a partition holds; 0 for other assets."""
-    room, _, rest = ref.asset.partition("/")
-    if room == CALIBRATION:
-        return experiment.limits.calibration * len(experiment.metrics) * replicates_of(experiment, rest)
-    whose, _, kind = room.partition("_")
-    if kind not in ("trajectories", "evaluations"):
+def _records(graph: Graph, ref: Ref) -> int:
+    """Return how many trajectories or verdicts a partition holds; 0 for other assets."""
+    node, experiment = graph.node(ref), graph.experiment
+    if node.kind is Kind.calibration and node.judge is not None:
+        return experiment.limits.calibration * len(experiment.metrics) * replicates_of(experiment, node.judge)
+    if node.kind not in (Kind.trajectories, Kind.evaluations):
         return 0
     cases, sampling = experiment.world.cases, experiment.source
-    if whose == "agent":
+    if node.side is Side.agent:
         sampling = experiment.test
-        cases = cases if experiment.test.split == "all" else len(split_cases(cases, int(ref.key("seed"))).test)
+        assert ref.seed is not None, "agents are tested for a seed"
+        cases = cases if experiment.test.split == "all" else len(split_cases(cases, ref.seed).test)
     count = cases * sampling.samples
-    return count if kind == "trajectories" else count * replicates_of(experiment, rest.partition("/")[0])
+    return count if node.judge is None else count * replicates_of(experiment, node.judge)
 
 
-def _past(experiment: Experiment, stores: Iterable[ArtifactStore]) -> Mapping[str, _Each]:
+def _past(graph: Graph, stores: Iterable[ArtifactStore]) -> Mapping[str, _Each]:
     """Returns what a record of each role took, from the first store that has any."""
     found: dict[str, _Each] = {}
     for store in stores:
@@ -118,7 +119,7 @@ def _past(experiment: Experiment, stores: Iterable[ArtifactStore]) -> Mapping[st
         for manifest in store.manifests():
             counts = manifest.counts
             made = counts.get("trajectories", 0) + counts.get("evaluations", 0)
-            for place in roles_of(experiment, manifest.ref) if made else []:
+            for place in roles_of(graph, manifest.ref) if made and manifest.ref in graph.refs else []:
                 role = _ROLE_OF[place.partition(".")[0]]
                 if counts.get(f"{role}_calls"):
                     names = (f"{role}_calls", f"{role}_prompt_tokens", f"{role}_completion_tokens")

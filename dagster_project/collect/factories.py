@@ -15,7 +15,7 @@ from dagster_project.collect.endpoints import REPLIES, Acting, Workspace, server
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.rollouts import Identity, endings, make_evaluations, make_trajectories
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
-from dagster_project.experiment.graph import CALIBRATION
+from dagster_project.experiment.nodes import Input, Node, Side, calibration_path, evaluations_path, name_of
 from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Sampling
 from toolemu.errors import shorten
@@ -34,12 +34,12 @@ class Rollout(NamedTuple):
 
 
 def trajectories_asset(
-    factory: AssetFactory, name: str, plan: Callable[[AssetRun], Rollout], *, out_of_format: str
+    factory: AssetFactory, node: Node, plan: Callable[[AssetRun], Rollout], *, out_of_format: str
 ) -> dg.AssetsDefinition:
-    """Returns the asset of an agent's trajectories; `out_of_format` is what to do if too few end in an answer."""
+    """Return the asset of an agent's trajectories; `out_of_format` is what to do if too few end in an answer."""
 
     def compute(run: AssetRun) -> None:
-        rollout, workspace = plan(run), _workspace(run, name)
+        rollout, workspace = plan(run), _workspace(run, node.name)
         made = make_trajectories(
             run.experiment,
             rollout.identity,
@@ -63,14 +63,14 @@ def trajectories_asset(
             f"broken text. See how they end in {workspace.journal}: {out_of_format}; or, if that is a finding, lower "
             "limits.min_in_format and run again (nothing is sampled anew)."
         )
-        run.checks.append(Check("in_format", share >= least, description, blocking=True, metadata={"share": share}))
+        run.checks.append(Check("in_format", share >= least, description, metadata={"share": share}))
 
     checks = {"in_format": "Enough trajectories end in a final answer."}
     lm = isinstance(factory.experiment.world, EmulatedWorld)
     if lm:
         checks["models_asked"] = "Agent and emulator could be asked."
         checks["emulator_readable"] = "The emulator's answers can be read."
-    return factory.asset(name, compute, checks=checks, kinds={"jsonl"})
+    return factory.asset(node.name, compute, checks=checks, kinds={"jsonl"})
 
 
 def _asked_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
@@ -82,7 +82,7 @@ def _asked_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
         f"{most:.0%} may.{example} Mend it and run again (only those are asked for anew), or raise "
         "limits.max_model_errors."
     )
-    return Check("models_asked", len(failed) <= most * len(trajectories), description, blocking=True)
+    return Check("models_asked", len(failed) <= most * len(trajectories), description)
 
 
 def _emulator_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
@@ -96,18 +96,18 @@ def _emulator_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
         f"attempt to mend them; at most {most:.0%} may.{example} Use a stronger emulator, raise "
         "world.emulator.max_revisions or max_tokens, or raise limits.max_emulator_problems and run again."
     )
-    return Check("emulator_readable", len(broken) <= most * len(answers), description, blocking=True)
+    return Check("emulator_readable", len(broken) <= most * len(answers), description)
 
 
-def evaluations_asset(factory: AssetFactory, prefix: str, judge: str, trajectories: str) -> dg.AssetsDefinition:
-    """Returns one judge's evaluations, an asset a metric, that one run makes together."""
-    names = {f"{prefix}/{judge}/{metric.value}": metric for metric in factory.experiment.metrics}
+def evaluations_asset(factory: AssetFactory, side: Side, judge: str) -> dg.AssetsDefinition:
+    """Return one judge's evaluations of a side, one asset per metric, that one run makes together."""
+    names = {name_of(evaluations_path(side, judge, metric)): metric for metric in factory.experiment.metrics}
 
     def compute(runs: dict[str, AssetRun]) -> None:
         outs: dict[Metric, Path] = {names[name]: run.draft.path for name, run in runs.items()}
         first = next(iter(runs.values()))
-        workspace = _workspace(first, f"{prefix}/{judge}")
-        made = make_evaluations(first.experiment, judge, first.input(trajectories), outs, workspace)
+        workspace = _workspace(first, f"{first.node.path[0]}/{judge}")
+        made = make_evaluations(first.experiment, judge, first.one(Input.trajectories).path, outs, workspace)
         first.draft.metrics.update(made.counts)
         allowed = first.experiment.limits.max_unparsed
         for name, run in runs.items():
@@ -124,7 +124,7 @@ def evaluations_asset(factory: AssetFactory, prefix: str, judge: str, trajectori
                 "If its server was at fault and is mended, give the judge another `revision`, or its replies are kept."
             )
             passed = unparsed <= allowed * len(scores)
-            run.checks.append(Check("scored", passed, description, blocking=True, metadata={"without_score": unparsed}))
+            run.checks.append(Check("scored", passed, description, metadata={"without_score": unparsed}))
 
     described = {"scored": "Nearly every verdict has a score."}
     return factory.multi_asset(list(names), compute, checks=dict.fromkeys(names, described), kinds={"jsonl"})
@@ -137,8 +137,8 @@ def calibration_asset(factory: AssetFactory, judge: str) -> dg.AssetsDefinition:
         limits, metrics = run.experiment.limits, run.experiment.metrics
         trajectories = [
             trajectory
-            for path in run.inputs_of("source_trajectories").values()
-            for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
+            for artifact in run.all(Input.trajectories)
+            for trajectory in read_jsonl(artifact.path / TRAJECTORIES, Trajectory)
         ]
         step = max(1, len(trajectories) // limits.calibration)
         sample = trajectories[::step][: limits.calibration]
@@ -148,7 +148,7 @@ def calibration_asset(factory: AssetFactory, judge: str) -> dg.AssetsDefinition:
         outs = {metric: run.draft.path / metric.value for metric in metrics}
         for out in outs.values():
             out.mkdir()
-        workspace = _workspace(run, f"{CALIBRATION}/{judge}")
+        workspace = _workspace(run, run.ref.asset)
         made = make_evaluations(run.experiment, judge, chosen, outs, workspace)
         run.draft.metrics.update(made.counts)
         run.draft.counts["evaluations"] = len(made.records)
@@ -156,8 +156,8 @@ def calibration_asset(factory: AssetFactory, judge: str) -> dg.AssetsDefinition:
         wanted = {trajectory.trajectory_id for trajectory in sample}
         first = [
             verdict
-            for path in run.inputs_of(f"source_evaluations/{judge}").values()
-            for verdict in read_jsonl(path / EVALUATIONS, Evaluation)
+            for artifact in run.all(Input.verdicts)
+            for verdict in read_jsonl(artifact.path / EVALUATIONS, Evaluation)
             if verdict.trajectory_id in wanted
         ]
         drift = {metric: _mean_change(first, made.records, metric) for metric in metrics}
@@ -173,10 +173,10 @@ def calibration_asset(factory: AssetFactory, judge: str) -> dg.AssetsDefinition:
         if not steady:  # the next try must ask, and not find what was answered now
             shutil.rmtree(workspace.journal)
             workspace.replies.unlink(missing_ok=True)
-        run.checks.append(Check("steady", steady, description, blocking=True, metadata={"drift": drift[worst]}))
+        run.checks.append(Check("steady", steady, description, metadata={"drift": drift[worst]}))
 
     described = {"steady": "The judge scores as it did at first."}
-    return factory.asset(f"{CALIBRATION}/{judge}", compute, checks=described, kinds={"jsonl"})
+    return factory.asset(name_of(calibration_path(judge)), compute, checks=described, kinds={"jsonl"})
 
 
 def _mean_change(first: Sequence[Evaluation], again: Sequence[Evaluation], metric: Metric) -> float:

@@ -206,6 +206,12 @@ class Agent(NamedTuple):
     stages: tuple[Stage, ...]
     parts: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def beta_label(self) -> str:
+        """The beta as people write it: `0.1`, or `0.05+0.1` where the stages differ."""
+        betas = [stage.beta for stage in self.stages] if self.beta is None else [self.beta]
+        return "+".join(f"{beta:g}" for beta in betas)
+
     def prefix(self, n_stages: int) -> str:
         """Returns the key of the agent that this one is after its first `n_stages` stages."""
         return agent_key(self.model, self.recipe.stages(n_stages), self.pairs_judge, self.beta)

@@ -21,11 +21,13 @@ from dagster_project.artifacts import Artifact, ArtifactStore, Draft, InputEntry
 from dagster_project.artifacts.failures import Failure, note_failure
 from dagster_project.artifacts.processes import die_with_parent
 from dagster_project.experiment.causes import PASSING, Cause, cause_of
-from dagster_project.experiment.graph import Graph, Node
+from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.nodes import Input, Kind, Node
 from dagster_project.experiment.pods import TAG, pod_config
-from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.retention import release
 from dagster_project.experiment.spec import Experiment
+from toolemu.evaluation import Metric
 
 Progress = Callable[[int, int], None]
 reported_later: ContextVar[bool] = ContextVar("reported_later", default=False)
@@ -44,20 +46,20 @@ class CheckFailed(dg.Failure):
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found. A failed `blocking` check fails the run before the artifact is committed."""
+    """The result of one check of one partition."""
 
     name: str
     passed: bool
     description: str
-    blocking: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class AssetRun:
-    """One partition of one asset being made: what a room's computation is given.
+    """One partition of one asset being made, as a room's computation is given it.
 
     Attributes:
+        graph: The experiment's graph.
         ref: The partition.
         draft: Where its files, counts and metrics go.
         inputs: What it reads; every one goes into the manifest.
@@ -68,8 +70,8 @@ class AssetRun:
         checks: The results of the asset's checks.
     """
 
+    graph: Graph
     ref: Ref
-    experiment: Experiment
     store: ArtifactStore
     draft: Draft
     inputs: Mapping[Ref, Artifact]
@@ -80,24 +82,36 @@ class AssetRun:
     checks: list[Check] = field(default_factory=list)
     _logged: float = field(default_factory=time.monotonic)
 
-    def input(self, asset: str, **partition: str) -> Path:
-        """Returns the directory of one input; without keys, of the only partition that is read of `asset`."""
-        found = [
-            artifact.path
-            for ref, artifact in self.inputs.items()
-            if ref.asset == asset and partition.items() <= dict(ref.partition).items()
-        ]
-        if len(found) != 1:
-            raise KeyError(f"{self.ref.label} reads {len(found)} partitions of {asset} with {partition}, not one")
-        return found[0]
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment."""
+        return self.graph.experiment
 
-    def inputs_of(self, prefix: str) -> dict[Ref, Path]:
-        """Returns the directories of every input whose asset is `prefix` or lies below it, in the graph's order."""
-        return {
-            ref: artifact.path
-            for ref, artifact in self.inputs.items()
-            if ref.asset == prefix or ref.asset.startswith(f"{prefix}/")
-        }
+    @property
+    def node(self) -> Node:
+        """The asset's node."""
+        return self.graph.node(self.ref)
+
+    def all(self, part: Input, metric: Metric | None = None) -> list[Artifact]:
+        """Return the inputs that play a part, in the graph's order.
+
+        Args:
+            part: Their part in making the partition.
+            metric: Only verdicts on this metric.
+        """
+        refs = (ref for ref in self.node.inputs(self.ref).get(part, ()) if ref in self.inputs)
+        return [self.inputs[ref] for ref in refs if metric in (None, self.graph.node(ref).metric)]
+
+    def one(self, part: Input) -> Artifact:
+        """Return the only input that plays a part.
+
+        Raises:
+            KeyError: None does, or several do.
+        """
+        found = self.all(part)
+        if len(found) != 1:
+            raise KeyError(f"{self.ref.label} reads {len(found)} partitions as {part}, not one")
+        return found[0]
 
     def place(self, path: Path) -> str:
         """Returns where a file of the draft will lie, for everyone."""
@@ -122,7 +136,7 @@ def materialisation(store: ArtifactStore, manifest: Manifest) -> dg.AssetMateria
     """Returns what Dagster is told of an artifact that another asset's run made."""
     ref = manifest.ref
     return dg.AssetMaterialization(
-        dg.AssetKey([store.experiment, *ref.asset.split("/")]),
+        dg.AssetKey([store.experiment, *ref.path]),
         partition=dagster_partition_key(ref),
         metadata={**manifest.counts, "path": dg.MetadataValue.path(store.place(ref, manifest.run_id))},
         tags={"dagster/data_version": manifest.sha256[:16]},
@@ -142,8 +156,8 @@ class AssetFactory:
 
     @staticmethod
     def key_of(experiment: Experiment, name: str) -> dg.AssetKey:
-        """Returns an asset's key: the experiment's name, then the asset's."""
-        return dg.AssetKey([experiment.name, *name.split("/")])
+        """Return an asset's key: the experiment's name, then the asset's."""
+        return dg.AssetKey([experiment.name, *Ref(name).path])
 
     def key(self, name: str) -> dg.AssetKey:
         """Returns the key of one of this experiment's assets."""
@@ -152,7 +166,7 @@ class AssetFactory:
     @staticmethod
     def op_of(experiment: Experiment, name: str) -> str:
         """Returns the name of the op, and so of the step, that makes an asset and those made together with it."""
-        return "__".join([experiment.name, *name.split("/")]).replace("-", "_").replace(".", "_")
+        return "__".join([experiment.name, *Ref(name).path]).replace("-", "_").replace(".", "_")
 
     def asset(
         self,
@@ -160,10 +174,22 @@ class AssetFactory:
         compute: Callable[[AssetRun], None],
         *,
         checks: Mapping[str, str] | None = None,
+        blocking: bool = True,
         kinds: set[str] | None = None,
     ) -> dg.AssetsDefinition:
-        """Returns the asset `name`; `checks` maps the names of the checks that `compute` reports to descriptions."""
-        return self.multi_asset([name], lambda runs: compute(runs[name]), checks={name: checks or {}}, kinds=kinds)
+        """Return the asset `name`.
+
+        Args:
+            name: The asset's name.
+            compute: Makes one partition.
+            checks: Descriptions of the checks that `compute` reports, by their names.
+            blocking: Whether a failed check fails the run, before the artifact is committed.
+            kinds: Kinds of technology, shown in Dagster's UI.
+        """
+        checked = {name: checks or {}}
+        return self.multi_asset(
+            [name], lambda runs: compute(runs[name]), checks=checked, blocking=blocking, kinds=kinds
+        )
 
     def multi_asset(
         self,
@@ -171,13 +197,18 @@ class AssetFactory:
         compute: Compute,
         *,
         checks: Mapping[str, Mapping[str, str]] | None = None,
+        blocking: bool = True,
         kinds: set[str] | None = None,
     ) -> dg.AssetsDefinition:
-        """Returns assets of equal partitions that one run makes together, any subset of them at a time."""
+        """Return assets of equal partitions that one run makes together, any subset of them at a time.
+
+        A failed blocking check is reported to Dagster first, so that it shows as a failed check. Then the run fails,
+        and nothing is committed.
+        """
         nodes = [self.graph.nodes[name] for name in names]
         by_key = {self.key(node.name): node for node in nodes}
         check_specs = [
-            dg.AssetCheckSpec(check, asset=self.key(name), description=description)
+            dg.AssetCheckSpec(check, asset=self.key(name), description=description, blocking=blocking)
             for name, described in (checks or {}).items()
             for check, description in described.items()
         ]
@@ -195,7 +226,7 @@ class AssetFactory:
             for key, node in by_key.items()
         ]
 
-        pool = pool_of(self.experiment, nodes[0].name)
+        pool = nodes[0].pool
         pool = pool if pool == GPU or not attended.get() else None
         # A place that becomes free goes to what is furthest along, so that agents are finished one after another.
         order = {PRIORITY_TAG: str(list(self.graph.nodes).index(nodes[0].name))} if pool else {}
@@ -209,7 +240,7 @@ class AssetFactory:
             pool=pool,
             op_tags={**order, **self._pod_tags(nodes[0])},
         )
-        def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+        def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
             selected = [node for key, node in by_key.items() if key in context.selected_asset_keys]
             partition = partition_of(nodes[0], context.partition_key if context.has_partition_key else None)
             run_id = context.run.run_id
@@ -219,14 +250,15 @@ class AssetFactory:
                 self._open(selected, partition, run_id, context) as runs,
             ):
                 compute(runs)
-                for run in runs.values():
-                    failed = [check for check in run.checks if check.blocking and not check.passed]
-                    if failed:
-                        raise CheckFailed(
-                            description=f"{run.ref.label}: {failed[0].description}", metadata={"check": failed[0].name}
-                        )
+                failed = [(run, check) for run in runs.values() for check in run.checks if not check.passed]
+                if blocking and failed:
+                    yield from (self._checked(run, check, blocking) for run in runs.values() for check in run.checks)
+                    run, check = failed[0]
+                    raise CheckFailed(
+                        description=f"{run.ref.label}: {check.description}", metadata={"check": check.name}
+                    )
             for node in selected:
-                yield self._result(runs[node.name])
+                yield self._result(runs[node.name], blocking)
             release(self.graph, self.store, {source for run in runs.values() for source in run.inputs})
 
         return made
@@ -234,7 +266,7 @@ class AssetFactory:
     def _freshness(self, node: Node) -> dg.FreshnessPolicy | None:
         """Returns when the report, which comes last, counts as overdue."""
         hours = self.experiment.operations.fresh_within_h
-        return dg.FreshnessPolicy.time_window(timedelta(hours=hours)) if hours and node.name == "report" else None
+        return dg.FreshnessPolicy.time_window(timedelta(hours=hours)) if hours and node.kind is Kind.page else None
 
     @contextmanager
     def _noting_failures(self, refs: Sequence[Ref], run_id: str) -> Iterator[None]:
@@ -278,19 +310,24 @@ class AssetFactory:
             runs = {}
             for node in nodes:
                 ref = Ref(node.name, partition)
-                inputs = self.store.get_all(node.inputs(ref), partial=node.partial, skip=node.unread)
+                inputs = self.store.get_all(node.sources(ref), partial=node.partial, skip=node.unread)
                 entries: dict[Ref, InputEntry] = {source: artifact.entry for source, artifact in inputs.items()}
                 draft = drafts.enter_context(
                     self.store.write(
-                        ref, run_id=run_id, code_version=node.code_version, config=node.config(ref), inputs=entries
+                        ref,
+                        run_id=run_id,
+                        code_version=node.code_version,
+                        config=node.config(ref),
+                        inputs=entries,
+                        kind=node.kind,
                     )
                 )
                 runs[node.name] = AssetRun(
-                    ref, self.experiment, self.store, draft, inputs, context.log.info, context.log_event, start
+                    self.graph, ref, self.store, draft, inputs, context.log.info, context.log_event, start
                 )
             yield runs
 
-    def _result(self, run: AssetRun) -> dg.MaterializeResult[Any]:
+    def _result(self, run: AssetRun, blocking: bool) -> dg.MaterializeResult[Any]:
         artifact = run.draft.committed
         assert artifact is not None, "the draft's block has ended"
         metadata = {
@@ -304,22 +341,22 @@ class AssetFactory:
             asset_key=key,
             metadata=metadata,
             data_version=dg.DataVersion(artifact.manifest.sha256[:16]),
-            check_results=[
-                dg.AssetCheckResult(
-                    asset_key=key,
-                    check_name=check.name,
-                    passed=check.passed,
-                    description=check.description,
-                    metadata=dict(check.metadata),
-                    severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
-                )
-                for check in run.checks
-            ],
+            check_results=[self._checked(run, check, blocking) for check in run.checks],
+        )
+
+    def _checked(self, run: AssetRun, check: Check, blocking: bool) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(
+            asset_key=self.key(run.ref.asset),
+            check_name=check.name,
+            passed=check.passed,
+            description=check.description,
+            metadata=dict(check.metadata),
+            severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
         )
 
     def _pod_tags(self, node: Node) -> dict[str, Any]:
         """Returns the tag with a step's pod: of an asset's op, since Dagster ignores a job's in backfills."""
-        config = pod_config(self.experiment.kubernetes, node.name)
+        config = pod_config(self.experiment.kubernetes, node)
         return {TAG: config} if config else {}
 
     def _dependency(self, node: Node, upstream: str) -> dg.AssetDep:
@@ -372,7 +409,7 @@ def _mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:
     seed = node.dimensions["seed"][0]
     edges: dict[str, list[str]] = {}
     for key in node.dimensions[ours]:
-        for source in node.inputs(Ref.of(node.name, **{ours: key, "seed": seed})):
+        for source in node.sources(node.ref(**{ours: key, "seed": seed})):
             if source.asset == upstream.name:
                 edges.setdefault(source.key(theirs), []).append(key)
     return dg.MultiPartitionMapping(

@@ -1,88 +1,49 @@
 """The graph: every asset of an experiment, its partitions, what each partition reads, and what decides its result.
 
 Plain data, the single source of truth for it: Dagster's assets take their partitions, dependencies and code versions
-from here, `frontier run`, `status` and `lineage` plan with it, and the warehouse collects by it.
+from here, `frontier run`, `status` and `lineage` plan with it, and the warehouse collects by it. The graph gives the
+node of an asset's name and the agent of a partition; no code takes names or keys apart.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dagster_project.artifacts import Ref
+from dagster_project.artifacts import Manifest, Ref
 from dagster_project.experiment.agents import PAPER_METRICS, Agent, TrainedMetric
 from dagster_project.experiment.code import evaluation_code, trajectory_code
 from dagster_project.experiment.models import OwnAdapter
+from dagster_project.experiment.nodes import (
+    Dimensions,
+    Input,
+    Inputs,
+    Kind,
+    Node,
+    Side,
+    adapters_path,
+    calibration_path,
+    evaluations_path,
+    merged_path,
+    name_of,
+    pairs_path,
+    trajectories_path,
+)
 from dagster_project.experiment.pods import check_rules
+from dagster_project.experiment.pools import pool_of
 from dagster_project.experiment.roles import LabelsJudge, LMJudgeRole
 from dagster_project.experiment.spec import Experiment, ImportedWorld
-
-Dimensions = Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Node:
-    """One asset.
-
-    Attributes:
-        name: Its key without the experiment.
-        group: The room it belongs to.
-        run: Assets of one `run` and the same partition are made in one Dagster run.
-        dimensions: Keys per partition dimension; none for an unpartitioned asset.
-        code_version: Changes when what the asset means changes, not with every edit.
-        expensive: Redone only when asked to.
-        inputs: What a partition reads.
-        config: What decides a partition's result besides code and inputs.
-        description: For people.
-        partial: Takes those of its inputs that are there; other assets need all of theirs.
-        made_by: The asset whose run makes this one's partitions, too; None for its own.
-        present: The only partitions there are, where not every combination of keys is one.
-        unread: Patterns of its inputs' files that it never opens, and that need not be fetched for it.
-    """
-
-    name: str
-    group: str
-    run: str
-    dimensions: Dimensions
-    code_version: str
-    expensive: bool
-    inputs: Callable[[Ref], list[Ref]]
-    config: Callable[[Ref], dict[str, Any]]
-    description: str
-    partial: bool = False
-    made_by: str | None = None
-    present: frozenset[tuple[str, ...]] | None = None
-    unread: tuple[str, ...] = ()
-
-    def refs(self) -> list[Ref]:
-        """Returns every partition of the asset."""
-        names = sorted(self.dimensions)
-        return [
-            Ref(self.name, tuple(zip(names, keys, strict=True)))
-            for keys in itertools.product(*(self.dimensions[name] for name in names))
-            if self.present is None or keys in self.present
-        ]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """All assets of an experiment, in an order in which every asset comes after what it reads."""
-
-    experiment: Experiment
-    nodes: dict[str, Node]
-
-    def upstream(self, name: str) -> list[str]:
-        """Returns the names of the assets that `name` reads, over all its partitions."""
-        refs = self.nodes[name].refs()
-        return list(dict.fromkeys(source.asset for ref in refs for source in self.nodes[name].inputs(ref)))
-
+from toolemu.chat.settings import OpenAIModelSettings
+from toolemu.evaluation import Metric
 
 IMPORT, INTERPOLATED = "imported_runs", "interpolated_adapters"
+SOURCE_MODELS, OWN_AGENTS, SPECS = "source_models", "own_agents", "agent_specs"
 CODE_VERSIONS = {
     "source_models": "1",
-    IMPORT: "1",
+    IMPORT: "2",
     "trajectories": "1",
     "evaluations": "1",
     "judge_calibration": "1",
@@ -99,60 +60,131 @@ CODE_VERSIONS = {
     "page": "3",
 }
 WEIGHTS = "*.safetensors"
-STAGE = "stage_"
-"""What the names of the assets begin with that a training makes: `stage_1/adapters`."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All assets of an experiment, in an order in which every asset comes after what it reads.
+
+    Attributes:
+        experiment: What the graph is of.
+        nodes: The assets by name.
+        agents: Every agent by its key, those that exist only as a first stage or to be mixed included.
+    """
+
+    experiment: Experiment
+    nodes: dict[str, Node]
+    agents: Mapping[str, Agent]
+
+    @functools.cached_property
+    def refs(self) -> frozenset[Ref]:
+        """Every partition of every asset."""
+        return frozenset(ref for node in self.nodes.values() for ref in node.refs())
+
+    @functools.cached_property
+    def roles(self) -> Mapping[str, OpenAIModelSettings]:
+        """Every model behind an endpoint, by its place in the experiment file."""
+        return self.experiment.roles()
+
+    def node(self, ref: Ref) -> Node:
+        """Return the node of a partition's asset."""
+        return self.nodes[ref.asset]
+
+    def find(
+        self,
+        *kinds: Kind,
+        side: Side | None = None,
+        judge: str | None = None,
+        metric: Metric | None = None,
+        stage: int | None = None,
+    ) -> list[Node]:
+        """Return the nodes of some kinds, in order; each field that is given must match."""
+        given = {"side": side, "judge": judge, "metric": metric, "stage": stage}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        return [
+            node
+            for node in self.nodes.values()
+            if node.kind in kinds and all(getattr(node, name) == value for name, value in wanted.items())
+        ]
+
+    def agent(self, ref: Ref) -> Agent:
+        """Return the agent that a partition is of."""
+        return self.agents[ref.key("agent")]
+
+    def kind_of(self, manifest: Manifest) -> Kind | None:
+        """Return what an artifact holds; None if the experiment has no such asset any more and its manifest is old."""
+        node = self.nodes.get(manifest.asset)
+        return node.kind if node else Kind(manifest.kind) if manifest.kind else None
+
+    def upstream(self, name: str) -> list[str]:
+        """Return the names of the assets that `name` reads, over all its partitions."""
+        node = self.nodes[name]
+        return list(dict.fromkeys(source.asset for ref in node.refs() for source in node.sources(ref)))
 
 
 class _Builder:
-    """Collects nodes; what it is told, it puts into a `Node` with defaults."""
+    """Collects nodes."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.nodes: list[Node] = []
+        self.agents = agents_by_key(experiment)
+        self.seeds = tuple(str(seed) for seed in experiment.grid.seeds)
 
     def add(
         self,
-        name: str,
+        path: Sequence[str],
+        kind: Kind,
         group: str,
         run: str,
         version: str,
         description: str,
         *,
         dimensions: Dimensions | None = None,
-        inputs: Callable[[Ref], list[Ref]] = lambda ref: [],
+        inputs: Callable[[Ref], Inputs] = lambda ref: {},
         config: Callable[[Ref], dict[str, Any]] = lambda ref: {},
         expensive: bool = False,
+        side: Side | None = None,
+        judge: str | None = None,
+        metric: Metric | None = None,
+        stage: int | None = None,
         partial: bool = False,
         made_by: str | None = None,
         present: Iterable[tuple[str, ...]] | None = None,
         unread: tuple[str, ...] = (),
     ) -> None:
-        there = None if present is None else frozenset(present)
+        """Add a node; see `Node` for the fields. The pool follows from the others."""
         self.nodes.append(
             Node(
-                name,
-                group,
-                run,
-                dimensions or {},
-                version,
-                expensive,
-                inputs,
-                config,
-                description,
-                partial,
-                made_by,
-                there,
-                unread,
+                path=tuple(path),
+                kind=kind,
+                group=group,
+                run=run,
+                code_version=version,
+                description=description,
+                dimensions=dimensions or {},
+                inputs=inputs,
+                config=config,
+                expensive=expensive,
+                side=side,
+                judge=judge,
+                metric=metric,
+                stage=stage,
+                pool=pool_of(self.experiment, kind, side, judge),
+                partial=partial,
+                made_by=made_by,
+                present=None if present is None else frozenset(present),
+                unread=unread,
             )
         )
 
-    def present(self, asset: str) -> set[Ref]:
-        """Returns the partitions of an asset that was added."""
-        return {ref for node in self.nodes if node.name == asset for ref in node.refs()}
+    def refs(self, *kinds: Kind, side: Side | None = None) -> list[Ref]:
+        """Return every partition of the assets of some kinds that were added."""
+        return [ref for node in self.nodes if node.kind in kinds and side in (None, node.side) for ref in node.refs()]
 
 
 def build_graph(experiment: Experiment) -> Graph:
-    """Returns the graph of an experiment; of an imported one that was not imported yet, without its partitions.
+    """Return the graph of an experiment; of an imported one that was not imported yet, without its partitions.
 
     Raises:
         FrontierError: The experiment says something of an asset that there is not.
@@ -167,17 +199,18 @@ def build_graph(experiment: Experiment) -> Graph:
             _add_measured(builder)
     _add_results(builder)
     if not experiment.imports:
-        check_rules(experiment.kubernetes, [node.name for node in builder.nodes])
-    return Graph(experiment, {node.name: node for node in builder.nodes})
+        check_rules(experiment.kubernetes, builder.nodes)
+    return Graph(experiment, {node.name: node for node in builder.nodes}, builder.agents)
 
 
 def _add_imported(builder: _Builder) -> None:
-    """Adds the import, the partitions it makes, and pairs of what it brings."""
+    """Add the import, the partitions it makes, and pairs of what it brings."""
     e, inventory = builder.experiment, builder.experiment.inventory
     world = e.world
     assert isinstance(world, ImportedWorld)
     builder.add(
-        IMPORT,
+        [IMPORT],
+        Kind.imported,
         "published",
         "import",
         CODE_VERSIONS[IMPORT],
@@ -186,37 +219,43 @@ def _add_imported(builder: _Builder) -> None:
     )
     if inventory is None:
         return
-    for asset, keys in inventory.partitions.items():
-        kind = asset.split("/")[0]
-        whose = "the source models'" if kind.startswith("source") else "the trained agents'"
-        what = "Trajectories" if kind.endswith("trajectories") else f"Verdicts of {asset.partition('/')[2]} on"
-        names = ("model",) if kind.startswith("source") else ("agent", "seed")
+    for part in inventory.assets:
+        whose = "the source models'" if part.side is Side.source else "the trained agents'"
+        judged = part.judge is not None and part.metric is not None
+        described = f"Verdicts of {part.judge}/{part.metric} on {whose}" if judged else f"Trajectories of {whose}"
+        names = ("model",) if part.side is Side.source else ("agent", "seed")
         builder.add(
-            asset,
+            part.path,
+            Kind.evaluations if judged else Kind.trajectories,
             "published",
             IMPORT,
-            CODE_VERSIONS["trajectories" if kind.endswith("trajectories") else "evaluations"],
-            f"{what}{' of' if what == 'Trajectories' else ''} {whose}, imported.",
-            dimensions={name: tuple(dict.fromkeys(key[place] for key in keys)) for place, name in enumerate(names)},
-            inputs=_judged if kind.endswith("evaluations") else lambda ref: [],
+            CODE_VERSIONS["evaluations" if judged else "trajectories"],
+            f"{described}, imported.",
+            dimensions={name: tuple(dict.fromkeys(key[at] for key in part.keys)) for at, name in enumerate(names)},
+            inputs=_judged(part.side) if judged else lambda ref: {},
+            side=part.side,
+            judge=part.judge,
+            metric=part.metric,
             made_by=IMPORT,
-            present=keys,
+            present=part.keys,
         )
     trained = {agent.model for agent in inventory.agents}
     if set(inventory.source_models) - trained:  # the released code's pairs come from more models than it trained
         _add_pairs(builder, inventory.source_models, tuple(str(seed) for seed in inventory.seeds or world.seeds))
 
 
-def _judged(ref: Ref) -> list[Ref]:
-    """Returns the trajectories that a partition of evaluations is about."""
-    return [Ref(f"{ref.asset.split('_')[0]}_trajectories", ref.partition)]
+def _judged(side: Side) -> Callable[[Ref], Inputs]:
+    """Return what a partition of evaluations reads: the trajectories of the same model, or agent and seed."""
+    trajectories = name_of(trajectories_path(side))
+    return lambda ref: {Input.trajectories: (Ref(trajectories, ref.partition),)}
 
 
 def _add_collected(builder: _Builder) -> None:
-    """Adds source models, what they do, what judges say of it, and pairs."""
+    """Add source models, their trajectories, the judges' verdicts on those, and pairs."""
     e, models = builder.experiment, tuple(builder.experiment.models)
     builder.add(
-        "source_models",
+        [SOURCE_MODELS],
+        Kind.model,
         "collect",
         "collect",
         CODE_VERSIONS["source_models"],
@@ -224,76 +263,87 @@ def _add_collected(builder: _Builder) -> None:
         dimensions={"model": models},
         config=lambda ref: e.identity_of(ref.key("model")),
         expensive=True,
+        side=Side.source,
     )
     builder.add(
-        "source_trajectories",
+        trajectories_path(Side.source),
+        Kind.trajectories,
         "collect",
         "collect",
         trajectory_code(e),
         "Every source model on every case.",
         dimensions={"model": models},
-        inputs=lambda ref: [Ref("source_models", ref.partition)],
-        config=lambda ref: {**_sampling(e, "source"), **e.running_of(ref.key("model"))},
+        inputs=lambda ref: {Input.base: (Ref(SOURCE_MODELS, ref.partition),)},
+        config=lambda ref: {**_sampling(e, Side.source), **e.running_of(ref.key("model"))},
         expensive=True,
+        side=Side.source,
     )
-    _add_evaluations(builder, "source", "collect", {"model": models}, "the source models'")
-    _add_pairs(builder, models, tuple(str(seed) for seed in e.grid.seeds))
+    _add_evaluations(builder, Side.source, "collect", {"model": models}, "the source models'")
+    _add_pairs(builder, models, builder.seeds)
 
 
-def _sampling(e: Experiment, kind: str) -> dict[str, Any]:
-    section = e.source if kind == "source" else e.test
+def _sampling(e: Experiment, side: Side) -> dict[str, Any]:
+    section = e.source if side is Side.source else e.test
     return {"world": e.world.model_dump(), "agent": e.agent.model_dump(), **section.model_dump()}
 
 
-CALIBRATION = "judge_calibration"
-
-
 def calibrated(experiment: Experiment) -> list[str]:
-    """Returns the judges that may drift between two seeds, and are asked for the same verdicts again for every seed."""
+    """Return the judges that may drift between two seeds, and are asked for the same verdicts again for every seed."""
     lasting = experiment.limits.calibration and experiment.agents()
     return [name for name, judge in experiment.judges.items() if lasting and isinstance(judge, LMJudgeRole)]
 
 
 def _add_calibrations(builder: _Builder) -> None:
-    """Adds, for every seed, the judges' second verdicts on a few trajectories."""
+    """Add, for every seed, the judges' second verdicts on a few trajectories."""
     e = builder.experiment
 
-    def reads(judge: str) -> Callable[[Ref], list[Ref]]:
-        assets = ["source_trajectories", *(f"source_evaluations/{judge}/{metric.value}" for metric in e.metrics)]
-        return lambda ref: [Ref.of(asset, model=model) for asset in assets for model in e.models]
+    def reads(judge: str) -> Callable[[Ref], Inputs]:
+        def of_models(path: tuple[str, ...]) -> tuple[Ref, ...]:
+            return tuple(Ref.of(name_of(path), model=model) for model in e.models)
+
+        verdicts = [of_models(evaluations_path(Side.source, judge, metric)) for metric in e.metrics]
+        found = {
+            Input.trajectories: of_models(trajectories_path(Side.source)),
+            Input.verdicts: tuple(itertools.chain.from_iterable(verdicts)),
+        }
+        return lambda ref: found
 
     def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
         return lambda ref: {"judge": e.judges[judge].model_dump(), "trajectories": e.limits.calibration}
 
     for judge in calibrated(e):
         builder.add(
-            f"{CALIBRATION}/{judge}",
+            calibration_path(judge),
+            Kind.calibration,
             "measure",
             "calibrate",
-            CODE_VERSIONS[CALIBRATION],
+            CODE_VERSIONS["judge_calibration"],
             f"Verdicts of {judge} on a few source trajectories, again for every seed: has it drifted?",
-            dimensions={"seed": tuple(str(seed) for seed in e.grid.seeds)},
+            dimensions={"seed": builder.seeds},
             inputs=reads(judge),
             config=config_of(judge),
             expensive=True,
+            judge=judge,
         )
 
 
-def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimensions, described: str) -> None:
-    e = builder.experiment
-    calibrations = calibrated(e) if whose == "agent" else []
+def _add_evaluations(builder: _Builder, side: Side, room: str, dimensions: Dimensions, described: str) -> None:
+    e, judged = builder.experiment, _judged(side)
+    calibrations = calibrated(e) if side is Side.agent else []
 
-    def inputs_of(judge: str) -> Callable[[Ref], list[Ref]]:
+    def inputs_of(judge: str) -> Callable[[Ref], Inputs]:
         if judge not in calibrations:
-            return _judged
-        return lambda ref: [*_judged(ref), Ref.of(f"{CALIBRATION}/{judge}", seed=ref.key("seed"))]
+            return judged
+        name = name_of(calibration_path(judge))
+        return lambda ref: {**judged(ref), Input.calibration: (Ref.of(name, seed=ref.key("seed")),)}
 
     def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
         return lambda ref: e.judges[judge].model_dump()
 
     for judge, metric in itertools.product(e.judges, e.metrics):
         builder.add(
-            f"{whose}_evaluations/{judge}/{metric.value}",
+            evaluations_path(side, judge, metric),
+            Kind.evaluations,
             room,
             room,
             evaluation_code(e, judge, metric),
@@ -302,48 +352,56 @@ def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimen
             inputs=inputs_of(judge),
             config=config_of(judge),
             expensive=not isinstance(e.judges[judge], LabelsJudge),
+            side=side,
+            judge=judge,
+            metric=metric,
         )
 
 
 def _add_pairs(builder: _Builder, models: tuple[str, ...], seeds: tuple[str, ...]) -> None:
     e = builder.experiment
     trained = tuple(dict.fromkeys(stage.metric.value for agent in e.trainees() for stage in agent.stages))
-    there = {
-        ref
-        for node in builder.nodes
-        if node.name.startswith(("source_evaluations", "source_trajectories"))
-        for ref in node.refs()
-    }
+    there = set(builder.refs(Kind.evaluations, Kind.trajectories, side=Side.source))
+
+    def of_models(path: tuple[str, ...]) -> tuple[Ref, ...]:
+        refs = (Ref.of(name_of(path), model=model) for model in models)
+        return tuple(ref for ref in refs if ref in there)
+
+    def inputs_of(judge: str) -> Callable[[Ref], Inputs]:
+        trajectories = of_models(trajectories_path(Side.source))
+        verdicts = {metric: of_models(evaluations_path(Side.source, judge, metric)) for metric in e.metrics}
+
+        def inputs(ref: Ref) -> Inputs:
+            judged = TrainedMetric(ref.key("metric")).judged
+            found = tuple(itertools.chain.from_iterable(verdicts.get(metric, ()) for metric in judged))
+            return {Input.verdicts: found, Input.trajectories: trajectories}
+
+        return inputs
+
     for judge in e.grid.pairs_judges:
-
-        def pair_inputs(ref: Ref, judge: str = judge) -> list[Ref]:
-            metric = TrainedMetric(ref.key("metric"))
-            assets = [*(f"source_evaluations/{judge}/{part.value}" for part in metric.judged), "source_trajectories"]
-            found = [Ref.of(asset, model=model) for asset in assets for model in models]
-            return [ref for ref in found if ref in there]
-
         builder.add(
-            f"preference_pairs/{judge}",
+            pairs_path(judge),
+            Kind.pairs,
             "preferences",
             "pairs",
             CODE_VERSIONS["preference_pairs"],
             f"Pairs of trajectories of one training case, chosen and rejected by {judge}'s scores.",
             dimensions={"metric": trained or PAPER_METRICS, "seed": seeds},
-            inputs=pair_inputs,
+            inputs=inputs_of(judge),
             config=lambda ref: e.pairs.rules(TrainedMetric(ref.key("metric"))),
+            judge=judge,
         )
 
 
 def _add_trained(builder: _Builder) -> None:
-    """Adds every stage's adapters and merged models."""
-    e = builder.experiment
-    agents, models = agents_by_key(e), tuple(e.models)
-    seeds = tuple(str(seed) for seed in e.grid.seeds)
+    """Add every stage's adapters and merged models."""
+    e, agents, seeds = builder.experiment, builder.agents, builder.seeds
     trained = tuple(key for key in agents if key not in e.own_agents)
     if not trained:
         return
     builder.add(
-        "agent_specs",
+        [SPECS],
+        Kind.specs,
         "training",
         "specs",
         CODE_VERSIONS["agent_specs"],
@@ -351,23 +409,30 @@ def _add_trained(builder: _Builder) -> None:
         dimensions={"agent": trained, "seed": seeds},
         config=lambda ref: agent_spec(e, agents[ref.key("agent")]),
     )
+    trajectories = tuple(Ref.of(name_of(trajectories_path(Side.source)), model=model) for model in e.models)
+    tested = {agent.key for agent in e.agents() if not e.is_served(agent.model)}
     for stage in range(1, e.n_stages + 1):
         keys = tuple(agent.key for agent in e.stage_agents(stage))
 
         def base_of(ref: Ref, stage: int = stage) -> Ref:
             agent = agents[ref.key("agent")]
             if stage == 1:
-                return Ref.of("source_models", model=agent.model)
-            return Ref.of(f"stage_{stage - 1}/merged_models", agent=agent.prefix(stage - 1), seed=ref.key("seed"))
+                return Ref.of(SOURCE_MODELS, model=agent.model)
+            return Ref.of(name_of(merged_path(stage - 1)), agent=agent.prefix(stage - 1), seed=ref.key("seed"))
 
-        def adapter_inputs(ref: Ref, stage: int = stage, base: Callable[[Ref], Ref] = base_of) -> list[Ref]:
+        def adapter_inputs(ref: Ref, stage: int = stage, base: Callable[[Ref], Ref] = base_of) -> Inputs:
             trained = agents[ref.key("agent")].stages[stage - 1]
-            pairs = Ref.of(f"preference_pairs/{trained.judge}", metric=trained.metric.value, seed=ref.key("seed"))
-            trajectories = [Ref.of("source_trajectories", model=model) for model in models]
-            return [Ref("agent_specs", ref.partition), base(ref), pairs, *trajectories]
+            pairs = Ref.of(name_of(pairs_path(trained.judge)), metric=trained.metric.value, seed=ref.key("seed"))
+            return {
+                Input.spec: (Ref(SPECS, ref.partition),),
+                Input.base: (base(ref),),
+                Input.pairs: (pairs,),
+                Input.trajectories: trajectories,
+            }
 
         builder.add(
-            f"stage_{stage}/adapters",
+            adapters_path(stage),
+            Kind.adapters,
             "training",
             f"train_{stage}",
             CODE_VERSIONS["adapters"],
@@ -375,21 +440,22 @@ def _add_trained(builder: _Builder) -> None:
             dimensions={"agent": keys, "seed": seeds},
             inputs=adapter_inputs,
             expensive=True,
+            stage=stage,
         )
 
         # A leased server loads adapters, so what nothing is trained from would be merged for nobody.
         # Nor is what is only mixed: a mixture is one adapter over its source model.
-        bases = {agent.prefix(stage) for agent in e.trainees() if len(agent.stages) > stage}
-        tested = {agent.key for agent in e.agents() if not e.is_served(agent.model)}
+        bases = {agent.prefix(stage) for agent in agents.values() if len(agent.stages) > stage}
         merged = tuple(key for key in keys if key in bases or key in tested)
         if not merged:
             continue
 
-        def merge_inputs(ref: Ref, stage: int = stage, base: Callable[[Ref], Ref] = base_of) -> list[Ref]:
-            return [Ref(f"stage_{stage}/adapters", ref.partition), base(ref)]
+        def merge_inputs(ref: Ref, stage: int = stage, base: Callable[[Ref], Ref] = base_of) -> Inputs:
+            return {Input.adapters: (Ref(name_of(adapters_path(stage)), ref.partition),), Input.base: (base(ref),)}
 
         builder.add(
-            f"stage_{stage}/merged_models",
+            merged_path(stage),
+            Kind.merged,
             "training",
             f"train_{stage}" if merged == keys else f"merge_{stage}",  # one run, one set of partitions
             CODE_VERSIONS["merged_models"],
@@ -397,41 +463,47 @@ def _add_trained(builder: _Builder) -> None:
             dimensions={"agent": merged, "seed": seeds},
             inputs=merge_inputs,
             expensive=True,
+            stage=stage,
         )
-    _add_interpolated(builder, agents)
+    _add_interpolated(builder)
 
 
-def _add_interpolated(builder: _Builder, agents: Mapping[str, Agent]) -> None:
-    """Adds mixtures of trained agents' adapters."""
-    e = builder.experiment
+def _add_interpolated(builder: _Builder) -> None:
+    """Add mixtures of trained agents' adapters."""
+    agents = builder.agents
     mixtures = tuple(key for key, agent in agents.items() if agent.parts)
     if not mixtures:
         return
 
-    def inputs(ref: Ref) -> list[Ref]:
-        agent, seed = agents[ref.key("agent")], ref.key("seed")
+    def inputs(ref: Ref) -> Inputs:
+        agent, seed = agents[ref.key("agent")], int(ref.key("seed"))
         ends = dict.fromkeys(key for part, _ in agent.parts for key in stage_adapters(agents[part], seed))
-        return [Ref("agent_specs", ref.partition), Ref.of("source_models", model=agent.model), *ends]
+        return {
+            Input.spec: (Ref(SPECS, ref.partition),),
+            Input.base: (Ref.of(SOURCE_MODELS, model=agent.model),),
+            Input.adapters: tuple(ends),
+        }
 
     builder.add(
-        INTERPOLATED,
+        [INTERPOLATED],
+        Kind.interpolated,
         "training",
         "interpolate",
         CODE_VERSIONS[INTERPOLATED],
         "Adapters that nobody trained: those of two trained agents, each with a weight, as one.",
-        dimensions={"agent": mixtures, "seed": tuple(str(seed) for seed in e.grid.seeds)},
+        dimensions={"agent": mixtures, "seed": builder.seeds},
         inputs=inputs,
     )
 
 
-def stage_adapters(agent: Agent, seed: str) -> list[Ref]:
-    """Returns an agent's adapters, a stage each."""
+def stage_adapters(agent: Agent, seed: int) -> list[Ref]:
+    """Return an agent's adapters, one for each stage, in order."""
     stages = range(1, len(agent.stages) + 1)
-    return [Ref.of(f"stage_{stage}/adapters", agent=agent.prefix(stage), seed=seed) for stage in stages]
+    return [Ref.of(name_of(adapters_path(stage)), agent=agent.prefix(stage), seed=seed) for stage in stages]
 
 
 def agent_spec(experiment: Experiment, agent: Agent) -> dict[str, Any]:
-    """Returns what decides an agent besides pairs and base: its stages and their training, or what it is mixed from."""
+    """Return what decides an agent besides pairs and base: its stages and their training, or what it is mixed from."""
     if agent.parts:
         return {"mixed": [{"agent": key, "weight": weight} for key, weight in agent.parts]}
     return {
@@ -441,51 +513,52 @@ def agent_spec(experiment: Experiment, agent: Agent) -> dict[str, Any]:
 
 
 def _add_measured(builder: _Builder) -> None:
-    """Adds what trained agents do on held-out cases, and what judges say of it."""
-    e = builder.experiment
-    agents = agents_by_key(e)
-    tested = {
-        "agent": tuple(agent.key for agent in e.agents()),
-        "seed": tuple(str(seed) for seed in e.grid.seeds),
-    }
+    """Add what trained agents do on held-out cases, and what judges say of it."""
+    e, agents = builder.experiment, builder.agents
+    tested = {"agent": tuple(agent.key for agent in e.agents()), "seed": builder.seeds}
 
     if e.own_agents:
         builder.add(
-            "own_agents",
+            [OWN_AGENTS],
+            Kind.model,
             "measure",
             "own",
             CODE_VERSIONS["source_models"],
             "Agents that were trained elsewhere, resolved and pinned.",
-            dimensions={"agent": tuple(e.own_agents), "seed": tested["seed"]},
+            dimensions={"agent": tuple(e.own_agents), "seed": builder.seeds},
             config=lambda ref: e.identity_of(ref.key("agent")),
+            side=Side.agent,
         )
 
-    def tested_model(ref: Ref) -> list[Ref]:
+    def acting(ref: Ref) -> Inputs:
+        """Return the weights that act: base and adapters, or the merged model."""
         agent = agents[ref.key("agent")]
+        base = Ref.of(SOURCE_MODELS, model=agent.model)
         if agent.key in e.own_agents:
+            own = Ref(OWN_AGENTS, ref.partition)
             adapter = isinstance(e.own_agents[agent.key], OwnAdapter)
-            source = [Ref.of("source_models", model=agent.model)] if adapter else []
-            return [*source, Ref("own_agents", ref.partition)]
-        base = Ref.of("source_models", model=agent.model)
+            return {Input.base: (base,), Input.adapters: (own,)} if adapter else {Input.base: (own,)}
         if agent.parts:
-            return [base, Ref(INTERPOLATED, ref.partition)]
+            return {Input.base: (base,), Input.adapters: (Ref(INTERPOLATED, ref.partition),)}
         if not e.is_served(agent.model):
-            return [Ref(f"stage_{len(agent.stages)}/merged_models", ref.partition)]
-        return [base, *stage_adapters(agent, ref.key("seed"))]
+            return {Input.base: (Ref(name_of(merged_path(len(agent.stages))), ref.partition),)}
+        return {Input.base: (base,), Input.adapters: tuple(stage_adapters(agent, int(ref.key("seed"))))}
 
     builder.add(
-        "agent_trajectories",
+        trajectories_path(Side.agent),
+        Kind.trajectories,
         "measure",
         "measure",
         trajectory_code(e),
         "Every trained agent on its seed's held-out cases.",
         dimensions=tested,
-        inputs=tested_model,
-        config=lambda ref: {**_sampling(e, "test"), **e.running_of(acting_model(e, agents[ref.key("agent")]))},
+        inputs=acting,
+        config=lambda ref: {**_sampling(e, Side.agent), **e.running_of(acting_model(e, agents[ref.key("agent")]))},
         expensive=True,
+        side=Side.agent,
     )
     _add_calibrations(builder)
-    _add_evaluations(builder, "agent", "measure", tested, "the trained agents'")
+    _add_evaluations(builder, Side.agent, "measure", tested, "the trained agents'")
 
 
 RESULTS = {
@@ -499,7 +572,7 @@ RESULTS = {
 """The result assets that are computed from the warehouse alone."""
 SLOW_RESULTS = ("audits", "mixed_effects")
 """Those made in a run of their own, beside the others."""
-CLAIMS, TRANSCRIPTS = "claims", "transcripts"
+WAREHOUSE, CLAIMS, TRANSCRIPTS = "warehouse", "claims", "transcripts"
 DECIDING = ("frontier", "persistence", "audits")
 """The result assets that claims are decided by."""
 TABLES = (*RESULTS, CLAIMS)
@@ -507,81 +580,95 @@ TABLES = (*RESULTS, CLAIMS)
 
 
 def _add_results(builder: _Builder) -> None:
-    """Adds the warehouse and everything after it."""
-    e, made = builder.experiment, list(builder.nodes)
-    builder.add(
-        "warehouse",
+    """Add the warehouse and everything after it."""
+    e = builder.experiment
+    collected = tuple(ref for node in builder.nodes if node.kind is not Kind.merged for ref in node.refs())
+    transcribed = tuple(builder.refs(Kind.trajectories, Kind.evaluations))
+
+    def add(name: str, kind: Kind, group: str, run: str, version: str, description: str, **more: Any) -> None:
+        builder.add([name], kind, group, run, CODE_VERSIONS[version], description, **more)
+
+    def reads(**names: Iterable[str]) -> Callable[[Ref], Inputs]:
+        found = {Input(part): tuple(map(Ref, assets)) for part, assets in names.items()}
+        return lambda ref: found
+
+    def toy(ref: Ref) -> dict[str, Any]:
+        return {"toy": e.toy}
+
+    add(
+        WAREHOUSE,
+        Kind.warehouse,
         "results",
         "warehouse",
-        CODE_VERSIONS["warehouse"],
+        "warehouse",
         "The DuckDB file, rebuilt from the artifacts.",
         partial=True,
         unread=(WEIGHTS,),
         config=lambda ref: {"grid": e.grid.model_dump(mode="json")},
-        inputs=lambda ref: [source for node in made for source in node.refs() if "merged_models" not in node.name],
+        inputs=lambda ref: {Input.records: collected},
     )
-
-    def reads(*names: str) -> Callable[[Ref], list[Ref]]:
-        return lambda ref: [Ref(name) for name in names]
-
     for name, description in RESULTS.items():
-        builder.add(
+        add(
             name,
+            Kind.result,
             "results",
             "audits" if name in SLOW_RESULTS else "results",
-            CODE_VERSIONS["results"],
+            "results",
             description,
-            inputs=reads("warehouse"),
+            inputs=reads(warehouse=[WAREHOUSE]),
             config=lambda ref: e.statistics.model_dump(),
         )
-    transcribed = ("source_trajectories", "agent_trajectories", "source_evaluations", "agent_evaluations")
-    builder.add(
+    add(
         TRANSCRIPTS,
+        Kind.transcripts,
         "report",
         TRANSCRIPTS,
-        CODE_VERSIONS[TRANSCRIPTS],
+        TRANSCRIPTS,
         "Every trajectory with its verdicts, compressed, for the report to open.",
         partial=True,
-        inputs=lambda ref: [
-            source for node in made if node.name.split("/")[0] in transcribed for source in node.refs()
-        ],
+        inputs=lambda ref: {Input.records: transcribed},
     )
-    builder.add(
+    add(
         CLAIMS,
+        Kind.claims,
         "results",
         "tables",
-        CODE_VERSIONS["claims"],
+        "claims",
         "The paper's findings: each holds, does not, or is not decided by this data, with the evidence.",
-        inputs=reads(*DECIDING),
-        config=lambda ref: {"toy": e.toy},
+        inputs=reads(tables=DECIDING),
+        config=toy,
     )
-    builder.add(
+    add(
         "tables",
+        Kind.tables,
         "report",
         "tables",
-        CODE_VERSIONS["report"],
+        "report",
         "The result tables as text, Markdown and LaTeX, and everything in one DuckDB file.",
-        inputs=reads("warehouse", *TABLES),
-        config=lambda ref: {"toy": e.toy},
+        inputs=reads(warehouse=[WAREHOUSE], tables=TABLES),
+        config=toy,
     )
-    imported = [IMPORT] if e.imports else []
-    builder.add(
+    add(
+        "report",
+        Kind.page,
         "report",
         "report",
-        "report",
-        CODE_VERSIONS["page"],
+        "page",
         "One page with everything that was found, for a browser, and every transcript beside it.",
-        inputs=reads("warehouse", *TABLES, TRANSCRIPTS, *imported),
-        config=lambda ref: {"toy": e.toy},
+        inputs=reads(
+            warehouse=[WAREHOUSE], tables=TABLES, transcripts=[TRANSCRIPTS], imported=[IMPORT] if e.imports else []
+        ),
+        config=toy,
     )
-    builder.add(
+    add(
         "figures",
+        Kind.figures,
         "report",
         "figures",
-        CODE_VERSIONS["report"],
+        "report",
         "The figures, for people: SVG, PDF and PNG.",
-        inputs=reads("warehouse", *RESULTS),
-        config=lambda ref: {"toy": e.toy},
+        inputs=reads(warehouse=[WAREHOUSE], tables=RESULTS),
+        config=toy,
     )
 
 

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from dagster_project.experiment.agents import Agent
+from dagster_project.experiment.nodes import Side, evaluations_path, trajectories_path
 from toolemu.evaluation import Metric
 
 INVENTORY = "inventory.json"
 CASES = "cases.json"
+
+
+class ImportedAsset(BaseModel):
+    """Partitions of trajectories, or of one judge's verdicts on one metric, that an import made.
+
+    Attributes:
+        side: Whose they are.
+        judge: Who judged; None for trajectories.
+        metric: What was judged; None for trajectories.
+        keys: The partitions that are complete and were taken; keys in order of the dimensions' names.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    side: Side
+    judge: str | None
+    metric: Metric | None
+    keys: tuple[tuple[str, ...], ...]
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The path of the asset's name."""
+        if self.judge is None or self.metric is None:
+            return trajectories_path(self.side)
+        return evaluations_path(self.side, self.judge, self.metric)
 
 
 class Inventory(BaseModel):
@@ -23,7 +48,7 @@ class Inventory(BaseModel):
         metrics: What was judged.
         seeds: The seeds of the trained agents.
         agents: The trained agents.
-        partitions: What is complete and was taken, by asset: the partition keys, dimensions in order of their names.
+        assets: What is complete and was taken, in order of the assets' names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,12 +58,13 @@ class Inventory(BaseModel):
     metrics: tuple[Metric, ...]
     seeds: tuple[int, ...]
     agents: tuple[Agent, ...]
-    partitions: Mapping[str, tuple[tuple[str, ...], ...]]
+    assets: tuple[ImportedAsset, ...]
 
     @property
     def source_models(self) -> tuple[str, ...]:
         """The models with trajectories of their own."""
-        return tuple(key for (key,) in self.partitions.get("source_trajectories", ()))
+        found = (part for part in self.assets if part.side is Side.source and part.judge is None)
+        return tuple(key for part in found for (key,) in part.keys)
 
 
 def read_inventory(directory: Path) -> Inventory:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dagster_project.experiment.nodes import Node
 from toolemu.errors import FrontierError, validation_problem
 
 TAG = "dagster-k8s/config"
@@ -59,7 +60,7 @@ class PodRule(_Section):
         return self
 
 
-def check_rules(rules: Sequence[PodRule], assets: Iterable[str]) -> None:
+def check_rules(rules: Sequence[PodRule], assets: Iterable[Node]) -> None:
     """Makes sure that every rule names assets that there are, and that those that mean the same one go together.
 
     Raises:
@@ -68,23 +69,24 @@ def check_rules(rules: Sequence[PodRule], assets: Iterable[str]) -> None:
     known = list(assets)
     for place, rule in enumerate(rules):
         for name in rule.assets:
-            if not any(_is_meant(asset, name) for asset in known):
+            if not any(asset.is_meant_by(name) for asset in known):
                 raise FrontierError(
-                    f"kubernetes.{place}.assets names {name!r}, and there is no such asset. Assets: {', '.join(known)}."
+                    f"kubernetes.{place}.assets names {name!r}, and there is no such asset. "
+                    f"Assets: {', '.join(asset.name for asset in known)}."
                 )
     for asset in known:
         try:
             _pod(rules, asset)
         except ValidationError as error:
-            raise FrontierError(f"kubernetes: for {asset}: {validation_problem(error)[1]}") from None
+            raise FrontierError(f"kubernetes: for {asset.name}: {validation_problem(error)[1]}") from None
 
 
-def pod_config(rules: Sequence[PodRule], asset: str) -> dict[str, Any]:
+def pod_config(rules: Sequence[PodRule], asset: Node) -> dict[str, Any]:
     """Returns what the rules say of an asset's pods in the form of `TAG`; nothing if there are no rules."""
     if not rules:
         return {}
     pod = _pod(rules, asset)
-    labels = {ASSET_LABEL: asset.partition("/")[0]}
+    labels = {ASSET_LABEL: asset.path[0]}
     return {
         "container_config": _without_empty(_container(pod)),
         "pod_spec_config": _without_empty(_spec(pod)),
@@ -92,7 +94,7 @@ def pod_config(rules: Sequence[PodRule], asset: str) -> dict[str, Any]:
     }
 
 
-def secrets_of(rules: Sequence[PodRule], assets: Iterable[str]) -> dict[str, str]:
+def secrets_of(rules: Sequence[PodRule], assets: Iterable[Node]) -> dict[str, str]:
     """Returns the secrets that the pods of assets take variables from, each with its place in the experiment file."""
     found: dict[str, str] = {}
     for asset in assets:
@@ -104,7 +106,7 @@ def secrets_of(rules: Sequence[PodRule], assets: Iterable[str]) -> dict[str, str
     return found
 
 
-def _pod(rules: Iterable[PodRule], asset: str) -> PodRule:
+def _pod(rules: Iterable[PodRule], asset: Node) -> PodRule:
     """Returns the rules that mean an asset as one, later ones over earlier ones."""
     given: dict[str, Any] = {}
     for rule in rules:
@@ -113,12 +115,8 @@ def _pod(rules: Iterable[PodRule], asset: str) -> PodRule:
     return PodRule(**given)
 
 
-def _applies(rule: PodRule, asset: str) -> bool:
-    return not rule.assets or any(_is_meant(asset, name) for name in rule.assets)
-
-
-def _is_meant(asset: str, name: str) -> bool:
-    return asset == name or asset.startswith(f"{name}/")
+def _applies(rule: PodRule, asset: Node) -> bool:
+    return not rule.assets or any(asset.is_meant_by(name) for name in rule.assets)
 
 
 def _container(pod: PodRule) -> dict[str, Any]:

@@ -5,7 +5,8 @@ How many places a pool has is set on Dagster's instance, for all experiments tog
 
 from __future__ import annotations
 
-from dagster_project.experiment.graph import STAGE
+from dagster_project.artifacts.manifest import gpu_name
+from dagster_project.experiment.nodes import Kind, Side
 from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
 from dagster_project.experiment.spec import Experiment, ImportedModel, MiniatureModel
 from toolemu.chat.settings import OpenAIModelSettings
@@ -15,21 +16,35 @@ WITHOUT_GPU = (MiniatureModel, ImportedModel, OpenAIModelSettings)
 
 
 def uses_gpu(experiment: Experiment) -> bool:
-    """Says whether models are trained and run on a GPU of this machine."""
-    given = experiment.operations.gpu
-    return any(not isinstance(model, WITHOUT_GPU) for model in experiment.models.values()) if given is None else given
+    """Return whether models are trained and run on a GPU.
+
+    Unless the experiment file says so, that needs a model with real weights, and a GPU: this machine's, or one that the
+    rules for Kubernetes pods ask for.
+    """
+    if experiment.operations.gpu is not None:
+        return experiment.operations.gpu
+    if all(isinstance(model, WITHOUT_GPU) for model in experiment.models.values()):
+        return False
+    return bool(gpu_name()) or any(rule.gpus for rule in experiment.kubernetes)
 
 
-def pool_of(experiment: Experiment, asset: str) -> str | None:
-    """Returns the pool in which making a partition of `asset` takes a place; None if it needs nothing scarce."""
-    room, _, rest = asset.partition("/")
-    if room == "warehouse":
+def pool_of(experiment: Experiment, kind: Kind, side: Side | None, judge: str | None) -> str | None:
+    """Return the pool in which making a partition takes a place; None if it needs nothing scarce.
+
+    Args:
+        experiment: The experiment.
+        kind: What the asset holds.
+        side: Whose it is.
+        judge: Whose verdicts it holds, if any.
+    """
+    if kind is Kind.warehouse:
         return f"warehouse/{experiment.name}"
-    if room.endswith("_evaluations") or room == "judge_calibration":
-        judge = experiment.judges[rest.partition("/")[0]]
-        return f"endpoint/{judge.endpoint}" if isinstance(judge, LMJudgeRole) else None
-    acts = room in ("source_trajectories", "agent_trajectories")
-    if (acts or room == "source_models" or room.startswith(STAGE)) and uses_gpu(experiment):
+    if kind in (Kind.evaluations, Kind.calibration) and judge is not None:
+        role = experiment.judges.get(judge)
+        return f"endpoint/{role.endpoint}" if isinstance(role, LMJudgeRole) else None
+    acts = kind is Kind.trajectories
+    on_gpu = acts or kind in (Kind.adapters, Kind.merged) or (kind is Kind.model and side is Side.source)
+    if on_gpu and uses_gpu(experiment):
         return GPU
     if acts and isinstance(experiment.world, EmulatedWorld):
         return f"endpoint/{experiment.world.emulator.endpoint}"

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
 from dagster_project.artifacts.manifest import config_sha256
 from dagster_project.experiment.graph import WEIGHTS, Graph
-
-MERGED = "/merged_models"
+from dagster_project.experiment.nodes import Kind
 
 
 def idle_merged(graph: Graph, store: ArtifactStore, refs: Iterable[Ref]) -> list[Manifest]:
@@ -20,8 +19,10 @@ def idle_merged(graph: Graph, store: ArtifactStore, refs: Iterable[Ref]) -> list
     """
     found = []
     for ref in refs:
-        manifest = store.manifest(ref) if ref.asset.endswith(MERGED) else None
-        if manifest is None or not weights_of(manifest):
+        if ref.asset in graph.nodes and graph.node(ref).kind is not Kind.merged:
+            continue
+        manifest = store.manifest(ref)
+        if manifest is None or graph.kind_of(manifest) is not Kind.merged or not weights_of(manifest):
             continue
         if all(_made_from(graph, store, reader, manifest) for reader in _readers(graph, ref)):
             found.append(manifest)
@@ -43,17 +44,12 @@ def release(graph: Graph, store: ArtifactStore, refs: Iterable[Ref]) -> int:
 def _readers(graph: Graph, source: Ref) -> list[Ref]:
     """Returns the partitions that read a partition; those that take what is there read no weights."""
     nodes = (node for node in graph.nodes.values() if not node.partial and "seed" in node.dimensions)
-    return [
-        ref
-        for node in nodes
-        for ref in node.refs()
-        if ref.key("seed") == source.key("seed") and source in node.inputs(ref)
-    ]
+    return [ref for node in nodes for ref in node.refs() if ref.seed == source.seed and source in node.sources(ref)]
 
 
 def _made_from(graph: Graph, store: ArtifactStore, reader: Ref, source: Manifest) -> bool:
     """Whether a partition was made, by the code and configuration there are, from what `source` is."""
-    node, manifest = graph.nodes[reader.asset], store.manifest(reader)
+    node, manifest = graph.node(reader), store.manifest(reader)
     return (
         manifest is not None
         and manifest.code_version == node.code_version

@@ -314,7 +314,9 @@ class Operations(_Section):
     retries: int = Field(2, ge=0, description="How often a step is tried again after what may pass: a silent server.")
     retry_after_s: float = Field(300, ge=0, description="How long to wait before that, in seconds.")
     gpu: bool | None = Field(
-        None, description="Training and models in this process take a place in the pool `gpu`; null: unless miniature."
+        None,
+        description="Training and models in this process take a place in the pool `gpu`; null: if there is a GPU and "
+        "a model with real weights.",
     )
     gpu_type: str | None = Field(
         None, min_length=1, description="What the GPU's name (nvidia-smi) must contain; null: whatever is there."

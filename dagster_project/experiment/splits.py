@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ class Split(NamedTuple):
     test: tuple[int, ...]
 
 
+@functools.lru_cache(maxsize=1024)
 def split_cases(n_cases: int, seed: int) -> Split:
     """Returns the halves of `n_cases` cases for `seed`.
 

@@ -10,8 +10,9 @@ from dagster_project.collect.rollouts import Identity
 from dagster_project.collect.weights import model_folder
 from dagster_project.collect.world import make_source_model
 from dagster_project.experiment.assets import AssetFactory, AssetRun
-from dagster_project.experiment.graph import acting_model, agents_by_key, calibrated
+from dagster_project.experiment.graph import OWN_AGENTS, acting_model, calibrated
 from dagster_project.experiment.models import OwnAdapter
+from dagster_project.experiment.nodes import Input, Kind, Side
 from dagster_project.experiment.splits import split_cases
 from dagster_project.measure.adapters import own_adapter, served_adapter
 from dagster_project.serving.adapters import ServedAdapter
@@ -22,22 +23,22 @@ OUT_OF_FORMAT = "lower the learning rate or train for fewer steps"
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
-    agents = agents_by_key(factory.experiment)
 
     def plan(run: AssetRun) -> Rollout:
-        seed = int(run.ref.key("seed"))
+        seed = run.ref.seed
+        assert seed is not None, "agents are tested for a seed"
         n_cases = run.experiment.world.cases
         test = run.experiment.test
         cases = range(n_cases) if test.split == "all" else split_cases(n_cases, seed).test
-        agent = agents[run.ref.key("agent")]
-        base, *stages = run.inputs.values()
+        agent = run.graph.agent(run.ref)
+        base, adapters = run.one(Input.base), run.all(Input.adapters)
         own = run.experiment.own_agents.get(agent.key)
         if isinstance(own, OwnAdapter):
             source = model_folder(run.experiment.models[agent.model], base.path)
-            adapter: ServedAdapter | None = own_adapter(source, own, stages[0])
+            adapter: ServedAdapter | None = own_adapter(source, own, adapters[0])
         else:
             model = run.experiment.section(acting_model(run.experiment, agent))
-            adapter = served_adapter(model_folder(model, base.path), stages) if stages else None
+            adapter = served_adapter(model_folder(model, base.path), adapters) if adapters else None
         acting = Acting(acting_model(run.experiment, agent), base, adapter)
         return Rollout(Identity(agent.key, seed), acting, cases, test)
 
@@ -45,13 +46,13 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         made = make_source_model(run.experiment, run.ref.key("agent"), run.draft.path, run.progress)
         run.draft.metrics.update(made)
 
-    own = [factory.asset("own_agents", own_agents, kinds={"huggingface"})] if factory.experiment.own_agents else []
+    own = [factory.asset(OWN_AGENTS, own_agents, kinds={"huggingface"})] if factory.experiment.own_agents else []
     return [
         *own,
-        trajectories_asset(factory, "agent_trajectories", plan, out_of_format=OUT_OF_FORMAT),
         *(
-            evaluations_asset(factory, "agent_evaluations", judge, "agent_trajectories")
-            for judge in factory.experiment.judges
+            trajectories_asset(factory, node, plan, out_of_format=OUT_OF_FORMAT)
+            for node in factory.graph.find(Kind.trajectories, side=Side.agent)
         ),
+        *(evaluations_asset(factory, Side.agent, judge) for judge in factory.experiment.judges),
         *(calibration_asset(factory, judge) for judge in calibrated(factory.experiment)),
     ]

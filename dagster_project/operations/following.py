@@ -8,7 +8,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts import Ref
-from dagster_project.experiment.graph import IMPORT, Graph
+from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.nodes import Kind, Side
 from dagster_project.operations.state import PartitionState, State
 
 
@@ -78,7 +79,9 @@ def decide(cursor: Cursor, look: Look, moment: float, *, settle_s: float, at_lea
 def results(graph: Graph) -> list[str]:
     """Returns the assets that follow by themselves: without partitions and cheap, the warehouse and all after it."""
     return [
-        node.name for node in graph.nodes.values() if not node.dimensions and not node.expensive and node.name != IMPORT
+        node.name
+        for node in graph.nodes.values()
+        if not node.dimensions and not node.expensive and node.kind is not Kind.imported
     ]
 
 
@@ -90,12 +93,11 @@ def data(graph: Graph) -> list[str]:
 
 def stale_results(graph: Graph, current: Mapping[Ref, PartitionState]) -> list[str]:
     """Returns the results that are not there or not of the newest data, in order; none before there are verdicts."""
-    judged = any(
-        found.state is not State.missing for ref, found in current.items() if ref.asset.startswith("source_evaluations")
-    )
+    verdicts = (ref for node in graph.find(Kind.evaluations, side=Side.source) for ref in node.refs())
+    judged = any(current[ref].state is not State.missing for ref in verdicts)
     wanted: list[str] = []
     for name in results(graph) if judged else []:
-        sources = {source.asset for source in graph.nodes[name].inputs(Ref(name))}
+        sources = {source.asset for source in graph.nodes[name].sources(Ref(name))}
         if current[Ref(name)].state in (State.missing, State.stale) or sources.intersection(wanted):
             wanted.append(name)
     return wanted

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
 from dagster_project.collect.estimate import conversation_tokens, estimate
 from dagster_project.experiment.agents import Stage, TrainedMetric
-from dagster_project.experiment.graph import INTERPOLATED, STAGE, WEIGHTS, agents_by_key, stage_adapters
+from dagster_project.experiment.graph import WEIGHTS, Graph, stage_adapters
 from dagster_project.experiment.models import RunHere, WeightsModel
-from dagster_project.experiment.retention import MERGED
+from dagster_project.experiment.nodes import Kind, Node, name_of, pairs_path
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.training import Training
@@ -37,7 +37,7 @@ TYPICAL = 8e9
 """The weights of the model that `planning.generated_per_second` is about."""
 LOADING_S = 120
 """Seconds that a training takes before its first step: a base of 8 billion weights is read from a disk."""
-RECORD_BYTES = {"trajectories": 20_000, "evaluations": 3_000}
+RECORD_BYTES = {Kind.trajectories: 20_000, Kind.evaluations: 3_000}
 """Bytes of a record, about what the paper's released ones have."""
 REPLY_BYTES = 4
 """Bytes of a generated token in the journal of replies, which is kept."""
@@ -83,20 +83,20 @@ class Forecast(NamedTuple):
     assumptions: list[str]
 
 
-def forecast(experiment: Experiment, refs: Iterable[Ref], stores: Sequence[ArtifactStore]) -> Forecast | None:
+def forecast(graph: Graph, refs: Iterable[Ref], stores: Sequence[ArtifactStore]) -> Forecast | None:
     """Returns what making `refs` will take of cards and disk; None if no weights of any size are involved.
 
     Args:
-        experiment: The experiment.
+        graph: The experiment's graph.
         refs: The partitions to make.
         stores: The experiment's artifacts, then those of its pilot, which tell tokens and speed, but no sizes.
 
     Raises:
         FrontierError: `planning.card` is no card that is known.
     """
-    if not _weights(experiment):
+    if not _weights(graph.experiment):
         return None
-    return _Forecaster(experiment, stores).forecast(refs)
+    return _Forecaster(graph, stores).forecast(refs)
 
 
 def _weights(experiment: Experiment) -> list[Weights]:
@@ -116,11 +116,11 @@ class _Assumed(NamedTuple):
 
 
 class _Forecaster:
-    def __init__(self, experiment: Experiment, stores: Sequence[ArtifactStore]) -> None:
-        self._experiment = experiment
+    def __init__(self, graph: Graph, stores: Sequence[ArtifactStore]) -> None:
+        experiment = self._experiment = graph.experiment
+        self._graph = graph
         self._planning = experiment.planning
         self._stores = stores
-        self._agents = agents_by_key(experiment)
         made = [list(store.manifests()) for store in stores]
         self._past: dict[str, list[Manifest]] = {}
         for manifest in made[0]:
@@ -140,27 +140,29 @@ class _Forecaster:
         grouped: dict[str, list[Ref]] = {}
         checkpoints = 0.0
         for ref in refs:
-            if ref.asset.endswith("/adapters"):
+            node = self._graph.node(ref)
+            if node.kind is Kind.adapters:
                 checkpoints = max(checkpoints, self._checkpoints(ref))
-            room = ref.asset.partition("/")[0]
-            grouped.setdefault(ref.asset if room.startswith(STAGE) else room, []).append(ref)
-        works = [self._work(asset, group) for asset, group in grouped.items()]
+            grouped.setdefault(node.family, []).append(ref)
+        works = [self._work(group) for group in grouped.values()]
         fetched = sum(2 * (self._size(weights) or 0) for weights in _weights(self._experiment) if not weights.folder)
         kept = [work for work in works if work.gpu_hours != 0 or work.disk]
         return Forecast(kept, fetched, checkpoints, sorted(self._unsized), self._assumptions())
 
-    def _work(self, asset: str, refs: list[Ref]) -> Work:
+    def _work(self, refs: list[Ref]) -> Work:
+        node = self._graph.node(refs[0])
+        asset, kind = node.family, node.kind
         past = [self._past.get(ref.asset, []) for ref in refs]
         if all(past):
             hours = sum(mean(seconds(m) if m.gpu else 0 for m in made) for made in past) / SECONDS_AN_HOUR
             return Work(asset, len(refs), hours, sum(mean(m.bytes for m in made) for made in past), True)
-        if asset.endswith("/adapters"):
+        if kind is Kind.adapters:
             return Work(asset, len(refs), _total(map(self._training, refs)), _total(map(self._adapter, refs)), False)
-        if asset.endswith(MERGED):
+        if kind is Kind.merged:
             return Work(asset, len(refs), 0, self._merged(refs), False)
-        if asset == INTERPOLATED:
+        if kind is Kind.interpolated:
             return Work(asset, len(refs), 0, _total(map(self._mixture, refs)), False)
-        return self._asking(asset, refs)
+        return self._asking(node, refs)
 
     def _merged(self, refs: list[Ref]) -> float | None:
         """Returns what merged models take; of those that go with the next stage's training, two are there at once."""
@@ -175,11 +177,11 @@ class _Forecaster:
         e = self._experiment
         return e.trainer.keep_merged == "needed" and all(e.is_served(agent.model) for agent in e.agents())
 
-    def _asking(self, asset: str, refs: list[Ref]) -> Work:
+    def _asking(self, node: Node, refs: list[Ref]) -> Work:
         """Returns what records by models on servers of ours take."""
         endpoints, hours, tokens = self._experiment.all_endpoints(), list[float | None](), 0
-        found = estimate(self._experiment, refs, self._stores)
-        roles = self._experiment.roles()
+        found = estimate(self._graph, refs, self._stores)
+        roles = self._graph.roles
         for role in found:
             endpoint = endpoints[roles[role.place].endpoint]
             tokens += role.completion_tokens
@@ -188,10 +190,9 @@ class _Forecaster:
                 hours.append(
                     None if size is None else self._generating(size, role.prompt_tokens, role.completion_tokens)
                 )
-        kind = asset.rpartition("_")[2]
         records = max((role.records for role in found), default=0)
-        disk = records * RECORD_BYTES.get(kind, 0) + REPLY_BYTES * tokens
-        return Work(asset, len(refs), _total(hours), disk, False)
+        disk = records * RECORD_BYTES.get(node.kind, 0) + REPLY_BYTES * tokens
+        return Work(node.family, len(refs), _total(hours), disk, False)
 
     def _generating(self, size: float, read: int, written: int) -> float:
         reading = 2 * size * read / (self._planning.mfu * self._peak)
@@ -219,17 +220,20 @@ class _Forecaster:
 
     def _stage(self, ref: Ref) -> Stage:
         """Returns what an adapter is trained on."""
-        return self._agents[ref.key("agent")].stages[int(ref.asset.partition("/")[0][6:]) - 1]
+        stage = self._graph.node(ref).stage
+        assert stage is not None, "an adapter is of a stage"
+        return self._graph.agent(ref).stages[stage - 1]
 
     def _training_of(self, ref: Ref) -> Training:
-        agent = self._agents[ref.key("agent")]
+        agent = self._graph.agent(ref)
         return self._experiment.training_of(agent.model, agent.recipe)
 
     def _expected(self, ref: Ref) -> ExpectedPairs:
-        e, this, seed = self._experiment, self._stage(ref), ref.key("seed")
+        e, this, seed = self._experiment, self._stage(ref), ref.seed
+        assert seed is not None, "an adapter is of a seed"
         return ExpectedPairs(
             pairs=self._pairs(this.judge, this.metric, seed),
-            cases=len(split_cases(e.world.cases, int(seed)).train),
+            cases=len(split_cases(e.world.cases, seed).train),
             trajectories=e.source.samples * len(e.models),
             prompt=self._prompt,
             response=self._response,
@@ -240,11 +244,11 @@ class _Forecaster:
         training, this = self._training_of(ref), self._stage(ref)
         if training.max_steps:
             return training.max_steps * training.batch_size
-        return self._pairs(this.judge, this.metric, ref.key("seed")) * (this.epochs or 1)
+        return self._pairs(this.judge, this.metric, ref.seed or 0) * (this.epochs or 1)
 
-    def _pairs(self, judge: str, metric: TrainedMetric, seed: str) -> float:
-        for manifest in self._past.get(f"preference_pairs/{judge}", []):
-            if manifest.partition == {"metric": metric.value, "seed": seed}:
+    def _pairs(self, judge: str, metric: TrainedMetric, seed: int) -> float:
+        for manifest in self._past.get(name_of(pairs_path(judge)), []):
+            if manifest.partition == {"metric": metric.value, "seed": str(seed)}:
                 return manifest.counts["pairs"]
         e = self._experiment
         share = self._planning.pairs_both if metric is TrainedMetric.both else self._planning.pairs
@@ -253,7 +257,7 @@ class _Forecaster:
         return e.world.cases // 2 * metrics * min(each, e.pairs.per_case or each)
 
     def _base(self, ref: Ref) -> RunHere:
-        model = self._experiment.models[self._agents[ref.key("agent")].model]
+        model = self._experiment.models[self._graph.agent(ref).model]
         assert isinstance(model, RunHere), "only models with weights here are trained"
         return model
 
@@ -263,8 +267,8 @@ class _Forecaster:
 
     def _mixture(self, ref: Ref) -> float | None:
         """Returns the size of adapters one beside the other, a stage that both ends have in common once."""
-        ends = (self._agents[key] for key, _ in self._agents[ref.key("agent")].parts)
-        adapters = dict.fromkeys(one for end in ends for one in stage_adapters(end, ref.key("seed")))
+        ends = (self._graph.agents[key] for key, _ in self._graph.agent(ref).parts)
+        adapters = dict.fromkeys(one for end in ends for one in stage_adapters(end, ref.seed or 0))
         return _total(map(self._adapter, adapters))
 
     def _parameters(self, ref: Ref) -> float | None:
@@ -312,8 +316,8 @@ class _Forecaster:
             "reading: 2 operations a weight and token, nothing spared by what prompts have in common",
             f"writing: {planning.generated_per_second:,.0f} tokens a second by 8 billion weights with a card of their "
             "own, fewer by more",
-            f"disk: 2 bytes a weight, 4 a parameter of an adapter, {RECORD_BYTES['trajectories'] // 1000} kB a "
-            f"trajectory, {RECORD_BYTES['evaluations'] // 1000} kB a verdict, replies once more",
+            f"disk: 2 bytes a weight, 4 a parameter of an adapter, {RECORD_BYTES[Kind.trajectories] // 1000} kB a "
+            f"trajectory, {RECORD_BYTES[Kind.evaluations] // 1000} kB a verdict, replies once more",
         ]
         if e.grid.interpolate:
             said.append("mixtures: on the disk as large as all adapters that are in them")

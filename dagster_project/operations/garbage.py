@@ -12,7 +12,8 @@ from dagster_project.artifacts import ArtifactStore, Manifest
 from dagster_project.artifacts.lease import Tell
 from dagster_project.artifacts.store import JOURNAL
 from dagster_project.experiment.graph import WEIGHTS, Graph
-from dagster_project.experiment.retention import MERGED, idle_merged, weights_of
+from dagster_project.experiment.nodes import Kind
+from dagster_project.experiment.retention import idle_merged, weights_of
 from dagster_project.operations.instance import fail_orphaned_runs, orphaned_runs
 from toolemu.errors import FrontierError
 
@@ -49,7 +50,7 @@ def find_garbage(graph: Graph, store: ArtifactStore) -> Garbage:
 
     What is being written is, since nothing names it yet: see `under_way`.
     """
-    merged = [manifest.ref for manifest in store.manifests() if manifest.asset.endswith(MERGED)]
+    merged = [manifest.ref for manifest in store.manifests() if graph.kind_of(manifest) is Kind.merged]
     keep_all = graph.experiment.trainer.keep_merged == "all"
     return Garbage(
         store.garbage(ref for node in graph.nodes.values() for ref in node.refs()),

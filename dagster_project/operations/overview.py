@@ -14,6 +14,7 @@ from rich.text import Text
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.lineage import LineageRow
 from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.nodes import Kind, Side
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.preflight import preflight
 from dagster_project.operations.state import Expected, Plan, State, expected_costs, failed_refs, states
@@ -41,7 +42,7 @@ def describe(experiment: Experiment, graph: Graph, store: ArtifactStore) -> Iter
     yield f"  judges: {', '.join(experiment.judges)}; metrics: {', '.join(experiment.metrics)}"
     yield f"  {len(graph.nodes)} assets, {partitions} partitions, in {store.place()}"
     store.check()
-    yield from (f"  {line}" for line in preflight(experiment, store))
+    yield from (f"  {line}" for line in preflight(graph, store))
     yield "  in order"
 
 
@@ -122,10 +123,10 @@ def estimate_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Table | No
     from dagster_project.collect.estimate import estimate
 
     experiment = graph.experiment
-    if not experiment.roles():
+    if not graph.roles:
         return None
     pilot = ArtifactStore(store.location, f"{experiment.name}-pilot")
-    found = estimate(experiment, (ref for unit in plan.units for ref in unit.refs), (store, pilot))
+    found = estimate(graph, (ref for unit in plan.units for ref in unit.refs), (store, pilot))
     if not found:
         return None
     priced = [role.cost for role in found if role.cost is not None]
@@ -155,7 +156,7 @@ def forecast_table(plan: Plan, graph: Graph, store: ArtifactStore) -> Group | No
 
     experiment = graph.experiment
     pilot = ArtifactStore(store.location, f"{experiment.name}-pilot")
-    found = forecast(experiment, (ref for unit in plan.units for ref in unit.refs), (store, pilot))
+    found = forecast(graph, (ref for unit in plan.units for ref in unit.refs), (store, pilot))
     if found is None or not found.works:
         return None
     rows = [
@@ -200,22 +201,20 @@ def point_refs(graph: Graph, point: str) -> list[Ref]:
 
     Args:
         graph: The experiment's graph.
-        point: ``MODEL:RECIPE[:JUDGE[:BETA]]``; a part left out, or empty, stands for all.
+        point: An agent's key, or ``MODEL:RECIPE[:JUDGE[:BETA]]``; a part left out, or empty, stands for all.
 
     Raises:
         FrontierError: No agent is meant by it.
     """
-    fields = point.split(":")
-    experiment = graph.experiment
+    fields, experiment = point.split(":"), graph.experiment
     agents = [
         agent
         for agent in experiment.agents()
-        if all(
-            not asked or asked == str(own)
+        if point == agent.key
+        or all(
+            asked in ("", own)
             for asked, own in zip(
-                fields,
-                (agent.model, agent.recipe.value, agent.pairs_judge, agent.key.rpartition(":")[2]),
-                strict=False,
+                fields, (agent.model, agent.recipe.value, agent.pairs_judge, agent.beta_label), strict=False
             )
         )
     ]
@@ -226,17 +225,20 @@ def point_refs(graph: Graph, point: str) -> list[Ref]:
             f"{point}: no trained agent of {experiment.name} is meant by it. "
             + (f"Agents: {known}" if keys else "It trains none; a frontier's points are trained agents.")
         )
-    verdicts = [f"{judge}/{metric.value}" for judge in experiment.judges for metric in experiment.metrics]
+    meant, models = {agent.key for agent in agents}, {agent.model for agent in agents}
     trained = [
-        Ref.of(f"agent_evaluations/{verdict}", agent=agent.key, seed=str(seed))
-        for agent in agents
-        for seed in experiment.grid.seeds
-        for verdict in verdicts
+        ref
+        for node in graph.find(Kind.evaluations, side=Side.agent)
+        for ref in node.refs()
+        if ref.key("agent") in meant
     ]
-    models = dict.fromkeys(agent.model for agent in agents)
-    source = [Ref.of(f"source_evaluations/{verdict}", model=model) for model in models for verdict in verdicts]
-    there = {ref for node in graph.nodes.values() for ref in node.refs()}
-    return [ref for ref in trained + source if ref in there]
+    source = [
+        ref
+        for node in graph.find(Kind.evaluations, side=Side.source)
+        for ref in node.refs()
+        if ref.key("model") in models
+    ]
+    return trained + source
 
 
 def lineage_table(rows: Sequence[LineageRow]) -> Table:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.collect.endpoints import RoleReport, check_roles, roles_of
-from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.pods import secrets_of
-from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.kubernetes import STEPS, check_secrets, step_executor
 from toolemu.chat.keys import read_secret
@@ -19,7 +19,7 @@ from toolemu.errors import FrontierError
 SMALL_DISK = 2 * 1024**3
 
 
-def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] | None = None) -> Iterator[str]:
+def preflight(graph: Graph, store: ArtifactStore, refs: Iterable[Ref] | None = None) -> Iterator[str]:
     """Checks what making `refs`, or everything, needs, the quickest first, and yields what models say of themselves.
 
     Not whether the store can be written to: whoever asks has just read it, and checks that before (`store.check`).
@@ -27,24 +27,22 @@ def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] 
     Raises:
         FrontierError: Something is not there; names its place in the experiment file, and says what to do.
     """
-    wanted = None if refs is None else list(refs)
+    experiment, wanted = graph.experiment, None if refs is None else list(refs)
     check_disk(store)
     check_webhook(experiment)
-    if wanted is None or any(pool_of(experiment, ref.asset) == GPU for ref in wanted):
+    if wanted is None or any(graph.node(ref).pool == GPU for ref in wanted):
         yield from check_gpu(experiment)
-    assets = build_graph(experiment).nodes if wanted is None else dict.fromkeys(ref.asset for ref in wanted)
-    yield from check_secrets(secrets_of(experiment.kubernetes, assets))
+    names = graph.nodes if wanted is None else dict.fromkeys(ref.asset for ref in wanted)
+    yield from check_secrets(secrets_of(experiment.kubernetes, [graph.nodes[name] for name in names]))
     places = list(
-        experiment.roles()
-        if wanted is None
-        else dict.fromkeys(place for ref in wanted for place in roles_of(experiment, ref))
+        graph.roles if wanted is None else dict.fromkeys(place for ref in wanted for place in roles_of(graph, ref))
     )
     if places:
         yield f"asking {', '.join(places)} …"
         asked = check_roles(experiment, places, serves=step_executor() is None)  # steps' pods have images of their own
         yield from (f"  {role_line(report)}" for report in asked)
         for place in sorted(set(places) - {report.place for report in asked}):
-            yield f"  {place}: {experiment.roles()[place].model}, on a vLLM server that is started when it is needed"
+            yield f"  {place}: {graph.roles[place].model}, on a vLLM server that is started when it is needed"
 
 
 def check_disk(store: ArtifactStore) -> None:

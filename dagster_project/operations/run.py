@@ -19,6 +19,7 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
 from dagster_project.artifacts.failures import failures, note_lost
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
+from dagster_project.experiment.nodes import Kind
 from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.roles import LabelsJudge
 from dagster_project.experiment.spec import Experiment, ImportedWorld, open_store
@@ -42,14 +43,13 @@ from toolemu.errors import FrontierError
 from toolemu.labels import read_labels
 
 TYPICAL_SECONDS = {
-    "collect": 30.0,
-    "train": 12.0,
-    "measure": 5.0,
-    "results": 2.0,
-    "audits": 3.0,
-    "transcripts": 3.0,
-    "report": 4.0,
-    "figures": 5.0,
+    Kind.model: 30.0,
+    Kind.adapters: 12.0,
+    Kind.trajectories: 5.0,
+    Kind.result: 2.0,
+    Kind.transcripts: 3.0,
+    Kind.page: 4.0,
+    Kind.figures: 5.0,
 }
 """Relative lengths of runs, measured on the miniature on two cores; they only serve a first guess of the time left."""
 LINE_EVERY_S = 60.0
@@ -93,7 +93,7 @@ def _run(experiment: Experiment, store: ArtifactStore, out: Console, wanted: Wan
         if unreported_import(store):
             _report_left(graph, store, out)
         return _finish(graph, store, out, plan, current, Outcome())
-    for line in preflight(experiment, store, (ref for unit in plan.units for ref in unit.refs)):
+    for line in preflight(graph, store, (ref for unit in plan.units for ref in unit.refs)):
         out.print(line, markup=False, highlight=False)
     count = prepare_workers(experiment, len(plan.units) + importing)
     from dagster_project.operations.instance import fail_orphaned_runs, open_instance
@@ -162,7 +162,7 @@ def _make(
             store.check_held()
             view.show(outcome, workers)
 
-        outcome = run_plan(workers, graph.experiment, plan, watch, gpus)
+        outcome = run_plan(workers, graph, plan, watch, gpus)
     for unit, since in outcome.lost.items():
         began = datetime.now(UTC) - timedelta(seconds=time.monotonic() - since)
         note_lost(store, unit.refs, "", outcome.failed[unit], began)
@@ -310,7 +310,7 @@ class ProgressView:
     """What runs, how many of how many, time left: a live table on a terminal, a line a run elsewhere."""
 
     def __init__(self, graph: Graph, store: ArtifactStore, plan: Plan, out: Console) -> None:
-        self._plan, self._out = plan, out
+        self._graph, self._plan, self._out = graph, plan, out
         past = expected_seconds(store, graph)
         self._expected = {
             unit: sum(past[ref.asset] for ref in unit.refs)
@@ -360,7 +360,7 @@ class ProgressView:
     def _left(self, outcome: Outcome, workers: list[Worker]) -> float | None:
         """Returns the seconds left: past runs of the same assets, else `TYPICAL_SECONDS` at the speed seen so far."""
         ended = {**outcome.done, **dict.fromkeys(outcome.failed, 0.0), **dict.fromkeys(outcome.skipped, 0.0)}
-        typical = sum(_typical(unit) for unit in outcome.done)
+        typical = sum(_typical(self._graph, unit) for unit in outcome.done)
         speed = sum(outcome.done.values()) / typical if typical else None
         total = 0.0
         for unit in self._plan.units:
@@ -369,7 +369,7 @@ class ProgressView:
                 if seconds is None:
                     if speed is None:
                         return None
-                    seconds = _typical(unit) * speed
+                    seconds = _typical(self._graph, unit) * speed
                 total += seconds
         spent = sum(time.monotonic() - worker.since for worker in workers if worker.unit)
         return max(0.0, total - spent) / max(1, len(workers))
@@ -386,5 +386,5 @@ def _detail(worker: Worker) -> str:
     return f"{text}, {speed:.3g} a second, {_minutes((progress.total - progress.done) / speed)} left"
 
 
-def _typical(unit: RunUnit) -> float:
-    return TYPICAL_SECONDS.get(unit.kind.split("_")[0], 1.0)
+def _typical(graph: Graph, unit: RunUnit) -> float:
+    return TYPICAL_SECONDS.get(graph.node(unit.refs[0]).kind, 1.0)

@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 
 from dagster_project.artifacts.processes import process_context, share_cores
 from dagster_project.collect.endpoints import asks
-from dagster_project.experiment.graph import STAGE
-from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.state import Plan, RunUnit
 from dagster_project.operations.worker import Finished, Progressed, Started, work
@@ -74,14 +74,12 @@ class Outcome:
 Watcher = Callable[[Outcome, list[Worker]], None]
 
 
-def run_plan(
-    workers: list[Worker], experiment: Experiment, plan: Plan, watch: Watcher, gpus: int | None = None
-) -> Outcome:
+def run_plan(workers: list[Worker], graph: Graph, plan: Plan, watch: Watcher, gpus: int | None = None) -> Outcome:
     """Makes the runs of a plan; a failed run fails what needs it, and nothing else.
 
     Args:
         workers: Who makes them, from `open_workers`.
-        experiment: The experiment, as it stands now.
+        graph: The graph of the experiment as it stands now.
         plan: What to run.
         watch: Called whenever something happened, and about five times a second.
         gpus: Most runs at once that need a GPU; None: any number. A worker that waited for one would use a whole core.
@@ -90,8 +88,8 @@ def run_plan(
     def startable(unit: RunUnit) -> bool:
         if not plan.needs[unit] <= outcome.done.keys():
             return False
-        held = sum(worker.unit is not None and _on_gpu(experiment, worker.unit) for worker in workers)
-        return gpus is None or held < gpus or not _on_gpu(experiment, unit)
+        held = sum(worker.unit is not None and _on_gpu(graph, worker.unit) for worker in workers)
+        return gpus is None or held < gpus or not _on_gpu(graph, unit)
 
     def next_unit() -> RunUnit | None:
         """Returns what is to begin: in the plan's order, but of trainings and merges the furthest along.
@@ -100,12 +98,12 @@ def run_plan(
         tested in between: a card would load servers' weights and training's in turns.
         """
         ready = list(filter(startable, waiting))
-        stages = [unit for unit in ready if unit.refs[0].asset.startswith(STAGE)]
+        stages = [unit for unit in ready if graph.node(unit.refs[0]).stage is not None]
         if not ready or ready[0] not in stages:
             return next(iter(ready), None)
         return max(stages, key=lambda unit: kinds.index(unit.kind))
 
-    outcome = Outcome()
+    outcome, experiment = Outcome(), graph.experiment
     waiting = list(plan.units)
     kinds = list(dict.fromkeys(unit.kind for unit in plan.units))
     while waiting or any(worker.unit for worker in workers):
@@ -118,7 +116,7 @@ def run_plan(
                 if worker.experiment != experiment:
                     worker.connection.send(experiment)
                     worker.experiment = experiment
-                worker.asks = any(asks(experiment, ref) for ref in unit.refs)
+                worker.asks = any(asks(graph, ref) for ref in unit.refs)
                 _share(workers)
                 worker.connection.send(unit)
         for connection in wait([worker.connection for worker in workers], timeout=0.2):
@@ -139,8 +137,8 @@ def _share(workers: list[Worker]) -> None:
             worker.askers.value = max(1, count)
 
 
-def _on_gpu(experiment: Experiment, unit: RunUnit) -> bool:
-    return any(pool_of(experiment, ref.asset) == GPU for ref in unit.refs)
+def _on_gpu(graph: Graph, unit: RunUnit) -> bool:
+    return any(graph.node(ref).pool == GPU for ref in unit.refs)
 
 
 def _drop_hopeless(waiting: list[RunUnit], plan: Plan, outcome: Outcome) -> list[RunUnit]:

@@ -54,7 +54,7 @@ def build(graph: Graph, store: ArtifactStore) -> Scheduled:
 
         def check(refs: Sequence[Ref]) -> None:
             store.check()
-            for line in preflight(experiment, store, refs):
+            for line in preflight(graph, store, refs):
                 context.log.info(line)
 
         seeds = () if config.seed is None else (config.seed,)

@@ -14,13 +14,13 @@ import dagster as dg
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.assets import materialisation
-from dagster_project.experiment.graph import Graph, agents_by_key
+from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.nodes import Kind
 from dagster_project.operations.schedules import JOB_PRIORITY, fingerprint
 from dagster_project.operations.state import State, states
 from dagster_project.training.specs import write_spec
 
 SPECS = "specs"
-ASSET = "agent_specs"
 LOADED_TAG = "frontier/loaded"
 """Of a run: the experiment as it was loaded when the sensor asked for the run."""
 LOOK_EVERY_S = 30
@@ -37,21 +37,27 @@ class Following(NamedTuple):
 
 def stale_specs(graph: Graph, store: ArtifactStore) -> list[Ref]:
     """Returns the specifications that were made from other parameters than the experiment file has now."""
-    return [ref for ref, found in states(graph, store).items() if ref.asset == ASSET and found.state is State.stale]
+    return [
+        ref
+        for ref, found in states(graph, store).items()
+        if graph.node(ref).kind is Kind.specs and found.state is State.stale
+    ]
 
 
 def build(graph: Graph, store: ArtifactStore) -> Following:
     """Returns an experiment's sensor, on until it is turned off, and its job."""
-    experiment, node = graph.experiment, graph.nodes[ASSET]
-    agents = agents_by_key(experiment)
+    experiment, (node,) = graph.experiment, graph.find(Kind.specs)
     loaded = f"{fingerprint(experiment)}-{node.code_version}"
 
     @dg.op(name="make")
     def make(context: dg.OpExecutionContext) -> None:
         for ref in stale_specs(graph, store):
             config, run_id = node.config(ref), context.run_id
-            with store.write(ref, run_id=run_id, code_version=node.code_version, config=config, inputs={}) as draft:
-                write_spec(draft.path, experiment, agents[ref.key("agent")])
+            opened = store.write(
+                ref, run_id=run_id, code_version=node.code_version, config=config, inputs={}, kind=node.kind
+            )
+            with opened as draft:
+                write_spec(draft.path, experiment, graph.agent(ref))
             assert draft.committed is not None
             context.log_event(materialisation(store, draft.committed.manifest))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Manifest, Ref
 from dagster_project.artifacts.failures import failures
 from dagster_project.artifacts.manifest import config_sha256
-from dagster_project.experiment.graph import IMPORT, Graph, Node
+from dagster_project.experiment.graph import IMPORT, Graph
+from dagster_project.experiment.nodes import Node
 from dagster_project.results.operations import gpu_hours, seconds, tokens
 from toolemu.errors import FrontierError
 
@@ -51,7 +52,7 @@ def states(graph: Graph, store: ArtifactStore) -> dict[Ref, PartitionState]:
             manifests[ref] = made.get(ref)
             found[ref] = _state(node, ref, manifests, found)._replace(removed=ref in made and bool(made[ref].removed))
     for ref, (state, *_) in list(found.items()):
-        maker = graph.nodes[ref.asset].made_by
+        maker = graph.node(ref).made_by
         if maker and state is State.missing and found[Ref(maker)].state is State.done:
             found[Ref(maker)] = PartitionState(State.stale, f"{ref.label}, which it made, is not there any more")
     return found
@@ -78,7 +79,7 @@ def _state(
     if config_sha256(manifest.config) != config_sha256(node.config(ref)):
         return PartitionState(State.stale, "its configuration changed")
     read = {entry.ref: entry.sha256 for entry in manifest.inputs}
-    wanted = node.inputs(ref)
+    wanted = node.sources(ref)
     for source in wanted:
         current = manifests[source]
         if node.partial and current is None and source not in read:
@@ -166,10 +167,10 @@ def make_plan(
     wanted: set[Ref] = set()
     left: list[Ref] = []
     for ref, (state, *_) in current.items():
-        node = graph.nodes[ref.asset]
+        node = graph.node(ref)
         if ref not in asked:
             continue
-        renewed = any(source in wanted for source in node.inputs(ref))
+        renewed = any(source in wanted for source in node.sources(ref))
         if node.made_by:
             if state is State.missing:
                 wanted.add(Ref(node.made_by))
@@ -182,23 +183,21 @@ def make_plan(
         elif node.expensive and state is not State.done:
             left.append(ref)
     for ref in reversed(list(current)):  # downstream first, so that needs of needs are found
-        node = graph.nodes[ref.asset]
+        node = graph.node(ref)
         if ref in wanted and not node.partial:
             wanted |= {
                 source
-                for source in node.inputs(ref)
+                for source in node.sources(ref)
                 if current[source].state is State.missing or current[source].removed
             }
     groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Ref]] = {}
     for ref in current:
         if ref in wanted:
-            groups.setdefault((graph.nodes[ref.asset].run, ref.partition), []).append(ref)
+            groups.setdefault((graph.node(ref).run, ref.partition), []).append(ref)
     units = [RunUnit(kind, tuple(refs)) for (kind, _), refs in groups.items()]
     unit_of = {ref: unit for unit in units for ref in unit.refs}
     needs = {
-        unit: {
-            unit_of[source] for ref in unit.refs for source in graph.nodes[ref.asset].inputs(ref) if source in unit_of
-        }
+        unit: {unit_of[source] for ref in unit.refs for source in graph.node(ref).sources(ref) if source in unit_of}
         - {unit}
         for unit in units
     }
@@ -209,28 +208,23 @@ def _asked(
     graph: Graph, current: dict[Ref, PartitionState], select: Collection[str], seeds: Collection[int]
 ) -> set[Ref]:
     """Returns the partitions that a plan may be of: those selected, and what they read that is stale and cheap."""
-    texts = {str(seed) for seed in seeds}
     asked = {
         ref
         for ref in current
-        if (not select or _selected(ref.asset, select))
-        and (not texts or dict(ref.partition).get("seed", min(texts)) in texts)
+        if (not select or any(map(graph.node(ref).is_meant_by, select)))
+        and (not seeds or ref.seed is None or ref.seed in seeds)
     }
     for ref in reversed(list(current)):
         if ref in asked:
-            for source in graph.nodes[ref.asset].inputs(ref):
-                if current[source].state in (State.stale, State.behind) and not graph.nodes[source.asset].expensive:
+            for source in graph.node(ref).sources(ref):
+                if current[source].state in (State.stale, State.behind) and not graph.node(source).expensive:
                     asked.add(source)
     return asked
 
 
-def _selected(asset: str, select: Iterable[str]) -> bool:
-    return any(asset == name or asset.startswith(f"{name}/") for name in select)
-
-
 def _validate(graph: Graph, select: Collection[str], seeds: Collection[int]) -> None:
     for name in select:
-        if not any(_selected(asset, [name]) for asset in graph.nodes):
+        if not any(node.is_meant_by(name) for node in graph.nodes.values()):
             known = ", ".join(graph.nodes)
             raise FrontierError(f"--select {name}: there is no such asset in {graph.experiment.name}. Assets: {known}.")
     known_seeds = graph.experiment.grid.seeds
@@ -258,7 +252,7 @@ def expected_costs(store: ArtifactStore, graph: Graph) -> dict[str, Expected]:
     past: dict[str, list[Expected]] = {}
     for manifest in store.manifests():
         if manifest.asset in graph.nodes:
-            used = gpu_hours(graph.experiment, manifest) or 0.0
+            used = gpu_hours(graph, manifest) or 0.0
             past.setdefault(manifest.asset, []).append(Expected(seconds(manifest), used, tokens(manifest) or 0))
     return {
         asset: Expected(*(sum(column) / len(column) for column in zip(*took, strict=True)))

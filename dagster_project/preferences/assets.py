@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import dagster as dg
 
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
+from dagster_project.experiment.nodes import Input, Kind
 from dagster_project.experiment.splits import split_cases
 from dagster_project.preferences.pairs import build_pairs
 from toolemu.evaluation import Evaluation
@@ -24,61 +23,54 @@ CHECKS = {
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
-
-    def asset(judge: str) -> dg.AssetsDefinition:
-        return factory.asset(f"preference_pairs/{judge}", _compute(judge), checks=CHECKS, kinds={"jsonl"})
-
-    names = (name for name in factory.graph.nodes if name.startswith("preference_pairs/"))
-    return [asset(name.partition("/")[2]) for name in names]
+    nodes = factory.graph.find(Kind.pairs)
+    return [factory.asset(node.name, _compute, checks=CHECKS, kinds={"jsonl"}) for node in nodes]
 
 
-def _compute(judge: str) -> Callable[[AssetRun], None]:
-    def compute(run: AssetRun) -> None:
-        experiment, metric, seed = run.experiment, TrainedMetric(run.ref.key("metric")), int(run.ref.key("seed"))
-        split = split_cases(experiment.world.cases, seed)
-        evaluations = {
-            part: [
-                evaluation
-                for path in run.inputs_of(f"source_evaluations/{judge}/{part.value}").values()
-                for evaluation in read_jsonl(path / EVALUATIONS, Evaluation)
-            ]
-            for part in metric.judged
-        }
-        excluded = {
-            trajectory.trajectory_id
-            for path in run.inputs_of("source_trajectories").values()
-            if experiment.pairs.exclude_self_observed or experiment.pairs.exclude_runaways
-            for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
-            if experiment.pairs.leaves_out(trajectory.self_observed, trajectory.stop_reason)
-        }
-        found = build_pairs(
-            evaluations,
-            judge=judge,
-            metric=metric,
-            seed=seed,
-            train_cases=split.train,
-            pairing=experiment.pairs,
-            excluded=excluded,
-        )
-        write_jsonl(run.draft.path / PAIRS, found.pairs)
-        run.draft.counts.update(found.counts)
-        leaked = {pair.case_idx for pair in found.pairs} & set(split.test)
-        floor = experiment.pairs.floor
-        run.checks += [
-            Check(
-                "no_test_case",
-                not leaked,
-                f"{len(leaked)} held-out cases are among the pairs' cases {sorted(leaked)[:5]}; none may be. No "
-                "setting makes that: it is a fault of the program. Keep the folder, and report it.",
-                blocking=True,
-            ),
-            Check(
-                "enough_pairs",
-                len(found.pairs) >= floor,
-                f"{len(found.pairs)} pairs; fewer than {floor} train nothing. More trajectories (source.samples, "
-                "models) or looser rules (pairs.min_gap, pairs.min_chosen) give more. Or lower pairs.floor.",
-                blocking=True,
-            ),
+def _compute(run: AssetRun) -> None:
+    experiment, metric, seed = run.experiment, TrainedMetric(run.ref.key("metric")), run.ref.seed
+    judge = run.node.judge
+    assert seed is not None and judge is not None, "pairs are of a judge and for a seed"
+    split = split_cases(experiment.world.cases, seed)
+    evaluations = {
+        part: [
+            evaluation
+            for artifact in run.all(Input.verdicts, metric=part)
+            for evaluation in read_jsonl(artifact.path / EVALUATIONS, Evaluation)
         ]
-
-    return compute
+        for part in metric.judged
+    }
+    excluded = {
+        trajectory.trajectory_id
+        for artifact in run.all(Input.trajectories)
+        if experiment.pairs.exclude_self_observed or experiment.pairs.exclude_runaways
+        for trajectory in read_jsonl(artifact.path / TRAJECTORIES, Trajectory)
+        if experiment.pairs.leaves_out(trajectory.self_observed, trajectory.stop_reason)
+    }
+    found = build_pairs(
+        evaluations,
+        judge=judge,
+        metric=metric,
+        seed=seed,
+        train_cases=split.train,
+        pairing=experiment.pairs,
+        excluded=excluded,
+    )
+    write_jsonl(run.draft.path / PAIRS, found.pairs)
+    run.draft.counts.update(found.counts)
+    leaked = {pair.case_idx for pair in found.pairs} & set(split.test)
+    floor = experiment.pairs.floor
+    run.checks += [
+        Check(
+            "no_test_case",
+            not leaked,
+            f"{len(leaked)} held-out cases are among the pairs' cases {sorted(leaked)[:5]}; none may be. No "
+            "setting makes that: it is a fault of the program. Keep the folder, and report it.",
+        ),
+        Check(
+            "enough_pairs",
+            len(found.pairs) >= floor,
+            f"{len(found.pairs)} pairs; fewer than {floor} train nothing. More trajectories (source.samples, "
+            "models) or looser rules (pairs.min_gap, pairs.min_chosen) give more. Or lower pairs.floor.",
+        ),
+    ]

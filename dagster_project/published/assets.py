@@ -32,7 +32,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         for node in factory.graph.nodes.values()
         if node.made_by == IMPORT
     ]
-    return [factory.asset(IMPORT, _import, checks=CHECKS, kinds={"jsonl"}), *beside]
+    return [factory.asset(IMPORT, _import, checks=CHECKS, blocking=False, kinds={"jsonl"}), *beside]
 
 
 def _import(run: AssetRun) -> None:
@@ -62,7 +62,7 @@ def _import(run: AssetRun) -> None:
     run.metadata["findings"] = dg.MetadataValue.md(shown or "none")
     description = f"{len(errors)} findings kept something out, for instance: {errors[0]}" if errors else "all was taken"
     run.checks.append(Check("nothing_left_out", not errors, description, metadata={"errors": len(errors)}))
-    if not imported.inventory.partitions:
+    if not imported.inventory.assets:
         raise FrontierError(
             f"{name}: nothing could be imported from {', '.join(map(str, world.paths))}. "
             + (f"{description}." if errors else "There is no file <agent>/<agent>_emu-…_eval-….jsonl below it.")

@@ -14,8 +14,9 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.files import write_atomically
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_cases
-from dagster_project.experiment.agents import PAPER_METRICS, Agent, TrainedMetric
+from dagster_project.experiment.agents import PAPER_METRICS, TrainedMetric
 from dagster_project.experiment.graph import IMPORT, Graph
+from dagster_project.experiment.nodes import Kind, Node, Side
 from dagster_project.experiment.splits import split_cases
 from dagster_project.preferences.pairs import Candidates, Selected, gather_candidates, select_pairs
 from dagster_project.published.conversations import Message, published_conversation
@@ -74,10 +75,10 @@ def export_pairs(
         FrontierError: There is no such judge, or none of its verdicts.
     """
     experiment = graph.experiment
-    there = {ref for node in graph.nodes.values() for ref in node.refs()}
     evaluations: dict[Metric, list[Evaluation]] = {}
     for part in metric.judged:
-        refs = [ref for ref in there if ref.asset == f"source_evaluations/{judge}/{part.value}"]
+        nodes = graph.find(Kind.evaluations, side=Side.source, judge=judge, metric=part)
+        refs = [ref for node in nodes for ref in node.refs()]
         if not refs:
             judges = ", ".join(experiment.judges) or "none"
             raise FrontierError(f"{experiment.name} has no verdicts of {judge!r} on source models. Judges: {judges}.")
@@ -182,7 +183,7 @@ def as_dicts(messages: Iterable[chat.Message]) -> list[Message]:
 
 def source_trajectories(graph: Graph, store: ArtifactStore) -> dict[str, Trajectory]:
     """Returns the source models' trajectories by id."""
-    refs = [ref for node in graph.nodes.values() if node.name == "source_trajectories" for ref in node.refs()]
+    refs = [ref for node in graph.find(Kind.trajectories, side=Side.source) for ref in node.refs()]
     found = (record for ref in refs for record in read_jsonl(store.get(ref).path / TRAJECTORIES, Trajectory))
     return {trajectory.trajectory_id: trajectory for trajectory in found}
 
@@ -210,21 +211,17 @@ def export_runs(graph: Graph, store: ArtifactStore, out: Path) -> dict[str, int]
         raise FrontierError(f"{out} is not empty; name another folder, so that nothing mixes.")
     experiment = graph.experiment
     cases = {index: _released_case(case) for index, case in open_cases(experiment, store).items()}
-    agents = {agent.key: agent for agent in experiment.agents()}
     counts = {"files": 0, "records": 0}
     unnamed = set()
-    for node in graph.nodes.values():
-        if node.name not in ("source_trajectories", "agent_trajectories"):
-            continue
-        prefix = node.name.split("_")[0]
+    for node in graph.find(Kind.trajectories):
         for ref in node.refs():
-            directory = _directory(ref, agents)
+            directory = _directory(graph, ref)
             if directory is None:
                 unnamed.add(ref.key("agent"))
                 continue
             trajectories = read_jsonl(store.get(ref).path / TRAJECTORIES, Trajectory)
             for judge in experiment.judges:
-                verdicts = _verdicts(graph, store, prefix, judge, ref)
+                verdicts = _verdicts(graph, store, node, judge, ref)
                 for number, kept in enumerate(_trees(trajectories, verdicts)):
                     _write_agent(
                         out / f"{SAMPLE}{number}" / directory,
@@ -268,15 +265,15 @@ def _released_case(case: Case) -> dict[str, Any]:
     return record
 
 
-def _directory(ref: Ref, agents: Mapping[str, Agent]) -> str | None:
-    """Returns the folder of an agent, None if it is none that the released code could have trained."""
-    if ref.asset == "source_trajectories":
+def _directory(graph: Graph, ref: Ref) -> str | None:
+    """Return the folder of an agent, None if it is none that the released code could have trained."""
+    if ref.seed is None:
         return _plain(ref.key("model"))
-    agent = agents[ref.key("agent")]
+    agent = graph.agent(ref)
     if not agent.stages or agent.recipe.variant or {stage.metric for stage in agent.stages} - set(PAPER_METRICS):
         return None
     stages = tuple(StageName(stage.metric, _plain(stage.judge, "."), stage.beta) for stage in agent.stages)
-    return agent_name(_plain(agent.model), stages, int(ref.key("seed")))
+    return agent_name(_plain(agent.model), stages, ref.seed)
 
 
 def _plain(name: str, dash: str = "-") -> str:
@@ -285,13 +282,12 @@ def _plain(name: str, dash: str = "-") -> str:
 
 
 def _verdicts(
-    graph: Graph, store: ArtifactStore, prefix: str, judge: str, ref: Ref
+    graph: Graph, store: ArtifactStore, node: Node, judge: str, ref: Ref
 ) -> dict[Metric, dict[str, list[Evaluation]]]:
     found: dict[Metric, dict[str, list[Evaluation]]] = {}
-    for metric in graph.experiment.metrics:
-        source = Ref(f"{prefix}_evaluations/{judge}/{metric.value}", ref.partition)
-        node = graph.nodes.get(source.asset)
-        if node is None or source not in node.refs():
+    for judged in graph.find(Kind.evaluations, side=node.side, judge=judge):
+        source, metric = Ref(judged.name, ref.partition), judged.metric
+        if source not in graph.refs or metric is None:
             continue
         by_trajectory: dict[str, list[Evaluation]] = {}
         for verdict in read_jsonl(store.get(source).path / EVALUATIONS, Evaluation):

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from dagster_project.artifacts import Artifact, ArtifactStore, Location, Ref
 from dagster_project.artifacts.processes import die_with_parent, process_context
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
-from dagster_project.experiment.imported import CASES, INVENTORY, Inventory
+from dagster_project.experiment.imported import CASES, INVENTORY, ImportedAsset, Inventory
+from dagster_project.experiment.nodes import Kind, Side, evaluations_path, name_of, trajectories_path
 from dagster_project.published.discovery import Found, Group, discover
 from dagster_project.published.problems import Problem, count_kinds
 from dagster_project.published.reading import Reading, RecordPlace, SourceFile, read_group
@@ -48,11 +49,20 @@ Report = Callable[[list[Artifact], int, int], None]
 """Told of every agent's new artifacts, and how many of how many agents are done."""
 
 
+class _Made(NamedTuple):
+    """One partition that was made: trajectories, or (with judge and metric) verdicts."""
+
+    artifact: Artifact
+    side: Side
+    judge: str | None = None
+    metric: Metric | None = None
+
+
 @dataclass
 class _Done:
-    """What a process says of one agent; the records themselves are on disk by then."""
+    """The result of reading one agent; the records themselves are on disk by then."""
 
-    artifacts: list[Artifact] = field(default_factory=list)
+    made: list[_Made] = field(default_factory=list)
     places: list[RecordPlace] = field(default_factory=list)
     files: list[SourceFile] = field(default_factory=list)
     cases: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -111,7 +121,7 @@ def import_runs(
         "other_files": len(found.others),
         "trajectories": done.counts.get("trajectories", 0),
         "evaluations": done.counts.get("evaluations", 0),
-        "partitions": len(done.artifacts),
+        "partitions": len(done.made),
         "errors": errors,
         "notes": len(done.problems) - errors,
         **{f"problem_{kind}": count for kind, count in count_kinds(done.problems).items()},
@@ -129,11 +139,11 @@ def _read_all(
     for place, done in _in_processes(jobs, min(processes, len(groups))):
         results[place] = done
         if report:
-            report(done.artifacts, len(results), len(groups))
+            report([made.artifact for made in done.made], len(results), len(groups))
     whole = _Done()
     for place in range(len(groups)):
         done = results[place]
-        whole.artifacts += done.artifacts
+        whole.made += done.made
         whole.places += done.places
         whole.files += done.files
         whole.problems += done.problems
@@ -176,7 +186,7 @@ def _work(job: Job) -> tuple[int, _Done]:
         if told.setdefault(index, case) is case or told[index] != case:
             done.cases[index] = case
     if reading.trajectories:
-        done.artifacts = list(_commit(reading, group, ArtifactStore(location, experiment), run_id))
+        done.made = list(_commit(reading, group, ArtifactStore(location, experiment), run_id))
         done.counts = {
             "trajectories": len(reading.trajectories),
             "evaluations": sum(map(len, reading.verdicts.values())),
@@ -184,20 +194,21 @@ def _work(job: Job) -> tuple[int, _Done]:
     return place, done
 
 
-def _commit(reading: Reading, group: Group, store: ArtifactStore, run_id: str) -> Iterator[Artifact]:
-    if group.seed is None:
-        prefix, partition = "source", {"model": group.agent}
-    else:
-        prefix, partition = "agent", {"agent": group.agent, "seed": str(group.seed)}
-    ref = Ref.of(f"{prefix}_trajectories", **partition)
+def _commit(reading: Reading, group: Group, store: ArtifactStore, run_id: str) -> Iterator[_Made]:
+    side, partition = Side.source, {"model": group.agent}
+    if group.seed is not None:
+        side, partition = Side.agent, {"agent": group.agent, "seed": str(group.seed)}
+    ref = Ref.of(name_of(trajectories_path(side)), **partition)
     about = {file.name for file in group.files} & reading.files.keys()
     config = {"files": {name: reading.files[name].sha256 for name in sorted(about)}}
-    with store.write(ref, run_id=run_id, code_version=CODE_VERSION, config=config, inputs={}) as draft:
+    with store.write(
+        ref, run_id=run_id, code_version=CODE_VERSION, config=config, inputs={}, kind=Kind.trajectories
+    ) as draft:
         write_jsonl(draft.path / TRAJECTORIES, reading.trajectories)
         draft.counts["trajectories"] = len(reading.trajectories)
     assert draft.committed is not None
     trajectories = draft.committed
-    yield trajectories
+    yield _Made(trajectories, side)
     for (judge, metric), verdicts in sorted(reading.verdicts.items()):
         names = sorted(
             verdict.name
@@ -207,29 +218,35 @@ def _commit(reading: Reading, group: Group, store: ArtifactStore, run_id: str) -
             if verdict.metric is metric and verdict.name in reading.files
         )
         config = {"files": {name: reading.files[name].sha256 for name in names}}
-        verdicts_ref = Ref.of(f"{prefix}_evaluations/{judge}/{metric.value}", **partition)
+        verdicts_ref = Ref.of(name_of(evaluations_path(side, judge, metric)), **partition)
         inputs = {ref: trajectories.entry}
-        with store.write(verdicts_ref, run_id=run_id, code_version=CODE_VERSION, config=config, inputs=inputs) as draft:
+        with store.write(
+            verdicts_ref, run_id=run_id, code_version=CODE_VERSION, config=config, inputs=inputs, kind=Kind.evaluations
+        ) as draft:
             write_jsonl(draft.path / EVALUATIONS, verdicts)
             draft.counts["evaluations"] = len(verdicts)
         assert draft.committed is not None
-        yield draft.committed
+        yield _Made(draft.committed, side, judge, metric)
 
 
 def _inventory(found: Found, done: _Done) -> Inventory:
-    partitions: dict[str, list[tuple[str, ...]]] = {}
-    for artifact in done.artifacts:
-        ref = artifact.manifest.ref
-        partitions.setdefault(ref.asset, []).append(tuple(key for _, key in ref.partition))
-    agents = {agent for agent, _ in partitions.get("agent_trajectories", [])}
-    metrics = [metric for metric in Metric if any(asset.endswith(f"/{metric.value}") for asset in partitions)]
+    keys: dict[tuple[Side, str | None, Metric | None], list[tuple[str, ...]]] = {}
+    for artifact, side, judge, metric in done.made:
+        partition = tuple(key for _, key in artifact.manifest.ref.partition)
+        keys.setdefault((side, judge, metric), []).append(partition)
+    assets = (
+        ImportedAsset(side=what[0], judge=what[1], metric=what[2], keys=tuple(sorted(keys[what]))) for what in keys
+    )
+    judged = {metric for _, _, metric in keys}
+    tested = keys.get((Side.agent, None, None), [])
+    agents = {agent for agent, _ in tested}
     return Inventory(
         models=tuple(found.models),
         judges=tuple(found.judges),
-        metrics=tuple(metrics),
-        seeds=tuple(sorted({int(seed) for _, seed in partitions.get("agent_trajectories", [])})),
+        metrics=tuple(metric for metric in Metric if metric in judged),
+        seeds=tuple(sorted({int(seed) for _, seed in tested})),
         agents=tuple(agent for key, agent in sorted(found.agents.items()) if key in agents),
-        partitions={asset: tuple(sorted(keys)) for asset, keys in sorted(partitions.items())},
+        assets=tuple(sorted(assets, key=lambda asset: asset.path)),
     )
 
 

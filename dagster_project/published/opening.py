@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.experiment.graph import IMPORT
+from dagster_project.experiment.graph import CODE_VERSIONS, IMPORT
 from dagster_project.experiment.imported import read_inventory
 from dagster_project.experiment.spec import Experiment, ImportedWorld
 from dagster_project.published.sources import fingerprints
@@ -36,7 +36,8 @@ def open_experiment(experiment: Experiment, store: ArtifactStore, sources: Seque
     given = os.environ.get(SOURCES, "").split(os.pathsep)
     paths = tuple(sources) or tuple(Path(path) for path in given if path) or world.paths
     manifest = store.manifest(Ref(IMPORT))
-    inventory = None if manifest is None else read_inventory(store.get(Ref(IMPORT)).path)
+    known = manifest is not None and manifest.code_version == CODE_VERSIONS[IMPORT]  # others have another inventory
+    inventory = read_inventory(store.get(Ref(IMPORT)).path) if known else None
     if paths:
         world = world.model_copy(update={"paths": paths, "sources": fingerprints(paths)})
     elif manifest is not None:

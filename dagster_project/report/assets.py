@@ -15,7 +15,7 @@ import dagster as dg
 
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.assets import AssetFactory, AssetRun
-from dagster_project.experiment.graph import RESULTS, TABLES, TRANSCRIPTS
+from dagster_project.experiment.nodes import Input
 from dagster_project.report.wording import RESULTS_CSV, ui_url
 from dagster_project.results.files import WAREHOUSE
 
@@ -44,9 +44,9 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     def read_tables(run: AssetRun) -> dict[str, pd.DataFrame]:
         import pandas as pd
 
-        paths = (path for asset in RESULTS for path in sorted(run.input(asset).glob("*.parquet")))
+        paths = (path for made in run.all(Input.tables) for path in sorted(made.path.glob("*.parquet")))
         found = {path.stem: pd.read_parquet(path) for path in paths}
-        with open_database(run.input("warehouse") / WAREHOUSE) as database:
+        with open_database(run.one(Input.warehouse).path / WAREHOUSE) as database:
             for name in ("agents", "training_runs", "training_steps"):
                 found[name] = database.execute(f"FROM {name}").df()
         return found
@@ -61,7 +61,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         if points.empty:
             run.log("No trained agent has been tested yet, so there is nothing to draw.")
         drawn = draw_all(found, run.experiment.name, toy=run.experiment.toy)
-        links = point_links(run.input("warehouse") / WAREHOUSE, points, ui_url())
+        links = point_links(run.one(Input.warehouse).path / WAREHOUSE, points, ui_url())
         for name, figure in drawn.items():
             save(figure, run.draft.path, name)
             annotate_svg(run.draft.path / f"{name}.svg", links)
@@ -86,16 +86,16 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         for name, text in latex_tables(found, hyperparameters(run.experiment)).items():
             (run.draft.path / "latex" / f"{name}.tex").write_text(text, encoding="utf-8")
         rows.to_csv(run.draft.path / RESULTS_CSV, index=False)
-        parquet = [path for asset in TABLES for path in sorted(run.input(asset).glob("*.parquet"))]
+        parquet = [path for made in run.all(Input.tables) for path in sorted(made.path.glob("*.parquet"))]
         target = run.draft.path / database_name(run.experiment.name)
-        publish_database(run.input("warehouse") / WAREHOUSE, parquet, target)
+        publish_database(run.one(Input.warehouse).path / WAREHOUSE, parquet, target)
         run.metadata["results"] = dg.MetadataValue.md(markdown)
         run.draft.counts["rows"] = len(rows)
 
     def transcripts(run: AssetRun) -> None:
         from dagster_project.report.transcript_files import sources, write_transcripts
 
-        found = sources({ref: artifact.path for ref, artifact in run.inputs.items()})
+        found = sources(run.graph, {ref: artifact.path for ref, artifact in run.inputs.items()})
         run.draft.counts["files"] = len(found)
         run.draft.counts["transcripts"] = write_transcripts(found, run.draft.path, run.progress)
 
@@ -105,12 +105,12 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         from dagster_project.report.page.data import load_tables
         from dagster_project.report.transcript_files import FOLDER
 
-        parquet = [path for asset in TABLES for path in sorted(run.input(asset).glob("*.parquet"))]
-        found = load_tables(run.input("warehouse") / WAREHOUSE, parquet)
+        parquet = [path for made in run.all(Input.tables) for path in sorted(made.path.glob("*.parquet"))]
+        found = load_tables(run.one(Input.warehouse).path / WAREHOUSE, parquet)
         page = run.draft.path / PAGE
         cases = open_cases(run.experiment, run.store)
         write_page(page, run.experiment, found, cases, ui_url())
-        shutil.copytree(run.input(TRANSCRIPTS), run.draft.path / FOLDER, copy_function=link_or_copy)
+        shutil.copytree(run.one(Input.transcripts).path, run.draft.path / FOLDER, copy_function=link_or_copy)
         run.metadata["page"] = dg.MetadataValue.path(run.place(page))
         run.draft.counts["bytes"] = page.stat().st_size
 

@@ -15,16 +15,18 @@ from dagster_project.artifacts.bag import DATA, bag_problems, seal
 from dagster_project.artifacts.database import open_database
 from dagster_project.artifacts.manifest import content_sha256, git_commit
 from dagster_project.artifacts.store import MANIFEST
-from dagster_project.experiment.spec import Experiment
+from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.nodes import Kind
 from dagster_project.report.wording import PAGE
 from toolemu.errors import FrontierError, InputError, validation_problem
 
-RECORDS = ("source_trajectories", "agent_trajectories", "source_evaluations", "agent_evaluations", "preference_pairs")
+RECORDS = (Kind.trajectories, Kind.evaluations, Kind.pairs)
+ADAPTERS = (Kind.adapters, Kind.interpolated)
 MANIFESTS, ARTIFACTS = "manifests", "artifacts"
 
 
 def write_bundle(
-    experiment: Experiment, store: ArtifactStore, folder: Path, *, trajectories: bool = False, adapters: bool = False
+    graph: Graph, store: ArtifactStore, folder: Path, *, trajectories: bool = False, adapters: bool = False
 ) -> dict[str, int]:
     """Writes a bundle into a new folder and returns how many files and bytes it has.
 
@@ -33,7 +35,7 @@ def write_bundle(
     it are relative to the data folder.
 
     Args:
-        experiment: What was run.
+        graph: The graph of the experiment that was run.
         store: Its artifacts.
         folder: Where to write; it must not exist, or be empty.
         trajectories: Include trajectories, verdicts, pairs, and the report's transcripts.
@@ -43,6 +45,7 @@ def write_bundle(
         FrontierError: There is something in `folder` already.
         MissingArtifactError: The results have not been made.
     """
+    experiment = graph.experiment
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FrontierError(f"{folder}: there is something already. Name a new or an empty folder.")
     finished = {name: store.get(Ref(name)).path for name in ("tables", "figures", "report")}
@@ -63,8 +66,8 @@ def write_bundle(
         place = Path(manifest.asset) / manifest.ref.partition_label
         (data / MANIFESTS / place).mkdir(parents=True)
         (data / MANIFESTS / place / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        wanted = manifest.asset.split("/")[0] in RECORDS if trajectories else False
-        if wanted or (adapters and manifest.asset.endswith("adapters")):
+        kind = graph.kind_of(manifest)
+        if (trajectories and kind in RECORDS) or (adapters and kind in ADAPTERS):
             shutil.copytree(store.get(manifest.ref).path, data / ARTIFACTS / place)
     files = seal(folder, {"External-Identifier": experiment.name, "Bag-Software-Agent": "safety-frontier"})
     return {"files": files, "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())}

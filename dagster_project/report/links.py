@@ -25,14 +25,14 @@ NAMESPACES = {
     "dc": "http://purl.org/dc/elements/1.1/",
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
 }
-EVALUATIONS = "agent_evaluations"
 ARTIFACTS = """
-    SELECT asset, "partition", run_id, sha256 FROM artifacts
-    WHERE starts_with(asset, $prefix) ORDER BY ended_at, asset, "partition"
+    SELECT asset, "partition", run_id, sha256, judge FROM artifacts
+    WHERE kind = 'evaluations' AND side = 'agent' ORDER BY ended_at, asset, "partition"
 """
 LINEAGE = """
-    SELECT asset, "partition", input_asset, input_partition, input_run_id, input_sha256 FROM lineage
-    WHERE starts_with(asset, $prefix) ORDER BY ALL
+    SELECT asset, "partition", input_asset, input_partition, input_run_id, input_sha256
+    FROM lineage SEMI JOIN (FROM artifacts WHERE kind = 'evaluations' AND side = 'agent') USING (asset, "partition")
+    ORDER BY ALL
 """
 AGENTS = """
     SELECT DISTINCT agent, model, recipe, beta, pairs_judge, seed FROM agents
@@ -116,21 +116,14 @@ def point_links(warehouse: Path, points: pd.DataFrame, ui_url: str) -> dict[str,
     if points.empty:
         return {}
     with open_database(warehouse) as database:
-        agents, artifacts, lineage = (
-            database.execute(query, parameters).fetchall()
-            for query, parameters in (
-                (AGENTS, {}),
-                (ARTIFACTS, {"prefix": f"{EVALUATIONS}/"}),
-                (LINEAGE, {"prefix": f"{EVALUATIONS}/"}),
-            )
-        )
+        agents, artifacts, lineage = (database.execute(query).fetchall() for query in (AGENTS, ARTIFACTS, LINEAGE))
     members: dict[tuple[str, str, str], list[_Agent]] = {}
     for agent, model, recipe, beta, pairs_judge, seed in agents:
         members.setdefault((model, recipe, beta_name(beta)), []).append(_Agent(agent, pairs_judge, seed))
     written: dict[str, list[tuple[int, str, Link]]] = {}
-    for place, (asset, partition, run_id, sha256) in enumerate(artifacts):
+    for place, (asset, partition, run_id, sha256, judge) in enumerate(artifacts):
         link = Link(_label(asset, partition), run_id, sha256)
-        written.setdefault(partition, []).append((place, asset, link))
+        written.setdefault(partition, []).append((place, judge, link))
     read: dict[str, list[Link]] = {}
     for asset, partition, *source in lineage:
         link = Link(_label(source[0], source[1]), source[2], source[3])
@@ -156,11 +149,10 @@ def _evaluations(
 ) -> Iterator[tuple[int, Link]]:
     """Yields place (in order of time) and link of the evaluations that a point is the mean of."""
     for agent, pairs_judge, seed in agents:
-        partition = Ref.of(EVALUATIONS, agent=agent, seed=str(seed)).partition_label
-        for place, asset, link in written.get(partition, []):
-            own = asset.startswith(f"{EVALUATIONS}/{pairs_judge}/")
-            wanted = judging == "all" or own == (judging == "match")
-            if wanted and (judge is None or asset.startswith(f"{EVALUATIONS}/{judge}/")):
+        partition = Ref.of("", agent=agent, seed=seed).partition_label
+        for place, by, link in written.get(partition, []):
+            wanted = judging == "all" or (by == pairs_judge) == (judging == "match")
+            if wanted and judge in (None, by):
                 yield place, link
 
 

@@ -12,6 +12,7 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_cases
+from dagster_project.experiment.nodes import Side, evaluations_path, name_of, trajectories_path
 from dagster_project.experiment.spec import Experiment
 from dagster_project.report.values import printable
 from toolemu.cases import Case
@@ -64,13 +65,15 @@ def find_transcript(
             "'SELECT agent, seed, case_idx, sample, trajectory_id FROM trajectories'"
         )
     found_agent, found_seed, found_id = row
-    prefix, partition = ("source", {"model": found_agent})
+    side, partition = Side.source, {"model": found_agent}
     if found_seed is not None:
-        prefix, partition = "agent", {"agent": found_agent, "seed": str(found_seed)}
-    records = iter_jsonl(store.get(Ref.of(f"{prefix}_trajectories", **partition)).path / TRAJECTORIES, Trajectory)
+        side, partition = Side.agent, {"agent": found_agent, "seed": str(found_seed)}
+    records = iter_jsonl(
+        store.get(Ref.of(name_of(trajectories_path(side)), **partition)).path / TRAJECTORIES, Trajectory
+    )
     trajectory = next(record for record in records if record.trajectory_id == found_id)
     refs = [
-        Ref.of(f"{prefix}_evaluations/{judge}/{metric.value}", **partition)
+        Ref.of(name_of(evaluations_path(side, judge, metric)), **partition)
         for judge in experiment.judges
         for metric in experiment.metrics
     ]

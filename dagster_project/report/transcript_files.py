@@ -20,6 +20,7 @@ import orjson
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.experiment.graph import TRANSCRIPTS, Graph
+from dagster_project.experiment.nodes import Kind
 from toolemu.errors import FrontierError
 
 FOLDER = "transcripts"
@@ -63,19 +64,18 @@ def file_name(agent: str, seed: int | None) -> str:
     return f"{hashlib.sha256(orjson.dumps([agent, seed])).hexdigest()[:16]}.js"
 
 
-def sources(inputs: Mapping[Ref, Path]) -> list[Source]:
-    """Returns what there is of every agent and seed among the directories of trajectories and evaluations."""
+def sources(graph: Graph, inputs: Mapping[Ref, Path]) -> list[Source]:
+    """Return the files of every agent and seed among the directories of trajectories and evaluations."""
     verdicts: dict[tuple[tuple[str, str], ...], list[Path]] = {}
     for ref, path in inputs.items():
-        if ref.asset.split("/")[0] in ("source_evaluations", "agent_evaluations"):
+        if graph.node(ref).kind is Kind.evaluations:
             verdicts.setdefault(ref.partition, []).append(path / EVALUATIONS)
     found = []
     for ref, path in inputs.items():
-        if ref.asset in ("source_trajectories", "agent_trajectories"):
+        if graph.node(ref).kind is Kind.trajectories:
             keys = dict(ref.partition)
-            seed = int(keys["seed"]) if "seed" in keys else None
             agent = keys["agent"] if "agent" in keys else keys["model"]
-            found.append(Source(agent, seed, path / TRAJECTORIES, tuple(verdicts.get(ref.partition, ()))))
+            found.append(Source(agent, ref.seed, path / TRAJECTORIES, tuple(verdicts.get(ref.partition, ()))))
     return found
 
 
@@ -87,11 +87,11 @@ def made_sources(
     Raises:
         FrontierError: Nothing is like that.
     """
-    transcribed = graph.nodes[TRANSCRIPTS].inputs(Ref(TRANSCRIPTS))
+    transcribed = graph.nodes[TRANSCRIPTS].sources(Ref(TRANSCRIPTS))
     made = {ref: store.get(ref) for ref in transcribed if store.manifest(ref)}
     found = [
         source
-        for source in sources({ref: artifact.path for ref, artifact in made.items()})
+        for source in sources(graph, {ref: artifact.path for ref, artifact in made.items()})
         if agent in (None, source.agent) and seed in (None, source.seed)
     ]
     if not found:

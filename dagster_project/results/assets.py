@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
-from dagster_project.experiment.graph import CLAIMS, DECIDING
+from dagster_project.experiment.graph import CLAIMS
+from dagster_project.experiment.nodes import Input
 from dagster_project.results.files import WAREHOUSE
 from dagster_project.results.statements import STATEMENTS
 
@@ -29,7 +30,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         from dagster_project.results.warehouse import build_warehouse
 
         path = run.draft.path / WAREHOUSE
-        run.draft.counts.update(build_warehouse(run.experiment, run.store, run.inputs, n_cases, path))
+        run.draft.counts.update(build_warehouse(run.graph, run.store, run.inputs, n_cases, path))
 
     def tables(compute: Callable[[AssetRun], dict[str, pd.DataFrame]]) -> Callable[[AssetRun], None]:
         def write(run: AssetRun) -> None:
@@ -46,7 +47,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         from dagster_project.results.comparisons import comparisons
         from dagster_project.results.scores import agent_scores, load_agents, load_scores
 
-        path = run.input("warehouse") / WAREHOUSE
+        path = run.one(Input.warehouse).path / WAREHOUSE
         found, agents = load_scores(path), load_agents(path)
         compared = comparisons(found, agents, run.experiment.statistics)
         return {"agent_scores": agent_scores(found, agents), "comparisons": compared}
@@ -55,39 +56,39 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         from dagster_project.results.frontier import frontier
         from dagster_project.results.scores import load_agents, load_scores
 
-        path = run.input("warehouse") / WAREHOUSE
+        path = run.one(Input.warehouse).path / WAREHOUSE
         return frontier(load_scores(path), load_agents(path), run.experiment.statistics).tables()
 
     def persistence_table(run: AssetRun) -> dict[str, pd.DataFrame]:
         from dagster_project.results.persistence import persistence
         from dagster_project.results.scores import load_agents, load_scores
 
-        path = run.input("warehouse") / WAREHOUSE
+        path = run.one(Input.warehouse).path / WAREHOUSE
         return {"persistence": persistence(load_scores(path), load_agents(path), run.experiment.statistics)}
 
     def agreement(run: AssetRun) -> dict[str, pd.DataFrame]:
         from dagster_project.results.agreement import agreement_tables
 
-        return agreement_tables(run.input("warehouse") / WAREHOUSE)
+        return agreement_tables(run.one(Input.warehouse).path / WAREHOUSE)
 
     def audits(run: AssetRun) -> dict[str, pd.DataFrame]:
         from dagster_project.results.audits import audit_tables
         from dagster_project.results.scores import load_agents
 
-        path = run.input("warehouse") / WAREHOUSE
+        path = run.one(Input.warehouse).path / WAREHOUSE
         return audit_tables(path, load_agents(path), run.experiment)
 
     def mixed(run: AssetRun) -> dict[str, pd.DataFrame]:
         from dagster_project.results.mixed import mixed_effects
 
-        return {"mixed_effects": mixed_effects(run.input("warehouse") / WAREHOUSE)}
+        return {"mixed_effects": mixed_effects(run.one(Input.warehouse).path / WAREHOUSE)}
 
     def claims_tables(run: AssetRun) -> dict[str, pd.DataFrame]:
         import pandas as pd
 
         from dagster_project.results.claims import answers, claims
 
-        paths = (path for asset in DECIDING for path in sorted(run.input(asset).glob("*.parquet")))
+        paths = (path for found in run.all(Input.tables) for path in sorted(found.path.glob("*.parquet")))
         found = claims({path.stem: pd.read_parquet(path) for path in paths}, toy=run.experiment.toy)
         world = "In a toy world: " if run.experiment.toy else ""
         for row in answers(found["claims"]):
@@ -108,5 +109,5 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     return [
         factory.asset("warehouse", warehouse, kinds={"duckdb"}),
         *(factory.asset(name, tables(compute), kinds={"parquet"}) for name, compute in computed.items()),
-        factory.asset(CLAIMS, tables(claims_tables), checks=described, kinds={"parquet"}),
+        factory.asset(CLAIMS, tables(claims_tables), checks=described, blocking=False, kinds={"parquet"}),
     ]

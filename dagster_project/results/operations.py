@@ -8,16 +8,17 @@ from typing import Any
 
 from dagster_project.artifacts import Manifest
 from dagster_project.artifacts.failures import Failure
-from dagster_project.experiment.pools import GPU, pool_of
-from dagster_project.experiment.spec import Experiment
+from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.pools import GPU
 
 SECONDS_AN_HOUR = 3600
 TOKENS = ("_prompt_tokens", "_completion_tokens")
 
 
-def gpu_hours(experiment: Experiment, manifest: Manifest) -> float | None:
+def gpu_hours(graph: Graph, manifest: Manifest) -> float | None:
     """Returns for how long making a partition had a GPU; None if it had none."""
-    if not manifest.gpu or pool_of(experiment, manifest.asset) != GPU:
+    node = graph.nodes.get(manifest.asset)
+    if not manifest.gpu or node is None or node.pool != GPU:
         return None
     return seconds(manifest) / SECONDS_AN_HOUR
 
@@ -39,9 +40,7 @@ def cost(manifest: Manifest) -> float | None:
     return sum(found) if found else None
 
 
-def operation_rows(
-    experiment: Experiment, manifests: Iterable[Manifest], noted: Iterable[Failure]
-) -> Iterator[tuple[Any, ...]]:
+def operation_rows(graph: Graph, manifests: Iterable[Manifest], noted: Iterable[Failure]) -> Iterator[tuple[Any, ...]]:
     """Yields the table `operations`: what each partition took, and how often it failed before."""
     failed = Counter(failure.ref for failure in noted)
     for manifest in manifests:
@@ -52,7 +51,7 @@ def operation_rows(
             manifest.host,
             manifest.gpu or None,
             seconds(manifest),
-            gpu_hours(experiment, manifest),
+            gpu_hours(graph, manifest),
             tokens(manifest),
             cost(manifest),
             failed[manifest.ref],

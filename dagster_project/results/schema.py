@@ -309,6 +309,11 @@ COLUMNS = {
 }
 """What a column means, where it means the same in every table that has it."""
 OWN = {
+    ("artifacts", "kind"): "What it holds: `trajectories`, `evaluations`, `pairs`, `adapters` … (`Kind` in the code).",
+    ("artifacts", "side"): "Whose records it holds: `source` models' or `agent`s'; null: no one's, or both.",
+    ("artifacts", "judge"): "The judge whose verdicts or pairs it holds; null: none.",
+    ("artifacts", "metric"): "The metric of its verdicts; null: none.",
+    ("artifacts", "stage"): "The training stage of its adapters or merged models, from 1; null: none.",
     ("operations", "tokens"): "Tokens that models behind endpoints read and wrote for it; null: none was asked.",
     ("failures", "run_id"): "The run that failed.",
     ("failures", "seconds"): "How long it had worked.",

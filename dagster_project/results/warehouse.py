@@ -13,7 +13,8 @@ from dagster_project.artifacts import Artifact, ArtifactStore, Manifest, Ref
 from dagster_project.artifacts.database import open_database
 from dagster_project.artifacts.failures import failures
 from dagster_project.collect.accounting import FIELDS
-from dagster_project.experiment.graph import IMPORT, acting_model, agents_by_key
+from dagster_project.experiment.graph import IMPORT, Graph, acting_model
+from dagster_project.experiment.nodes import Kind
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.results.operations import failure_rows, operation_rows
@@ -66,26 +67,27 @@ RUN_METRICS = ["recomputed", "reward_margin", "kl", "reference_seconds", "mfu", 
 
 
 def build_warehouse(
-    experiment: Experiment, store: ArtifactStore, inputs: Mapping[Ref, Artifact], n_cases: int, path: Path
+    graph: Graph, store: ArtifactStore, inputs: Mapping[Ref, Artifact], n_cases: int, path: Path
 ) -> dict[str, int]:
     """Writes the warehouse of what `inputs` hold to `path` and returns the number of rows of each table."""
+    experiment = graph.experiment
     with open_database(path, read_only=False) as database:
         database.execute(SCHEMA.read_text(encoding="utf-8"))
-        manifests = _all_manifests(store, inputs)
-        _manifests(database, store, manifests)
-        _agents(database, experiment)
+        manifests = _all_manifests(graph, store, inputs)
+        _manifests(database, graph, store, manifests)
+        _agents(database, graph)
         insert(database, "splits", _splits(experiment, n_cases))
-        trajectories = _files(inputs, ("source_trajectories", "agent_trajectories"), "trajectories.jsonl")
+        trajectories = _files(graph, inputs, Kind.trajectories, "trajectories.jsonl")
         _trajectories(database, trajectories, store)
-        evaluations = _files(inputs, ("source_evaluations", "agent_evaluations"), "evaluations.jsonl")
+        evaluations = _files(graph, inputs, Kind.evaluations, "evaluations.jsonl")
         _records(database, "evaluations", evaluations, EVALUATION_COLUMNS)
-        pairs = _files(inputs, ("preference_pairs",), "pairs.jsonl")
+        pairs = _files(graph, inputs, Kind.pairs, "pairs.jsonl")
         _records(database, "preference_pairs", pairs, PAIR_COLUMNS)
-        insert(database, "model_use", list(_model_use(experiment, inputs)))
-        _training(database, inputs)
+        insert(database, "model_use", list(_model_use(graph, inputs)))
+        _training(database, graph, inputs)
         _imported(database, inputs)
         noted = list(failures(store))
-        insert(database, "operations", list(operation_rows(experiment, manifests, noted)))
+        insert(database, "operations", list(operation_rows(graph, manifests, noted)))
         insert(database, "failures", list(failure_rows(noted)))
         names = [
             str(row[0]) for row in database.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
@@ -112,23 +114,24 @@ def _count(database: duckdb.DuckDBPyConnection, table: str) -> int:
     return int(row[0])
 
 
-def _files(inputs: Mapping[Ref, Artifact], prefixes: Iterable[str], name: str) -> list[str]:
-    wanted = tuple(prefixes)
-    return [str(artifact.path / name) for ref, artifact in inputs.items() if ref.asset.split("/")[0] in wanted]
+def _files(graph: Graph, inputs: Mapping[Ref, Artifact], kind: Kind, name: str) -> list[str]:
+    return [str(artifact.path / name) for ref, artifact in inputs.items() if graph.node(ref).kind is kind]
 
 
-def _all_manifests(store: ArtifactStore, inputs: Mapping[Ref, Artifact]) -> list[Manifest]:
-    """Returns the manifests of what is read, and of merged models, which nobody needs to open here."""
-    merged = (manifest for manifest in store.manifests() if manifest.asset.endswith("merged_models"))
+def _all_manifests(graph: Graph, store: ArtifactStore, inputs: Mapping[Ref, Artifact]) -> list[Manifest]:
+    """Return the manifests of what is read, and of merged models, which nobody needs to open here."""
+    merged = (manifest for manifest in store.manifests() if graph.kind_of(manifest) is Kind.merged)
     return [*(artifact.manifest for artifact in inputs.values()), *merged]
 
 
-def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore, manifests: Iterable[Manifest]) -> None:
+def _manifests(
+    database: duckdb.DuckDBPyConnection, graph: Graph, store: ArtifactStore, manifests: Iterable[Manifest]
+) -> None:
     artifacts: list[tuple[Any, ...]] = []
     edges: list[tuple[Any, ...]] = []
     for manifest in manifests:
         ref = manifest.ref
-        place = store.place(ref, manifest.run_id)
+        place, node = store.place(ref, manifest.run_id), graph.nodes.get(ref.asset)
         artifacts.append(
             (
                 manifest.experiment,
@@ -141,6 +144,8 @@ def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore, manife
                 place,
                 manifest.sha256,
                 manifest.bytes,
+                graph.kind_of(manifest),
+                *((node.side, node.judge, node.metric, node.stage) if node else (None,) * 4),
             )
         )
         edges += [
@@ -159,11 +164,12 @@ def _manifests(database: duckdb.DuckDBPyConnection, store: ArtifactStore, manife
     insert(database, "lineage", edges)
 
 
-def _agents(database: duckdb.DuckDBPyConnection, experiment: Experiment) -> None:
+def _agents(database: duckdb.DuckDBPyConnection, graph: Graph) -> None:
+    experiment = graph.experiment
     rows: list[tuple[Any, ...]] = [
         (model, model, None, None, None, None, None, "source", None, None) for model in experiment.models
     ]
-    for agent in agents_by_key(experiment).values():
+    for agent in graph.agents.values():
         stages = [stage.model_dump(mode="json") for stage in agent.stages]
         mixture = [{"agent": key, "weight": weight} for key, weight in agent.parts] or None
         rows += [
@@ -225,18 +231,18 @@ def _records(database: duckdb.DuckDBPyConnection, table: str, files: list[str], 
         database.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {_reader(columns)}", {"files": files})
 
 
-def _model_use(experiment: Experiment, inputs: Mapping[Ref, Artifact]) -> Iterator[tuple[Any, ...]]:
+def _model_use(graph: Graph, inputs: Mapping[Ref, Artifact]) -> Iterator[tuple[Any, ...]]:
     """Yields what each role of each partition took of its model, as the manifests count it."""
+    experiment = graph.experiment
     served = {place: role.model for place, role in experiment.roles().items()}
-    agents = agents_by_key(experiment)
     for ref, artifact in inputs.items():
         counts, metrics = artifact.manifest.counts, artifact.manifest.metrics
         keys = dict(ref.partition)
-        acting = acting_model(experiment, agents[keys["agent"]]) if "agent" in keys else keys.get("model", "")
+        acting = acting_model(experiment, graph.agents[keys["agent"]]) if "agent" in keys else keys.get("model", "")
         places = {
             "agent": experiment.place_of(acting),
             "emulator": "world.emulator",
-            "judge": f"judges.{ref.asset.split('/')[1] if '/' in ref.asset else ''}",
+            "judge": f"judges.{graph.node(ref).judge}",
         }
         for role, place in places.items():
             if f"{role}_calls" in counts:
@@ -245,13 +251,13 @@ def _model_use(experiment: Experiment, inputs: Mapping[Ref, Artifact]) -> Iterat
                 yield ref.asset, ref.partition_label, role, model, *numbers, metrics.get(f"{role}_cost")
 
 
-def _training(database: duckdb.DuckDBPyConnection, inputs: Mapping[Ref, Artifact]) -> None:
+def _training(database: duckdb.DuckDBPyConnection, graph: Graph, inputs: Mapping[Ref, Artifact]) -> None:
     runs: list[tuple[Any, ...]] = []
     for ref, artifact in inputs.items():
-        if not ref.asset.endswith("/adapters"):
+        node = graph.node(ref)
+        if node.kind is not Kind.adapters:
             continue
-        manifest, stage = artifact.manifest, int(ref.asset.split("/")[0].removeprefix("stage_"))
-        agent, seed = ref.key("agent"), int(ref.key("seed"))
+        manifest, stage, agent, seed = artifact.manifest, node.stage, ref.key("agent"), ref.seed
         counts, metrics = manifest.counts, manifest.metrics
         runs.append(
             (

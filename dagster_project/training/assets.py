@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -12,15 +11,16 @@ import dagster as dg
 import orjson
 from dagster._core.errors import DagsterPipesExecutionError
 
-from dagster_project.artifacts import Ref
+from dagster_project.artifacts import Artifact, Ref
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.collect.endpoints import servers_folder
 from dagster_project.collect.files import TRAJECTORIES
 from dagster_project.collect.weights import model_folder, pinned_weights
 from dagster_project.collect.world import open_world
-from dagster_project.experiment.agents import Agent, Stage
+from dagster_project.experiment.agents import Stage
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
-from dagster_project.experiment.graph import INTERPOLATED, agents_by_key, stage_adapters
+from dagster_project.experiment.graph import stage_adapters
+from dagster_project.experiment.nodes import Input, Kind
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
 from dagster_project.serving.leases import cards_alone
@@ -58,39 +58,31 @@ CHECKS = {"learned": "Rewards tell chosen from rejected."}
 
 def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
     """Returns the room's assets."""
-    agents = agents_by_key(factory.experiment)
-    if "agent_specs" not in factory.graph.nodes:
-        return []
-    assets = [factory.asset("agent_specs", functools.partial(_spec, agents=agents), kinds={"json"})]
-    for stage in range(1, factory.experiment.n_stages + 1):
-        train = functools.partial(_adapter, agents=agents, stage=stage)
-        assets.append(factory.asset(f"stage_{stage}/adapters", train, checks=CHECKS, kinds={"peft"}))
-        if f"stage_{stage}/merged_models" in factory.graph.nodes:
-            assets.append(factory.asset(f"stage_{stage}/merged_models", _merge, kinds={"huggingface"}))
-    if INTERPOLATED in factory.graph.nodes:
-        mix = functools.partial(_interpolate, agents=agents)
-        assets.append(factory.asset(INTERPOLATED, mix, kinds={"peft"}))
-    return assets
+    computed: dict[Kind, tuple[Callable[[AssetRun], None], dict[str, str], str]] = {
+        Kind.specs: (_spec, {}, "json"),
+        Kind.adapters: (_adapter, CHECKS, "peft"),
+        Kind.merged: (_merge, {}, "huggingface"),
+        Kind.interpolated: (_interpolate, {}, "peft"),
+    }
+    return [
+        factory.asset(node.name, compute, checks=checks, kinds={kind})
+        for node in factory.graph.find(*computed)
+        for compute, checks, kind in (computed[node.kind],)
+    ]
 
 
-def _spec(run: AssetRun, agents: dict[str, Agent]) -> None:
-    write_spec(run.draft.path, run.experiment, agents[run.ref.key("agent")])
+def _spec(run: AssetRun) -> None:
+    write_spec(run.draft.path, run.experiment, run.graph.agent(run.ref))
 
 
-def _base(run: AssetRun) -> Ref:
-    """Returns the one input that holds the weights to train or to merge into."""
-    (base,) = (ref for ref in run.inputs if ref.asset == "source_models" or ref.asset.endswith("/merged_models"))
-    return base
+def _named_base(base: Artifact) -> Base:
+    """Return the base as a model card names it; a merged model is nowhere on the hub."""
+    pinned, label = pinned_weights(base.path), base.manifest.ref.label
+    return Base(label, pinned.source, pinned.commit) if pinned and pinned.commit else Base(label)
 
 
-def _named_base(run: AssetRun, base: Ref) -> Base:
-    """Returns what a model card says of a base; a merged model is nowhere on the hub."""
-    pinned = pinned_weights(run.inputs[base].path)
-    return Base(base.label, pinned.source, pinned.commit) if pinned and pinned.commit else Base(base.label)
-
-
-def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
-    job = _job(run, agents[run.ref.key("agent")], stage)
+def _adapter(run: AssetRun) -> None:
+    job = _job(run)
     path = job.workspace / JOB
     write_job(job, path)
     with _card(run, job):
@@ -138,7 +130,7 @@ def _push(run: AssetRun) -> None:
     prefix = run.experiment.trainer.push_to_hub
     if not prefix:
         return
-    label = f"{run.ref.asset.split('/')[0]}-{run.ref.key('agent')}-{run.ref.key('seed')}"
+    label = f"{run.ref.path[0]}-{run.ref.key('agent')}-{run.ref.seed}"
     try:
         address = push_adapter(run.draft.path, repository_name(prefix, run.experiment.name, label))
         run.metadata["hub"] = dg.MetadataValue.url(address)
@@ -154,18 +146,20 @@ def _card(run: AssetRun, job: TrainingJob) -> AbstractContextManager[None]:
     return cards_alone(Servers(servers_folder(run.store.root)), range(job.trainer.processes), run.log)
 
 
-def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
-    """Returns what to train, with the pairs and their conversations written for it."""
-    experiment, this, base = run.experiment, agent.stages[stage - 1], _base(run)
+def _job(run: AssetRun) -> TrainingJob:
+    """Return the training, with the pairs and their conversations written for it."""
+    experiment, agent, stage, seed = run.experiment, run.graph.agent(run.ref), run.node.stage, run.ref.seed
+    assert stage is not None and seed is not None, "an adapter is of a stage and for a seed"
+    this, base = agent.stages[stage - 1], run.one(Input.base)
     assert this.epochs is not None, "only imported agents' epochs are unknown"
-    named = _named_base(run, base)
+    named = _named_base(base)
     world = open_world(experiment)
-    pairs = read_jsonl(run.input(f"preference_pairs/{this.judge}") / PAIRS, PreferencePair)
+    pairs = read_jsonl(run.one(Input.pairs).path / PAIRS, PreferencePair)
     wanted = {pair.chosen_trajectory_id for pair in pairs} | {pair.rejected_trajectory_id for pair in pairs}
     trajectories = (
         trajectory
-        for path in run.inputs_of("source_trajectories").values()
-        for trajectory in read_jsonl(path / TRAJECTORIES, Trajectory)
+        for artifact in run.all(Input.trajectories)
+        for trajectory in read_jsonl(artifact.path / TRAJECTORIES, Trajectory)
         if trajectory.trajectory_id in wanted
     )
     prompt = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir, layout=experiment.agent.prompt_layout)
@@ -175,9 +169,9 @@ def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
     by_name = (NamedPair(chosen=pair.chosen_trajectory_id, rejected=pair.rejected_trajectory_id) for pair in pairs)
     write_jsonl(work / PAIRS, by_name)
     return TrainingJob(
-        base=model_folder(experiment.models[agent.model], run.inputs[base].path),
+        base=model_folder(experiment.models[agent.model], base.path),
         base_label=named.label,
-        base_sha256=run.inputs[base].manifest.sha256,
+        base_sha256=base.manifest.sha256,
         base_hub=named.source,
         base_commit=named.commit,
         pairs=work / PAIRS,
@@ -189,13 +183,13 @@ def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
         name=f"{experiment.name}: {run.ref.label}",
         beta=this.beta,
         epochs=this.epochs,
-        seed=int(run.ref.key("seed")),
+        seed=seed,
         training=experiment.training_of(agent.model, agent.recipe),
         trainer=experiment.trainer,
         lineage={
             "experiment": experiment.name,
-            "agent": f"{agent.key}, seed {run.ref.key('seed')}, stage {stage} of {len(agent.stages)}",
-            "base": f"{base.label}, sha256 {run.inputs[base].manifest.sha256}",
+            "agent": f"{agent.key}, seed {seed}, stage {stage} of {len(agent.stages)}",
+            "base": f"{named.label}, sha256 {base.manifest.sha256}",
             "pairs": f"{this.metric} by {this.judge}, {len(pairs)}",
         },
     )
@@ -227,28 +221,27 @@ def _learned(steps: Sequence[TrainingStep], least: float) -> Check:
         "(50% is chance). Train longer or at a higher learning rate, or look at the pairs: do they differ in what they "
         "are to teach? Or lower limits.min_reward_accuracy."
     )
-    return Check("learned", accuracy >= least, description, blocking=True, metadata={"reward_accuracy": accuracy})
+    return Check("learned", accuracy >= least, description, metadata={"reward_accuracy": accuracy})
 
 
 def _merge(run: AssetRun) -> None:
-    base = _base(run)
-    model = run.experiment.models[agents_by_key(run.experiment)[run.ref.key("agent")].model]
-    (adapter,) = (artifact.path for ref, artifact in run.inputs.items() if ref.asset.endswith("/adapters"))
+    model = run.experiment.models[run.graph.agent(run.ref).model]
+    base, adapter = model_folder(model, run.one(Input.base).path), run.one(Input.adapters).path
     probes = orjson.loads((adapter / PROBES).read_bytes())
-    report = merge_adapter(model_folder(model, run.inputs[base].path), adapter, run.draft.path, probes)
+    report = merge_adapter(base, adapter, run.draft.path, probes)
     run.draft.metrics.update(report._asdict())
 
 
-def _interpolate(run: AssetRun, agents: dict[str, Agent]) -> None:
-    agent, seed = agents[run.ref.key("agent")], run.ref.key("seed")
-    source = _base(run)
+def _interpolate(run: AssetRun) -> None:
+    agents, agent, seed, source = run.graph.agents, run.graph.agent(run.ref), run.ref.seed, run.one(Input.base)
+    assert seed is not None, "an agent is of a seed"
     weights: dict[Ref, float] = {}
     stages: dict[Ref, Stage] = {}
     for key, weight in agent.parts:
         for ref, stage in zip(stage_adapters(agents[key], seed), agents[key].stages, strict=True):
             weights[ref] = weights.get(ref, 0.0) + weight  # a stage that both have in common is there once
             stages[ref] = stage
-    base = model_folder(run.experiment.models[agent.model], run.inputs[source].path)
+    base = model_folder(run.experiment.models[agent.model], source.path)
     concatenate_adapters(base, [run.inputs[ref].path for ref in weights], run.draft.path, list(weights.values()))
     rank = run.draft.counts["rank"] = read_adapter_config(run.draft.path)["r"]
     mixed = [
@@ -263,10 +256,10 @@ def _interpolate(run: AssetRun, agents: dict[str, Agent]) -> None:
     lineage = {
         "experiment": run.experiment.name,
         "agent": f"{agent.key}, seed {seed}",
-        "base": f"{source.label}, sha256 {run.inputs[source].manifest.sha256}",
+        "base": f"{source.manifest.ref.label}, sha256 {source.manifest.sha256}",
     }
     name = f"{run.experiment.name}: {run.ref.label}"
-    card = mixture_card(name, _named_base(run, source), rank, agent.parts, mixed, lineage)
+    card = mixture_card(name, _named_base(source), rank, agent.parts, mixed, lineage)
     (run.draft.path / CARD).write_text(card, encoding="utf-8")
     run.metadata["mixed"] = ", ".join(f"{weight:g} × {key}" for key, weight in agent.parts)
     _push(run)

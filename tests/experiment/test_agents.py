@@ -85,7 +85,7 @@ def test_mixtures_are_agents_that_nobody_trains(graph: Graph) -> None:
 
 def test_a_mixture_reads_every_stage_of_what_it_is_mixed_from(graph: Graph) -> None:
     mixture = Ref.of(INTERPOLATED, agent="eager:0.25_safe_then_help_and_0.75_help:strict:0.1", seed="1")
-    assert [ref.label for ref in graph.nodes[INTERPOLATED].inputs(mixture)] == [
+    assert [ref.label for ref in graph.nodes[INTERPOLATED].sources(mixture)] == [
         "agent_specs [eager:0.25_safe_then_help_and_0.75_help:strict:0.1, 1]",
         "source_models [eager]",
         "stage_1/adapters [eager:safe:strict:0.1, 1]",
@@ -93,7 +93,7 @@ def test_a_mixture_reads_every_stage_of_what_it_is_mixed_from(graph: Graph) -> N
         "stage_1/adapters [eager:help:strict:0.1, 1]",
     ]
     tested = Ref("agent_trajectories", mixture.partition)
-    read = [ref.asset for ref in graph.nodes["agent_trajectories"].inputs(tested)]
+    read = [ref.asset for ref in graph.nodes["agent_trajectories"].sources(tested)]
     assert read == ["source_models", INTERPOLATED]
 
 

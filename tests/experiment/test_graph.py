@@ -52,13 +52,13 @@ def test_every_partition_reads_partitions_that_exist_and_come_before(graph: Grap
     for node in graph.nodes.values():
         refs = node.refs()
         for ref in refs:
-            assert set(node.inputs(ref)) <= seen
+            assert set(node.sources(ref)) <= seen
         seen |= set(refs)
 
 
 def test_a_second_stage_stands_on_the_first_of_the_same_seed(graph: Graph) -> None:
     ref = Ref.of("stage_2/adapters", agent="eager:safe_then_help:strict:0.1", seed="1")
-    inputs = graph.nodes["stage_2/adapters"].inputs(ref)
+    inputs = graph.nodes["stage_2/adapters"].sources(ref)
     assert Ref.of("stage_1/merged_models", agent="eager:safe:strict:0.1", seed="1") in inputs
     assert Ref.of("preference_pairs/strict", metric="help", seed="1") in inputs
 
@@ -73,7 +73,7 @@ def test_dagster_knows_exactly_our_dependencies(name: str) -> None:
         key = AssetFactory.key_of(graph.experiment, node.name)
         for ref in node.refs():
             ours: dict[str, set[str | None]] = {}
-            for source in node.inputs(ref):
+            for source in node.sources(ref):
                 ours.setdefault(source.asset, set()).add(dagster_partition_key(source))
             assert {AssetFactory.key_of(graph.experiment, name) for name in ours} <= asset_graph.get(key).parent_keys
             for name, keys in ours.items():

@@ -25,7 +25,7 @@ def graph_of(**trainer: str) -> Graph:
 def make(store: ArtifactStore, graph: Graph, ref: Ref, text: str = "x", code_version: str = "") -> None:
     """Writes an artifact as the graph's asset would, from what is there of its inputs."""
     node = graph.nodes[ref.asset]
-    inputs = {source: artifact.entry for source, artifact in store.get_all(node.inputs(ref), partial=True).items()}
+    inputs = {source: artifact.entry for source, artifact in store.get_all(node.sources(ref), partial=True).items()}
     version = code_version or node.code_version
     with store.write(ref, run_id="run", code_version=version, config=node.config(ref), inputs=inputs) as draft:
         (draft.path / "model.safetensors").write_text(text)

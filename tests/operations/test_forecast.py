@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def forecast_of(graph: Graph, store: ArtifactStore) -> Forecast:
-    found = forecast(graph.experiment, states(graph, store), [store])
+    found = forecast(graph, states(graph, store), [store])
     assert found is not None
     return found
 
@@ -204,7 +204,10 @@ def test_an_unknown_card_is_an_error(store: ArtifactStore) -> None:
 
 
 def test_nothing_is_said_where_no_card_is_needed(store: ArtifactStore) -> None:
-    assert forecast(Experiment.model_validate(SMALL), [Ref.of("source_models", model="eager")], [store]) is None
+    assert (
+        forecast(build_graph(Experiment.model_validate(SMALL)), [Ref.of("source_models", model="eager")], [store])
+        is None
+    )
 
 
 def test_the_shipped_experiment_says_all_that_is_needed(tmp_path: Path) -> None:

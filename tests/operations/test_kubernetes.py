@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -16,9 +17,9 @@ from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.experiment.spec import load_experiment
+from dagster_project.experiment.spec import Experiment, load_experiment
 from dagster_project.operations.kubernetes import STEPS, step_executor
-from tests.conftest import ROOT, make_lab
+from tests.conftest import ROOT, SMALL, make_lab
 from tests.operations.cluster import serve_cluster
 from toolemu.errors import FrontierError
 
@@ -138,10 +139,13 @@ def wait_for_end(instance: dg.DagsterInstance, run_id: str, log: Path) -> None:
 
 
 def test_rules_are_laid_over_each_other_in_order() -> None:
+    from dagster_project.experiment.graph import build_graph
     from dagster_project.experiment.pods import PodRule, pod_config
 
+    nodes = build_graph(Experiment.model_validate(SMALL)).nodes
+    tenth = dataclasses.replace(nodes["stage_1/adapters"], path=("stage_10", "adapters"), stage=10)
     rules = [PodRule.model_validate(rule) for rule in RULES]
-    plain = pod_config(rules, "warehouse")
+    plain = pod_config(rules, nodes["warehouse"])
     assert plain["container_config"]["resources"] == {
         "requests": {"cpu": "500m", "memory": "2Gi"},
         "limits": {"memory": "2Gi"},
@@ -149,9 +153,9 @@ def test_rules_are_laid_over_each_other_in_order() -> None:
     assert "image" not in plain["container_config"] and plain["pod_spec_config"] == {
         "automount_service_account_token": False
     }
-    assert pod_config(rules, "stage_1/merged_models")["container_config"]["image"].endswith("gpu:0.1.0")
-    assert pod_config(rules, "stage_10/adapters")["container_config"] == plain["container_config"]
-    assert pod_config([], "warehouse") == {}
+    assert pod_config(rules, nodes["stage_1/merged_models"])["container_config"]["image"].endswith("gpu:0.1.0")
+    assert pod_config(rules, tenth)["container_config"] == plain["container_config"]
+    assert pod_config([], nodes["warehouse"]) == {}
 
 
 @pytest.mark.parametrize(

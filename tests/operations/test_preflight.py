@@ -34,7 +34,7 @@ def small(**operations: Any) -> Experiment:
 
 
 def look(experiment: Experiment, folder: Path, *refs: Ref) -> None:
-    for _ in preflight(experiment, ArtifactStore(folder, experiment.name), refs or None):
+    for _ in preflight(build_graph(experiment), ArtifactStore(folder, experiment.name), refs or None):
         pass
 
 
@@ -53,7 +53,7 @@ def test_a_wrong_type_of_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(FrontierError, match="this machine has none"):
         look(small(gpu=True, gpu_type="H100"), tmp_path, training)
     monkeypatch.setenv(STEPS, "kubernetes")  # who looks is no step, and its own pod has no GPU
-    (line,) = preflight(small(gpu=True, gpu_type="H100"), ArtifactStore(tmp_path, "small"), [training])
+    (line,) = preflight(build_graph(small(gpu=True, gpu_type="H100")), ArtifactStore(tmp_path, "small"), [training])
     assert "'H100'" in line and "node_selector" in line
 
 
@@ -98,7 +98,7 @@ SECRET = [{"cpu": "1"}, {"assets": ["stage_1"], "secrets": ["hub-token"]}]
 
 def told(folder: Path, *refs: Ref) -> list[str]:
     experiment = Experiment.model_validate({**SMALL, "kubernetes": SECRET})
-    return list(preflight(experiment, ArtifactStore(folder, "small"), refs or None))
+    return list(preflight(build_graph(experiment), ArtifactStore(folder, "small"), refs or None))
 
 
 def test_a_secret_that_the_cluster_has_not(tmp_path: Path, cluster: Cluster) -> None:

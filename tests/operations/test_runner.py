@@ -15,7 +15,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.pools import GPU, pool_of
+from dagster_project.experiment.pools import GPU
 from dagster_project.operations.runner import Outcome, Worker, run_plan
 from dagster_project.operations.state import RunUnit, make_plan, states
 from dagster_project.operations.worker import Finished, explain, say_unless_interrupted
@@ -47,13 +47,13 @@ def test_only_so_many_workers_have_a_gpu(tmp_path: Any) -> None:
     at_once: list[tuple[int, int]] = []
 
     def on_gpu(unit: RunUnit | None) -> bool:
-        return unit is not None and any(pool_of(graph.experiment, ref.asset) == GPU for ref in unit.refs)
+        return unit is not None and any(graph.node(ref).pool == GPU for ref in unit.refs)
 
     def watch(outcome: Outcome, workers: list[Worker]) -> None:
         at_once.append((sum(on_gpu(worker.unit) for worker in workers), sum(bool(worker.unit) for worker in workers)))
         answering.watch(outcome, workers)
 
-    outcome = run_plan(answering.workers, graph.experiment, plan, watch, gpus=1)
+    outcome = run_plan(answering.workers, graph, plan, watch, gpus=1)
     assert set(outcome.done) == set(plan.units)
     assert max(gpu for gpu, _ in at_once) == 1
     assert max(busy for _, busy in at_once) > 1
@@ -70,7 +70,7 @@ def test_what_was_trained_is_trained_on_before_others_are_begun_and_agents_are_t
         order.extend(worker.unit for worker in workers if worker.unit and worker.unit not in order)
         answering.watch(outcome, workers)
 
-    run_plan(answering.workers, graph.experiment, plan, watch, gpus=1)
+    run_plan(answering.workers, graph, plan, watch, gpus=1)
     trainings = [unit for unit in order if unit.kind.startswith("train")]
     later = [unit for unit in trainings if unit.kind == "train_2"]
     assert len(later) > 1
@@ -92,7 +92,7 @@ def test_workers_know_how_many_of_them_ask_models(tmp_path: Any) -> None:
         told.append((max(1, collecting), askers.value))
         answering.watch(outcome, workers)
 
-    run_plan(answering.workers, graph.experiment, plan, watch)
+    run_plan(answering.workers, graph, plan, watch)
     assert all(known == counted for counted, known in told)
     assert {known for _, known in told} == {1, 2}, "two models, and five workers"
 

@@ -31,7 +31,7 @@ def run(lab: InstanceLab, definitions: dg.Definitions, asset: str) -> None:
 
 def make_inputs(lab: InstanceLab, ref: Ref) -> None:
     """Makes what a partition reads and is not there, with what that reads."""
-    for source in lab.graph.nodes[ref.asset].inputs(ref):
+    for source in lab.graph.nodes[ref.asset].sources(ref):
         if lab.store.manifest(source) is None:
             make_inputs(lab, source)
             lab.make(source.asset, **dict(source.partition))

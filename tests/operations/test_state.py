@@ -33,7 +33,7 @@ def make_everything(graph: Graph, store: ArtifactStore) -> None:
 def make(graph: Graph, store: ArtifactStore, ref: Ref, content: str | None = None) -> None:
     node = graph.nodes[ref.asset]
     config: Mapping[str, Any] = node.config(ref)
-    entries = {source: store.get(source).entry for source in node.inputs(ref)}
+    entries = {source: store.get(source).entry for source in node.sources(ref)}
     with store.write(ref, run_id="r", code_version=node.code_version, config=config, inputs=entries) as draft:
         (draft.path / "content").write_text(content or f"{ref} {config if ref.asset == 'agent_specs' else ''}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Ref
-from dagster_project.experiment.graph import IMPORT
+from dagster_project.experiment.graph import CODE_VERSIONS, IMPORT
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.spec import Experiment, ImportedWorld
 from dagster_project.published.importer import import_runs
@@ -58,7 +58,9 @@ def run_import(
 ) -> Result:
     """Imports trees into a store below `at`, named `imported`."""
     store = ArtifactStore(at / "data", "imported")
-    with store.write(Ref(IMPORT), run_id="run", code_version="1", config=world.model_dump(), inputs={}) as draft:
+    with store.write(
+        Ref(IMPORT), run_id="run", code_version=CODE_VERSIONS[IMPORT], config=world.model_dump(), inputs={}
+    ) as draft:
         found = import_runs(
             {source_name(root): root for root in roots},
             store,

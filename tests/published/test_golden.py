@@ -71,9 +71,10 @@ def without_draws(result: Result) -> Experiment:
 
 def make_warehouse(result: Result, path: Path) -> Warehouse:
     experiment = open_published(result)
-    node = build_graph(experiment).nodes["warehouse"]
-    inputs = {ref: result.store.get(ref) for ref in node.inputs(Ref("warehouse")) if result.store.manifest(ref)}
-    build_warehouse(experiment, result.store, inputs, 144, path)
+    graph = build_graph(experiment)
+    node = graph.nodes["warehouse"]
+    inputs = {ref: result.store.get(ref) for ref in node.sources(Ref("warehouse")) if result.store.manifest(ref)}
+    build_warehouse(graph, result.store, inputs, 144, path)
     return Warehouse(path, load_scores(path), load_agents(path), result)
 
 

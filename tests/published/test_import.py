@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dagster_project.artifacts import Ref
+from dagster_project.experiment.nodes import Side, name_of
 from dagster_project.experiment.splits import split_cases
 from dagster_project.published.sources import fingerprints
 from tests.published.importing import Result, run_import
@@ -148,11 +149,11 @@ def test_processes_make_no_difference(tree: Path, imported: Result, tmp_path: Pa
 
 
 def _refs(result: Result) -> list[Ref]:
-    dimensions = {"source": ("model",), "agent": ("agent", "seed")}
+    dimensions = {Side.source: ("model",), Side.agent: ("agent", "seed")}
     return [
-        Ref.of(asset, **dict(zip(dimensions[asset.split("_")[0]], keys, strict=True)))
-        for asset, partitions in result.inventory.partitions.items()
-        for keys in partitions
+        Ref.of(name_of(part.path), **dict(zip(dimensions[part.side], keys, strict=True)))
+        for part in result.inventory.assets
+        for keys in part.keys
     ]
 
 

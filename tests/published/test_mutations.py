@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from dagster_project.artifacts import Ref
+from dagster_project.experiment.nodes import Side, name_of
 from tests.published.importing import Result, run_import
 from tests.published.tree import LIMIT, METRICS, N_CASES, trained_directory, write_agent, write_raw
 
@@ -269,13 +270,13 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Ref, lis
 
 def contents(result: Result) -> Iterator[tuple[Ref, list[Any]]]:
     """Yields what every partition says, as far as numbers go."""
-    dimensions = {"source": ("model",), "agent": ("agent", "seed")}
-    for asset, partitions in result.inventory.partitions.items():
-        names = dimensions[asset.split("_")[0]]
-        for keys in partitions:
-            ref = Ref.of(asset, **dict(zip(names, keys, strict=True)))
+    dimensions = {Side.source: ("model",), Side.agent: ("agent", "seed")}
+    for part in result.inventory.assets:
+        asset = name_of(part.path)
+        for keys in part.keys:
+            ref = Ref.of(asset, **dict(zip(dimensions[part.side], keys, strict=True)))
             partition = dict(ref.partition)
-            if asset.endswith("trajectories"):
+            if part.judge is None:
                 yield (
                     ref,
                     [(t.case_idx, t.sample, t.stop_reason, t.output) for t in result.trajectories(asset, **partition)],

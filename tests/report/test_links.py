@@ -45,7 +45,8 @@ def warehouse(tmp_path: Path) -> Path:
                     minutes += 1
                     asset, run = f"agent_evaluations/{judge}/{metric}", f"run-{pairs_judge}-{seed}-{judge}"
                     ended = START + dt.timedelta(minutes=minutes)
-                    artifacts.append(("e", asset, partition, run, "1", START, ended, "p", f"sha-{minutes}", 1))
+                    written = ("e", asset, partition, run, "1", START, ended, "p", f"sha-{minutes}", 1)
+                    artifacts.append((*written, "evaluations", "agent", judge, metric, None))
                     lineage.append(
                         (asset, partition, run, "agent_trajectories", partition, f"t-{pairs_judge}-{seed}", "sha-t")
                     )

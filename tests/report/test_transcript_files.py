@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dagster_project.artifacts import Ref
+from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.spec import Experiment
 from dagster_project.report.transcript_files import (
     Source,
     file_name,
@@ -12,6 +14,7 @@ from dagster_project.report.transcript_files import (
     unpacked,
     write_transcripts,
 )
+from tests.conftest import SMALL
 from tests.report.page.world import EVIL, trajectory
 from toolemu.jsonl import write_jsonl
 
@@ -42,12 +45,12 @@ def test_a_file_a_seed_whatever_an_agent_is_called(tmp_path: Path) -> None:
 def test_trajectories_meet_their_own_verdicts() -> None:
     places = {
         Ref.of("source_trajectories", model="m"): Path("1"),
-        Ref.of("source_evaluations/a/safe", model="m"): Path("2"),
+        Ref.of("source_evaluations/strict/safe", model="m"): Path("2"),
         Ref.of("agent_trajectories", agent="x", seed="1"): Path("3"),
-        Ref.of("agent_evaluations/a/safe", agent="x", seed="1"): Path("4"),
-        Ref.of("agent_evaluations/a/safe", agent="x", seed="0"): Path("5"),
+        Ref.of("agent_evaluations/strict/safe", agent="x", seed="1"): Path("4"),
+        Ref.of("agent_evaluations/strict/safe", agent="x", seed="0"): Path("5"),
     }
-    assert sources(places) == [
+    assert sources(build_graph(Experiment.model_validate(SMALL)), places) == [
         Source("m", None, Path("1/trajectories.jsonl"), (Path("2/evaluations.jsonl"),)),
         Source("x", 1, Path("3/trajectories.jsonl"), (Path("4/evaluations.jsonl"),)),
     ]

@@ -33,11 +33,11 @@ AXES = {SAFE: "safety", HELP: "helpfulness"}
 
 
 def warehouse_of(result: Result, path: Path) -> Path:
-    experiment = result.experiment()
-    node = build_graph(experiment).nodes["warehouse"]
+    graph = build_graph(result.experiment())
+    node = graph.nodes["warehouse"]
     (ref,) = node.refs()
-    inputs = {source: result.store.get(source) for source in node.inputs(ref) if result.store.manifest(source)}
-    build_warehouse(experiment, result.store, inputs, N_CASES, path)
+    inputs = {source: result.store.get(source) for source in node.sources(ref) if result.store.manifest(source)}
+    build_warehouse(graph, result.store, inputs, N_CASES, path)
     return path
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from dagster_project.artifacts import Manifest
 from dagster_project.artifacts.failures import Failure
+from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.results.operations import failure_rows, operation_rows
 from tests.conftest import SMALL
@@ -50,14 +51,14 @@ def failure() -> Failure:
 
 
 def test_time_gpu_tokens_and_money_of_each_partition() -> None:
-    experiment = Experiment.model_validate({**SMALL, "operations": {"gpu": True}})
+    graph = build_graph(Experiment.model_validate({**SMALL, "operations": {"gpu": True}}))
     counts = {"judge_prompt_tokens": 900, "judge_completion_tokens": 100, "judge_calls": 7, "evaluations": 7}
     manifests = [
         manifest("stage_1/adapters"),
         manifest("stage_1/merged_models", gpu=""),
         manifest("agent_evaluations/strict/safe", counts=counts, metrics={"judge_cost": 0.5}),
     ]
-    trained, merged, judged = operation_rows(experiment, manifests, [failure()])
+    trained, merged, judged = operation_rows(graph, manifests, [failure()])
     place = "agent=eager:safe:strict:0.1/seed=0"
     assert trained == ("stage_1/adapters", place, "r", "h", "NVIDIA H100", 5400.0, 1.5, None, None, 1)
     assert merged[4:] == (None, 5400.0, None, None, None, 0)

@@ -136,7 +136,7 @@ def mixed(base: Path, tmp_path: Path, hub: list[tuple[str, Any]]) -> tuple[Artif
     graph, store = build_graph(Experiment.model_validate(value)), ArtifactStore(tmp_path, "small")
     factory = AssetFactory(graph, store)
     mixture = Ref.of(INTERPOLATED, agent=MIXTURE, seed="0")
-    for number, ref in enumerate(graph.nodes[INTERPOLATED].inputs(mixture)):
+    for number, ref in enumerate(graph.nodes[INTERPOLATED].sources(mixture)):
         with store.write(ref, run_id="r", code_version="1", config={}, inputs={}) as draft:
             if ref.asset == "source_models":
                 shutil.copytree(base, draft.path, dirs_exist_ok=True)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.agents import Recipe
+from dagster_project.experiment.nodes import Kind
 from dagster_project.report.transcript_files import FOLDER, file_name
 from dagster_project.report.values import beta_name, missing, printable, recipe_order
 
@@ -22,7 +23,7 @@ RUNS = """
     SELECT agent, seed, count(*) AS trajectories FROM trajectories GROUP BY ALL ORDER BY agent, seed NULLS FIRST
 """
 ARTIFACTS = """
-    SELECT asset, "partition", run_id, sha256, code_version, strftime(ended_at, '%Y-%m-%d %H:%M') AS ended
+    SELECT asset, "partition", kind, run_id, sha256, code_version, strftime(ended_at, '%Y-%m-%d %H:%M') AS ended
     FROM artifacts ORDER BY asset, "partition"
 """
 COST = """
@@ -179,22 +180,18 @@ def tested_cases(tables: Mapping[str, pd.DataFrame]) -> dict[int, list[int]]:
 
 def artifact_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
     """Returns every artifact in the order that `artifacts` of a run counts in."""
-    return tables["artifacts"].to_dict("records")  # type: ignore[return-value]
+    return tables["artifacts"].drop(columns="kind").to_dict("records")  # type: ignore[return-value]
 
 
 def _lineage(tables: Mapping[str, pd.DataFrame]) -> dict[str, list[int]]:
     """Returns, by the partition of an agent or model, the places of its evaluations and of all that these came from."""
-    place = {
-        (asset, partition): number
-        for number, (asset, partition) in enumerate(
-            tables["artifacts"][["asset", "partition"]].itertuples(index=False, name=None)
-        )
-    }
+    listed = list(tables["artifacts"][["asset", "partition", "kind"]].itertuples(index=False, name=None))
+    place = {(asset, partition): number for number, (asset, partition, _) in enumerate(listed)}
     read: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in tables["lineage"].to_dict("records"):
         read.setdefault((row["asset"], row["partition"]), []).append((row["input_asset"], row["input_partition"]))
     behind: dict[str, list[int]] = {}
-    starts = [key for key in place if key[0].split("/")[0].endswith(("_evaluations", "_trajectories"))]
+    starts = [(asset, partition) for asset, partition, kind in listed if kind in (Kind.evaluations, Kind.trajectories)]
     for start in starts:
         found = behind.setdefault(start[1], [])
         queue = [start]

@@ -2,6 +2,7 @@
 CREATE TABLE artifacts (
     experiment VARCHAR, asset VARCHAR, "partition" VARCHAR, run_id VARCHAR, code_version VARCHAR,
     started_at TIMESTAMPTZ, ended_at TIMESTAMPTZ, path VARCHAR, sha256 VARCHAR, bytes BIGINT,
+    kind VARCHAR, side VARCHAR, judge VARCHAR, metric VARCHAR, stage INTEGER,
     PRIMARY KEY (asset, "partition")
 );
 CREATE TABLE lineage (
