@@ -7,7 +7,7 @@ from functools import reduce
 from operator import add
 from typing import NamedTuple
 
-from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment
 from toolemu.chat import ModelUse
 from toolemu.evaluation import Evaluation
@@ -43,7 +43,7 @@ def trajectory_use(experiment: Experiment, agent: str, trajectories: Iterable[Tr
 
 def evaluation_use(experiment: Experiment, judge: str, evaluations: Iterable[Evaluation]) -> list[RoleUse]:
     """Returns what a judge took for `evaluations`; nothing if it is no model."""
-    if not isinstance(experiment.judges[judge], LMJudgeRole):
+    if experiment.judges[judge].role is None:
         return []
     return [_use(experiment, "judge", f"judges.{judge}", (evaluation.use for evaluation in evaluations))]
 

@@ -13,15 +13,15 @@ from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.endpoints import roles_of
-from dagster_project.collect.world import World, open_world, replicates_of
+from dagster_project.collect.world import World, open_world
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.nodes import Kind, Side
-from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from toolemu.chat import Message, ModelUse
 from toolemu.evaluation import Metric
-from toolemu.prompts import AgentPrompt, EmulatorPrompt, JudgePrompt
+from toolemu.prompts import AgentPrompt, EmulatorPrompt
 from toolemu.trajectory import StopReason, ToolCall, Trajectory
 
 TURNS = 4
@@ -99,7 +99,7 @@ def _records(graph: Graph, ref: Ref) -> int:
     """Return how many trajectories or verdicts a partition holds; 0 for other assets."""
     node, experiment = graph.node(ref), graph.experiment
     if node.kind is Kind.calibration and node.judge is not None:
-        return experiment.limits.calibration * len(experiment.metrics) * replicates_of(experiment, node.judge)
+        return experiment.limits.calibration * len(experiment.metrics) * experiment.judges[node.judge].verdicts_each
     if node.kind not in (Kind.trajectories, Kind.evaluations):
         return 0
     cases, sampling = experiment.world.cases, experiment.source
@@ -108,7 +108,7 @@ def _records(graph: Graph, ref: Ref) -> int:
         assert ref.seed is not None, "agents are tested for a seed"
         cases = cases if experiment.test.split == "all" else len(split_cases(cases, ref.seed).test)
     count = cases * sampling.samples
-    return count if node.judge is None else count * replicates_of(experiment, node.judge)
+    return count if node.judge is None else count * experiment.judges[node.judge].verdicts_each
 
 
 def _past(graph: Graph, stores: Iterable[ArtifactStore]) -> Mapping[str, _Each]:
@@ -162,9 +162,8 @@ def _emulator_prompts(experiment: Experiment, world: World) -> Iterator[tuple[Me
 
 
 def _judge_prompts(experiment: Experiment, name: str, world: World) -> Iterator[tuple[Message, ...]]:
-    judge = experiment.judges[name]
-    assert isinstance(judge, LMJudgeRole)
-    prompt = JudgePrompt(Metric.safe, experiment.prompts_dir, view=judge.view, structured=judge.structured)
+    prompt = experiment.judges[name].prompt(Metric.safe, experiment.prompts_dir)
+    assert prompt is not None, "a judge with a role has a prompt"
     for index, case in enumerate(world.cases):
         nothing = Trajectory(
             trajectory_id="",

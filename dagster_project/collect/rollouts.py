@@ -10,12 +10,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 from dagster_project.collect.endpoints import Acting, Workspace, open_chats
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
-from dagster_project.collect.world import open_emulator, open_judge, open_model, open_world, replicates_of
-from dagster_project.experiment.roles import LabelsJudge, LMJudgeRole
+from dagster_project.collect.world import open_emulator, open_judge, open_model, open_world
 from dagster_project.experiment.spec import Experiment, Sampling
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.jsonl import read_jsonl, write_jsonl
-from toolemu.labels import labelled, read_labels
 from toolemu.rollout import evaluate_all, rollout
 from toolemu.trajectory import StopReason, Trajectory
 
@@ -100,16 +98,14 @@ def make_evaluations(
     People score what they have scored: there are verdicts on those trajectories alone.
     """
     records = read_jsonl(trajectories / TRAJECTORIES, Trajectory)
-    role = experiment.judges[judge]
-    if isinstance(role, LabelsJudge):
-        verdicts = [verdict for verdict in labelled(judge, read_labels(role.file), records) if verdict.metric in outs]
-        return _write(Made(verdicts, {}), outs)
+    kind = experiment.judges[judge]
+    given = kind.given(judge, records)
+    if given is not None:
+        return _write(Made([verdict for verdict in given if verdict.metric in outs], {}), outs)
     world = open_world(experiment)
     workspace.journal.mkdir(parents=True, exist_ok=True)
 
-    # A batch is best given everything at once.
-    everything = len(records) * len(outs) * replicates_of(experiment, judge)
-    concurrency = max(1, everything) if isinstance(role, LMJudgeRole) and role.batch else experiment.concurrency
+    concurrency = kind.in_flight(len(records) * len(outs) * kind.verdicts_each, experiment.concurrency)
 
     async def score() -> Made[Evaluation]:
         async with open_chats(experiment, [f"judges.{judge}"], workspace) as chats:
@@ -118,7 +114,7 @@ def make_evaluations(
                 {record.case_idx: world.cases[record.case_idx] for record in records},
                 records,
                 list(outs),
-                replicates=replicates_of(experiment, judge),
+                replicates=kind.verdicts_each,
                 journal=workspace.journal / EVALUATIONS,
                 concurrency=concurrency,
                 progress=workspace.progress,

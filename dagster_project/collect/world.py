@@ -17,10 +17,10 @@ from dagster_project.experiment.casefiles import read_case_files
 from dagster_project.experiment.graph import IMPORT
 from dagster_project.experiment.imported import CASES
 from dagster_project.experiment.models import OwnAdapter, RunHere, WeightsModel
-from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
-from dagster_project.experiment.spec import Experiment, MiniatureJudge, MiniatureModel, MiniatureWorld
+from dagster_project.experiment.roles import EmulatedWorld
+from dagster_project.experiment.spec import Experiment, MiniatureModel, MiniatureWorld
+from dagster_project.judges import JudgeWorld
 from dagster_project.miniature.emulator import RuleEmulator
-from dagster_project.miniature.judges import RuleJudge
 from dagster_project.miniature.world import make_cases, toolkits
 from toolemu.cases import Case
 from toolemu.chat import ChatModel
@@ -29,7 +29,6 @@ from toolemu.emulator import Emulator
 from toolemu.errors import FrontierError, InputError
 from toolemu.judge import Judge
 from toolemu.lm_emulator import LMEmulator
-from toolemu.lm_judge import LMJudge
 from toolemu.toolkits import Toolkit
 
 SERVED_MODEL = "served_model.json"
@@ -86,19 +85,12 @@ def open_cases(experiment: Experiment, store: ArtifactStore) -> dict[int, Case]:
 
 
 def open_judge(experiment: Experiment, name: str, chats: Chats) -> Judge:
-    """Returns a judge; its verdicts carry the name that the experiment gives it."""
-    judge = experiment.judges[name]
-    if isinstance(judge, LMJudgeRole):
-        model = chats.model(judge.chat(), name, batch_poll_s=judge.batch_poll_s if judge.batch else None)
-        return LMJudge(name, model, open_world(experiment).toolkits, judge.settings(), experiment.prompts_dir)
-    assert isinstance(judge, MiniatureJudge), "an imported judge has no asset that would ask it"
-    return RuleJudge(judge.strictness, name=name)
+    """Return a judge; its verdicts carry the name that the experiment gives it."""
 
+    def chat(settings: OpenAIModelSettings, name: str, batch_poll_s: float | None) -> ChatModel:
+        return chats.model(settings, name, batch_poll_s=batch_poll_s)
 
-def replicates_of(experiment: Experiment, judge: str) -> int:
-    """Returns how many verdicts a judge gives on each trajectory and metric."""
-    found = experiment.judges[judge]
-    return found.replicates if isinstance(found, LMJudgeRole) else 1
+    return experiment.judges[name].open(name, JudgeWorld(open_world(experiment).toolkits, experiment.prompts_dir, chat))
 
 
 def make_source_model(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment
 from toolemu.evaluation import Metric
-from toolemu.prompts import AgentPrompt, EmulatorPrompt, JudgePrompt
+from toolemu.prompts import AgentPrompt, EmulatorPrompt
 
 LOOP_VERSION = "1"
 EVALUATION_VERSION = "2"
@@ -21,7 +21,6 @@ def trajectory_code(experiment: Experiment) -> str:
 
 
 def evaluation_code(experiment: Experiment, judge: str, metric: Metric) -> str:
-    """Returns the code version of a judge's evaluations: with an LM judge, its prompt's by its text, too."""
-    if not isinstance(experiment.judges[judge], LMJudgeRole):
-        return EVALUATION_VERSION
-    return f"{EVALUATION_VERSION}-{JudgePrompt(metric, experiment.prompts_dir).version}"
+    """Return the code version of a judge's evaluations: ours, and that of the judge's kind."""
+    own = experiment.judges[judge].code_version(metric, experiment.prompts_dir)
+    return f"{EVALUATION_VERSION}-{own}" if own else EVALUATION_VERSION

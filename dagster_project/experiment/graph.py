@@ -34,7 +34,6 @@ from dagster_project.experiment.nodes import (
 )
 from dagster_project.experiment.pods import check_rules
 from dagster_project.experiment.pools import pool_of
-from dagster_project.experiment.roles import LabelsJudge, LMJudgeRole
 from dagster_project.experiment.spec import Experiment, ImportedWorld
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.evaluation import Metric
@@ -290,7 +289,7 @@ def _sampling(e: Experiment, side: Side) -> dict[str, Any]:
 def calibrated(experiment: Experiment) -> list[str]:
     """Return the judges that may drift between two seeds, and are asked for the same verdicts again for every seed."""
     lasting = experiment.limits.calibration and experiment.agents()
-    return [name for name, judge in experiment.judges.items() if lasting and isinstance(judge, LMJudgeRole)]
+    return [name for name, judge in experiment.judges.items() if lasting and judge.drifts]
 
 
 def _add_calibrations(builder: _Builder) -> None:
@@ -351,7 +350,7 @@ def _add_evaluations(builder: _Builder, side: Side, room: str, dimensions: Dimen
             dimensions=dimensions,
             inputs=inputs_of(judge),
             config=config_of(judge),
-            expensive=not isinstance(e.judges[judge], LabelsJudge),
+            expensive=e.judges[judge].expensive,
             side=side,
             judge=judge,
             metric=metric,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.experiment.nodes import Kind, Side
-from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment, ImportedModel, MiniatureModel
 from toolemu.chat.settings import OpenAIModelSettings
 
@@ -40,8 +40,8 @@ def pool_of(experiment: Experiment, kind: Kind, side: Side | None, judge: str | 
     if kind is Kind.warehouse:
         return f"warehouse/{experiment.name}"
     if kind in (Kind.evaluations, Kind.calibration) and judge is not None:
-        role = experiment.judges.get(judge)
-        return f"endpoint/{role.endpoint}" if isinstance(role, LMJudgeRole) else None
+        role = experiment.judges[judge].role if judge in experiment.judges else None
+        return f"endpoint/{role.endpoint}" if role else None
     acts = kind is Kind.trajectories
     on_gpu = acts or kind in (Kind.adapters, Kind.merged) or (kind is Kind.model and side is Side.source)
     if on_gpu and uses_gpu(experiment):

@@ -1,8 +1,7 @@
-"""Language models in the experiment file: the emulator and its world, the judges. Agents are plain models."""
+"""Language models in roles of the experiment file, and the emulator with its world. Agents are plain models."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,13 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS, read_case_files
 from toolemu.chat.settings import OpenAIModelSettings
-from toolemu.labels import read_labels
 from toolemu.lm_emulator import EmulatorSettings
-from toolemu.lm_judge import JudgeSettings
-from toolemu.prompts import JudgeView
 
 
-class _Role(OpenAIModelSettings):
+class Role(OpenAIModelSettings):
     """A model in a role that has a temperature and a limit of its own."""
 
     def chat(self) -> OpenAIModelSettings:
@@ -25,7 +21,7 @@ class _Role(OpenAIModelSettings):
         return OpenAIModelSettings(**{**values, "kind": "openai", "temperature": None})
 
 
-class LMEmulatorRole(_Role):
+class LMEmulatorRole(Role):
     """A language model that plays the tools."""
 
     style: str = Field(
@@ -40,57 +36,6 @@ class LMEmulatorRole(_Role):
         given = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         given = {name: value for name, value in given.items() if value is not None}
         return EmulatorSettings.model_validate({"style": self.style, "max_revisions": self.max_revisions, **given})
-
-
-class LMJudgeRole(_Role):
-    """A language model that judges."""
-
-    replicates: int = Field(1, ge=1, description="Verdicts on each trajectory and metric.")
-    max_reasks: int = Field(2, ge=0, description="How often a reply without score is asked for again.")
-    reask_temperature: float = Field(0.3, ge=0, description="Least temperature of asking again.")
-    batch: bool = Field(
-        False, exclude=True, description="By OpenAI's Batch API: cheaper, within a day; only where the server has it."
-    )
-    batch_poll_s: float = Field(30.0, gt=0, exclude=True, description="How often to look for a batch, in seconds.")
-    view: JudgeView = Field(
-        "clean", description="How it sees trajectories: clean, or as the published runs showed them."
-    )
-
-    @model_validator(mode="after")
-    def _replicates_differ(self) -> LMJudgeRole:
-        if self.replicates > 1 and not self.temperature:
-            raise ValueError("replicates at temperature 0 are all the same; give a temperature")
-        return self
-
-    def settings(self) -> JudgeSettings:
-        """Returns how it is asked."""
-        names = ("structured", "max_reasks", "reask_temperature", "view")
-        given = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        given = {name: value for name, value in given.items() if value is not None}
-        return JudgeSettings.model_validate({**{name: getattr(self, name) for name in names}, **given})
-
-
-class LabelsJudge(BaseModel):
-    """People, whose verdicts are in a file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    kind: Literal["labels"]
-    file: Path = Field(exclude=True, description="CSV or JSON lines: trajectory_id, metric, score, annotator.")
-    sha256: str = Field(description="Of the file; computed, never in the experiment file.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_file(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or not isinstance(value.get("file"), str | Path):
-            return value
-        if "sha256" in value:
-            raise ValueError("sha256 is computed; leave it out")
-        path = Path(value["file"])
-        if not path.is_file():
-            raise ValueError(f"there is no file {path.name}")
-        read_labels(path)
-        return {**value, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def parse_range(text: str) -> tuple[int, int]:

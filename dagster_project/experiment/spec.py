@@ -26,8 +26,9 @@ from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
 from dagster_project.experiment.names import check_names
 from dagster_project.experiment.pods import PodRule
-from dagster_project.experiment.roles import EmulatedWorld, LabelsJudge, LMJudgeRole, parse_range
+from dagster_project.experiment.roles import EmulatedWorld, parse_range
 from dagster_project.experiment.training import Trainer, Training
+from dagster_project.judges import JUDGES, AnyJudge
 from dagster_project.serving.settings import ServedEndpoint, Weights
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
@@ -73,12 +74,6 @@ class ImportedModel(_Section):
     kind: Literal["imported"] = "imported"
 
 
-class ImportedJudge(_Section):
-    """A judge of whom only verdicts are there."""
-
-    kind: Literal["imported"] = "imported"
-
-
 class MiniatureModel(RunHere):
     """A tiny source model, trained on the spot."""
 
@@ -102,15 +97,8 @@ class MiniatureModel(RunHere):
         return self
 
 
-class MiniatureJudge(_Section):
-    """A rule-based judge of the toy world."""
-
-    kind: Literal["miniature"] = "miniature"
-    strictness: Literal["strict", "lenient"]
-
-
 def _kind(value: Any) -> str:
-    """Returns what kind of model or judge a section describes; one with an endpoint need not say so."""
+    """Returns what kind of model a section describes; one with an endpoint need not say so."""
     if not isinstance(value, dict):
         return str(getattr(value, "kind", "miniature"))
     return str(value.get("kind", "openai" if "endpoint" in value else "miniature"))
@@ -131,13 +119,6 @@ SourceModel = Annotated[
 AnyEndpoint = Annotated[
     Annotated[EndpointSettings, Tag("(url)")] | Annotated[ServedEndpoint, Tag("(serve)")],
     Discriminator(_is_served),
-]
-AnyJudge = Annotated[
-    Annotated[MiniatureJudge, Tag("miniature")]
-    | Annotated[ImportedJudge, Tag("imported")]
-    | Annotated[LMJudgeRole, Tag("openai")]
-    | Annotated[LabelsJudge, Tag("labels")],
-    Discriminator(_kind, "kind", "kind is miniature, openai (behind an endpoint), labels or imported"),
 ]
 
 
@@ -517,8 +498,8 @@ class Experiment(_Section):
             if not role.model and isinstance(self.all_endpoints()[role.endpoint], EndpointSettings):
                 raise ValueError(f"{place}.model is needed: the name of the model at {role.endpoint}")
         for name, judge in self.judges.items():
-            if isinstance(judge, MiniatureJudge) and not isinstance(self.world, MiniatureWorld):
-                raise ValueError(f"judges.{name} judges by the rules of the miniature world and knows no other")
+            if judge.world not in (None, self.world.kind):
+                raise ValueError(f"judges.{name} judges by the rules of the {judge.world} world and knows no other")
         for name in self.grid.models:
             if isinstance(self.models.get(name), OpenAIModelSettings):
                 raise ValueError(
@@ -677,7 +658,7 @@ class Experiment(_Section):
         }
         if isinstance(self.world, EmulatedWorld):
             found["world.emulator"] = self.world.emulator
-        found |= {f"judges.{name}": judge for name, judge in self.judges.items() if isinstance(judge, LMJudgeRole)}
+        found |= {f"judges.{name}": judge.role for name, judge in self.judges.items() if judge.role is not None}
         served = {name: end.serve for name, end in self.all_endpoints().items() if isinstance(end, ServedEndpoint)}
         return {
             place: role.model_copy(update={"model": served[role.endpoint].source}) if role.endpoint in served else role
@@ -735,7 +716,7 @@ class Experiment(_Section):
         )
         update = {
             "models": {model: ImportedModel() for model in inventory.models},
-            "judges": {judge: ImportedJudge() for judge in inventory.judges},
+            "judges": {judge: JUDGES.read({"kind": "imported"}) for judge in inventory.judges},
             "metrics": inventory.metrics,
             "grid": grid,
             "inventory": inventory,

@@ -21,7 +21,6 @@ from dagster_project.artifacts.failures import failures, note_lost
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
 from dagster_project.experiment.nodes import Kind
 from dagster_project.experiment.pools import GPU
-from dagster_project.experiment.roles import LabelsJudge
 from dagster_project.experiment.spec import Experiment, ImportedWorld, open_store
 from dagster_project.operations.preflight import preflight, webhook_url
 from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
@@ -40,7 +39,6 @@ from dagster_project.published.opening import check_sources, open_experiment
 from dagster_project.published.problems import KINDS
 from dagster_project.report.wording import JUDGING_TITLES, PAGE, RESULTS_CSV, ui_url
 from toolemu.errors import FrontierError
-from toolemu.labels import read_labels
 
 TYPICAL_SECONDS = {
     Kind.model: 30.0,
@@ -261,25 +259,16 @@ def show_result(graph: Graph, store: ArtifactStore, out: Console) -> None:
         )
     database = tables / f"{graph.experiment.name}.duckdb"
     out.print(f"database  {_shown(database)}", markup=False, highlight=False)
-    for line in _strange_labels(graph.experiment, database):
+    for line in _remarks(graph.experiment, database):
         out.print(Text(line, style="yellow"))
 
 
-def _strange_labels(experiment: Experiment, database: Path) -> Iterator[str]:
-    """Yields, for each file of people's labels, how many of them are of trajectories that there are not."""
-    files = {name: judge.file for name, judge in experiment.judges.items() if isinstance(judge, LabelsJudge)}
-    if not files:
-        return
+def _remarks(experiment: Experiment, database: Path) -> Iterator[str]:
+    """Yield what the judges have to say after a run."""
     with open_database(database) as opened:
         there = {identity for (identity,) in opened.execute("SELECT trajectory_id FROM trajectories").fetchall()}
-    for name, file in files.items():
-        labels = read_labels(file)
-        strange = [label.trajectory_id for label in labels if label.trajectory_id not in there]
-        if strange:
-            yield (
-                f"judges.{name}: {len(strange)} of the {len(labels)} labels in {file} are of trajectories that there "
-                f"are not, such as {strange[0]}; they count for nothing."
-            )
+    for name, judge in experiment.judges.items():
+        yield from judge.remarks(name, there)
 
 
 def _result_table(experiment: Experiment, rows: list[dict[str, str]]) -> Table:

@@ -13,7 +13,7 @@ from dagster_project.artifacts import MissingArtifactError, Ref
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.roles import EmulatedWorld, LMJudgeRole
+from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import EXPERIMENTS, Experiment, Operations, load_experiment, open_store
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.template import write_template
@@ -54,7 +54,7 @@ def test_every_shipped_experiment_loads_under_its_own_name(path: Path, request: 
         ({"grid": {**SMALL["grid"], "seeds": [0, -1]}}, r"grid\.seeds\.1"),
         ({"source": {"temperature": "inf"}}, r"source\.temperature.*finite number"),
         ({"limits": {"max_drift": float("inf")}}, r"limits\.max_drift.*finite number"),
-        ({"judges": {"people": {"kind": "labels", "file": {"a": "b"}}}}, r"judges\.people\.labels\.file"),
+        ({"judges": {"people": {"kind": "labels", "file": {"a": "b"}}}}, r"judges\.people\.file"),
         ({"models": {"eager": {"kind": "weights", "source": {"a": "b"}}}}, r"models\.eager\.weights\.source"),
         ({"endpoints": {"here": {"serve": {"source": {"a": "b"}}}}}, r"endpoints\.here.*source"),
         ({"fidelity": "published", "judges": ["strict"]}, "'judges'"),
@@ -333,7 +333,7 @@ def test_published_fidelity_fills_in_what_the_file_leaves_open(tmp_path: Path) -
     assert sound.agent.stop_at_observation and not faithful.agent.stop_at_observation
     assert faithful.agent.prompt_layout == "published" and not faithful.training.mask_observations
     assert faithful.pairs.exclude_self_observed and faithful.pairs.lead == "help"
-    assert all(judge.view == "published" for judge in faithful.judges.values() if isinstance(judge, LMJudgeRole))
+    assert all(judge.view == "published" for judge in faithful.judges.values() if judge.role is not None)
 
 
 @pytest.mark.parametrize(("cases", "first", "count"), [("3-8", 3, 6), ("0-11", 0, 12), (5, 0, 5)])

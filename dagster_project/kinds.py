@@ -1,0 +1,80 @@
+"""Registries of kinds: what stands under `kind:` in an experiment file, and the class that it means.
+
+A kind is a configuration class with its implementation, in one module. Shipped kinds are named by module, so that only
+those in use are imported. An installed package adds its own by an entry point in the group ``safety_frontier.<group>``.
+An experiment file can also name any importable class: ``kind: python, object: package.module:Class``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+T = TypeVar("T", bound=BaseModel)
+PYTHON = "python"
+
+
+def source_version(kind: type) -> str:
+    """Return a hash of the source file of a class, 12 hexadecimal digits."""
+    return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()[:12]
+
+
+class Registry(Generic[T]):
+    """The kinds of one group.
+
+    Args:
+        group: The group's name, as in the experiment file: `judges`.
+        base: The class that every kind derives from.
+        shipped: ``module:Class`` by the word that stands in the experiment file.
+        word_of: Returns the word of a section that does not say its kind.
+    """
+
+    def __init__(
+        self, group: str, base: type[T], shipped: Mapping[str, str], word_of: Callable[[Mapping[str, Any]], str]
+    ) -> None:
+        self._group, self._base, self._shipped, self._word_of = group, base, shipped, word_of
+
+    @functools.cached_property
+    def places(self) -> dict[str, str]:
+        """``module:Class`` of every kind by its word: those shipped, and those of installed packages."""
+        found = {point.name: point.value for point in entry_points(group=f"safety_frontier.{self._group}")}
+        return {**found, **self._shipped}
+
+    def read(self, value: Any) -> T:
+        """Return the section of an experiment file as an object of its kind. Meant as a pydantic validator.
+
+        Raises:
+            ValidationError: A field of the kind is wrong.
+            ValueError: There is no such kind, or its class cannot be had.
+        """
+        if isinstance(value, self._base):
+            return value
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a section with fields, one of them `kind`: {', '.join(self.places)}")
+        word = str(value.get("kind", self._word_of(value)))
+        if word == PYTHON:
+            place = value.get("object")
+            if not isinstance(place, str):
+                raise ValueError("kind: python needs `object`, such as my_package.my_module:MyClass")
+            return self._class(place).model_validate(dict(value))
+        if word not in self.places:
+            raise ValueError(f"there is no kind {word!r}; known: {', '.join([*self.places, PYTHON])}")
+        return self._class(self.places[word]).model_validate(dict(value))
+
+    def _class(self, place: str) -> type[T]:
+        module, _, name = place.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"{place} cannot be imported ({error}); give it as package.module:Class") from None
+        if not (isinstance(found, type) and issubclass(found, self._base)):
+            raise ValueError(f"{place} is no {self._base.__name__}; derive it from {self._base.__module__}")
+        return found
