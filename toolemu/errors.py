@@ -55,8 +55,21 @@ class InputError(FrontierError):
         super().__init__(f"{where}: {problem}" + (f" {remedy}" if remedy else ""), code=code)
 
 
+class FieldError(ValueError):
+    """A value in a record is wrong. Raise it in a pydantic validator; `validate_record` passes its code on.
+
+    Args:
+        problem: What is wrong, what was expected and what to do.
+        code: The error's code; see `FrontierError`.
+    """
+
+    def __init__(self, problem: str, *, code: str) -> None:
+        self.code = code
+        super().__init__(problem)
+
+
 def shorten(value: object, limit: int = 80) -> str:
-    """Returns ``repr(value)`` cut to `limit` characters, so that an error message stays readable."""
+    """Return ``repr(value)`` cut to `limit` characters, so that an error message stays readable."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
@@ -83,4 +96,10 @@ def validate_record(model: type[T], value: Any, path: Path | object, place: str,
         return model.model_validate(value)
     except ValidationError as error:
         where, problem = validation_problem(error)
-        raise InputError(path, f"{place} {where}".strip(), problem, remedy) from error
+        raise InputError(path, f"{place} {where}".strip(), problem, remedy, code=_code_of(error)) from error
+
+
+def _code_of(error: ValidationError) -> str:
+    """Return the code of pydantic's first complaint; empty if the validator gave none."""
+    cause = error.errors()[0].get("ctx", {}).get("error")
+    return cause.code if isinstance(cause, FieldError) else ""

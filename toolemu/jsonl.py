@@ -11,8 +11,11 @@ import orjson
 from pydantic import BaseModel
 
 from toolemu.errors import InputError, shorten, validate_record
+from toolemu.textfile import read_text
 
 Record = TypeVar("Record", bound=BaseModel)
+MAX_LEVELS = 40
+"""How deep lists and objects may lie in each other in a file that a user gave."""
 
 
 def encode(record: BaseModel) -> bytes:
@@ -25,14 +28,37 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def is_deeper(value: object, levels: int = MAX_LEVELS) -> bool:
+    """Say whether lists and objects lie in each other more than `levels` deep; copying those exhausts the stack."""
+    row = [value]
+    for _ in range(levels):
+        row = [
+            child
+            for parent in row
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not row:
+            return False
+    return any(isinstance(child, dict | list) for child in row)
+
+
 def read_json(path: Path) -> object:
-    """Returns the JSON value in `path`; raises `InputError` with line and column if it is none."""
+    """Return the JSON value in `path`; a byte-order mark and UTF-16 are read, too.
+
+    Raises:
+        InputError: The file cannot be read, or is not JSON; names line and column.
+    """
+    text = read_text(path)
     try:
-        return orjson.loads(path.read_bytes())
+        value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InputError(path, f"line {error.lineno}, column {error.colno}", f"not valid JSON: {error.msg}.") from error
-    except OSError as error:
-        raise InputError(path, "", f"cannot be read: {error.strerror}.", "Check the path.") from error
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(path, place, f"not valid JSON: {error.msg}.", "Correct it.", code="json.invalid") from error
+    if is_deeper(value):
+        problem = f"values lie more than {MAX_LEVELS} levels deep."
+        raise InputError(path, "", problem, "Check that this is the right file.", code="json.too-deep")
+    return value
 
 
 def iter_json_lists(path: Path, what: str) -> Iterator[tuple[Path, int, object]]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import csv
+import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from toolemu.errors import InputError, shorten, validate_record
+from toolemu.errors import FieldError, InputError, shorten, validate_record
 from toolemu.evaluation import Evaluation, Metric
-from toolemu.trajectory import Trajectory
+from toolemu.tables import read_table
+from toolemu.textfile import read_text
+from toolemu.trajectory import ID_DIGITS, Trajectory
 
 NEEDED = ("trajectory_id", "metric", "score")
-REMEDY = "Columns, separated by commas: trajectory_id, metric, score, and perhaps annotator, label, comment."
+_WRAPPED = re.compile(r"""^(?:id:|'|=)?\s*"?(.*?)"?$""", re.IGNORECASE | re.DOTALL)
+"""An id with what keeps a spreadsheet from taking it for a number: `id:`, an apostrophe, or `="…"`."""
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?E\+?\d+|\d+[.,]\d+(?:[eE]\+?\d+)?")
+REMEDY = "The columns are trajectory_id, metric, score, and perhaps annotator, label, comment."
 
 
 class Label(BaseModel):
@@ -31,12 +37,21 @@ class Label(BaseModel):
     label: str = ""
     comment: str = ""
 
+    @field_validator("score", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, score: Any) -> Any:
+        if isinstance(score, bool):
+            raise FieldError(f"a score is a number from 0 to 3, not {score}", code="labels.score")
+        return score
+
 
 def read_labels(path: Path) -> list[Label]:
-    """Reads labels from a CSV file with a header, or from JSON lines; columns are the fields of `Label`.
+    """Read labels from a table with a header (`.csv`, `.tsv`, `.txt`), or from JSON lines.
+
+    Columns are the fields of `Label`. See `read_table` for what a table may look like.
 
     Raises:
-        InputError: A row is none, or says the same of the same a second time.
+        InputError: A row is wrong, or says the same of the same a second time; names the line.
     """
     found: dict[tuple[str, Metric, str], Label] = {}
     for line, row in _rows(path):
@@ -44,7 +59,9 @@ def read_labels(path: Path) -> list[Label]:
         key = (label.trajectory_id, label.metric, label.annotator)
         if key in found:
             who = f"{label.annotator or 'one annotator'} labelled {label.trajectory_id} on {label.metric.value} twice."
-            raise InputError(path, f"line {line}", who, "Delete one, or tell annotators apart in `annotator`.")
+            raise InputError(
+                path, f"line {line}", who, "Delete one, or tell annotators apart in `annotator`.", code="labels.twice"
+            )
         found[key] = label
     return list(found.values())
 
@@ -82,29 +99,36 @@ def labelled(judge: str, labels: Iterable[Label], trajectories: Iterable[Traject
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yields rows with their line numbers; empty cells of a CSV file are left out."""
-    try:
-        if path.suffix.lower() == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, restkey="cells beyond the header's")
-                _check_header(path, reader.fieldnames or [])
-                for row in reader:
-                    yield reader.line_num, {name: value for name, value in row.items() if value}
-            return
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise InputError(path, "", f"not JSON lines: {error.msg}, in {shorten(line)}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, "", f"cannot be read: {error}.", "Check the path; the text is UTF-8.") from error
+    """Yield rows with the lines on which they begin; blank cells of a table are left out."""
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        for line, cells in read_table(path, NEEDED, frozenset(Metric)):
+            yield line, _as_meant(path, line, cells)
+        return
+    for line, text in enumerate(read_text(path).split("\n"), 1):
+        if text.strip():
+            try:
+                yield line, orjson.loads(text)
+            except orjson.JSONDecodeError as error:
+                problem = f"not JSON: {error.msg}, in {shorten(text)}."
+                raise InputError(path, f"line {line}", problem, "Correct it.", code="json.invalid") from error
 
 
-def _check_header(path: Path, names: Sequence[str]) -> None:
-    """Raises `InputError` unless a CSV file's columns are those of `Label`, each once, and the three that it needs."""
-    missing = [name for name in NEEDED if name not in names]
-    twice = [name for name in names if names.count(name) > 1]
-    if missing or twice:
-        problem = f"there is no column {missing[0]}." if missing else f"the column {twice[0]} is there twice."
-        raise InputError(path, "line 1", f"{problem} Found: {', '.join(names) or 'nothing'}.", REMEDY)
+def _as_meant(path: Path, line: int, cells: Mapping[str, str]) -> dict[str, str]:
+    """Return a row as it was before a spreadsheet changed it: capitals, decimal commas, ids taken for numbers.
+
+    Raises:
+        InputError: A spreadsheet took the id for a number and rounded it.
+    """
+    row = dict(cells)
+    if "trajectory_id" in row:
+        identity = _WRAPPED.sub(r"\1", row["trajectory_id"]).strip()
+        if _ROUNDED.fullmatch(identity):
+            problem = f"a spreadsheet took the trajectory's id for a number and rounded it to {identity}."
+            remedy = "Fill in a sheet whose ids begin with `id:` (docs/models.md says how to write one)."
+            raise InputError(path, f"line {line} 'trajectory_id'", problem, remedy, code="labels.rounded-id")
+        row["trajectory_id"] = identity.zfill(ID_DIGITS) if identity.isdecimal() else identity
+    if "metric" in row:
+        row["metric"] = row["metric"].lower()
+    if "score" in row:
+        row["score"] = re.sub(r"^(\d+),(\d+)$", r"\1.\2", unicodedata.normalize("NFKC", row["score"]))
+    return row

@@ -117,20 +117,48 @@ def load_toolkits(path: Path) -> dict[str, Toolkit]:
         path: One JSON file, or a folder of which every ``*.json`` is read.
 
     Raises:
-        InputError: Not JSON, not a list, a wrong or unknown field, or a name used twice; names file and place.
+        InputError: Not JSON, not a list, a wrong or unknown field, or a name used twice, also by two tools of different
+            toolkits; names file and place.
     """
     toolkits: dict[str, Toolkit] = {}
+    owners: dict[str, str] = {}
     for file, position, value in iter_json_lists(path, "toolkits"):
         toolkit = validate_record(Toolkit, value, file, f"[{position}]")
         if toolkit.toolkit in toolkits:
             raise InputError(file, f"[{position}] 'toolkit'", f"{toolkit.toolkit!r} is used twice.", "Rename one.")
         toolkits[toolkit.toolkit] = toolkit
-        doubled = [name for name, count in Counter(tool.name for tool in toolkit.tools).items() if count > 1]
-        if doubled:
-            raise InputError(file, f"[{position}] 'tools'", f"two tools are named {doubled[0]!r}.", "Rename one.")
+        _check_tools(toolkit, owners, file, position)
     return toolkits
 
 
+def _check_tools(toolkit: Toolkit, owners: dict[str, str], file: Path, position: int) -> None:
+    """Add a toolkit's tools to `owners`, which maps the lower-case names that agents call them by to toolkits.
+
+    Raises:
+        InputError: Another tool has the name, or two arguments of one tool have the same; one of the two would be lost.
+    """
+    for tool in toolkit.tools:
+        name = f"{toolkit.name_for_model}{tool.name}"
+        owner = owners.setdefault(name.lower(), toolkit.toolkit)
+        if owner != toolkit.toolkit:
+            raise InputError(
+                file,
+                f"[{position}] 'tools'",
+                f"agents would call a tool of {toolkit.toolkit!r} and one of {owner!r} by the same name, {name!r}.",
+                "Change the `name_for_model` of one toolkit; it comes before the name of each of its tools.",
+                code="toolkits.same-tool",
+            )
+        arguments = [parameter.name for parameter in tool.parameters]
+        if len(set(arguments)) < len(arguments):
+            problem = f"two arguments of {tool.name!r} have the same name."
+            raise InputError(file, f"[{position}] 'tools'", problem, "Rename one.", code="toolkits.same-argument")
+    names = Counter(tool.name.lower() for tool in toolkit.tools)
+    doubled = [tool.name for tool in toolkit.tools if names[tool.name.lower()] > 1]
+    if doubled:
+        problem = f"two tools are named {doubled[0]!r}, capitals apart."
+        raise InputError(file, f"[{position}] 'tools'", problem, "Rename one.", code="toolkits.same-tool")
+
+
 def tools_of(toolkits: Iterable[Toolkit]) -> dict[str, Tool]:
-    """Returns every tool of `toolkits` under the name an agent calls it by."""
+    """Return every tool of `toolkits` under the name an agent calls it by."""
     return {name: tool for toolkit in toolkits for name, tool in toolkit.tools_by_name.items()}

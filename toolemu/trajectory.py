@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from toolemu.chat.usage import ModelUse
 
+ID_DIGITS = 16
+"""Hex digits of a trajectory's id."""
+
 
 class StopReason(StrEnum):
     """Why a trajectory ended; one label never stands for two reasons.
@@ -141,5 +144,5 @@ class Trajectory(_Record):
 
 
 def trajectory_id(experiment: str, agent: str, seed: int | None, case_idx: int, sample: int) -> str:
-    """Returns the identity of a trajectory: 16 hex digits of SHA-256 over its five coordinates."""
-    return hashlib.sha256(orjson.dumps([experiment, agent, seed, case_idx, sample])).hexdigest()[:16]
+    """Return the identity of a trajectory: `ID_DIGITS` hex digits of SHA-256 over its five coordinates."""
+    return hashlib.sha256(orjson.dumps([experiment, agent, seed, case_idx, sample])).hexdigest()[:ID_DIGITS]

@@ -34,6 +34,7 @@ class TrainedMetric(StrEnum):
 PAPER_METRICS = (TrainedMetric.safe, TrainedMetric.help, TrainedMetric.both)
 LETTERS = {"safe": "S", "help": "H", "both": "S&H", "either": "S∪H"}
 VARIANT = r"[a-z0-9][a-z0-9-]{0,19}"
+MAX_RECIPE = 120
 DECIMALS = 3
 """Of a mixture's weights."""
 _SEQUENCE = re.compile(rf"({'|'.join(TrainedMetric)})(_then_({'|'.join(TrainedMetric)}))*(@{VARIANT})?")
@@ -60,6 +61,8 @@ def _meaning(text: str) -> _Meaning:
     Raises:
         ValueError: It says nothing.
     """
+    if len(text) > MAX_RECIPE:
+        raise ValueError(f"a recipe has at most {MAX_RECIPE} characters; {text[:40]!r}… has {len(text)}")
     if _SEQUENCE.fullmatch(text):
         sequence, _, variant = text.partition("@")
         return _Meaning(tuple(TrainedMetric(part) for part in sequence.split("_then_")), variant or None, ())

@@ -1,9 +1,49 @@
-"""Names in the experiment file that refer to others: each must be there, or its misspelling would decide nothing."""
+"""Names: what they may hold, when two are too alike, and whether those that refer to others are there."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+from toolemu.errors import FieldError
+
+KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MAX_KEY = 60
+MAX_PARTITION = 180
+"""The most characters of an agent's key: it is the name of a folder, with more around it."""
+
+
+def valid_key(name: str) -> str:
+    """Return a name if it can be a partition's key in Dagster and a folder everywhere.
+
+    Raises:
+        FieldError: It cannot. Dagster takes `...` for a range of partitions.
+    """
+    if not KEY.fullmatch(name) or len(name) > MAX_KEY or "..." in name:
+        raise FieldError(
+            f"{name!r} cannot be a name here. Use at most {MAX_KEY} letters (A-Z), digits, '_', '.' and '-', a letter "
+            "or digit first, and no '...'",
+            code="experiment.name",
+        )
+    return name
+
+
+def alike(name: str) -> str:
+    """Return what names share that Dagster's steps, or file systems that ignore capitals, do not tell apart."""
+    return re.sub(r"[-.]", "_", name).lower()
+
+
+def check_distinct(place: str, names: Iterable[str]) -> None:
+    """Raise `FieldError` if two names differ in nothing but capitals, '-', '_' and '.'."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(alike(name), name)
+        if other != name:
+            raise FieldError(
+                f"{place} holds {other!r} and {name!r}, which differ only in capitals, '-', '_' or '.'; rename one",
+                code="experiment.names-alike",
+            )
 
 
 def check_names(place: str, names: Iterable[str], known: Iterable[str], meant: str) -> None:

@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dagster_project.artifacts import ArtifactStore, Location
 from dagster_project.experiment.agents import (
@@ -24,23 +33,24 @@ from dagster_project.experiment.agents import (
 )
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
-from dagster_project.experiment.names import check_names
+from dagster_project.experiment.names import KEY, MAX_PARTITION, check_distinct, check_names, valid_key
 from dagster_project.experiment.pods import PodRule
 from dagster_project.experiment.roles import EmulatedWorld, parse_range
 from dagster_project.experiment.training import Trainer, Training
+from dagster_project.experiment.yaml_reader import read_yaml
 from dagster_project.judges import JUDGES, AnyJudge
 from dagster_project.serving.settings import ServedEndpoint, Weights
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
-from toolemu.errors import FrontierError, InputError, validate_record, validation_problem
+from toolemu.errors import FieldError, FrontierError, InputError, validate_record, validation_problem
 from toolemu.evaluation import Metric
 from toolemu.trajectory import RUNAWAYS
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
-KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
-Key = Annotated[str, Field(pattern=rf"^{KEY.pattern}$", max_length=60)]
+Key = Annotated[str, AfterValidator(valid_key)]
+MAX_CASES = 100_000
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What NumPy takes; it is asked long after the file was read."""
 
@@ -53,7 +63,7 @@ class MiniatureWorld(_Section):
     """The embedded toy world: its cases are generated, its emulator and judges are programs."""
 
     kind: Literal["miniature"] = "miniature"
-    cases: int = Field(60, ge=4, description="How many cases to generate; half of them are held out.")
+    cases: int = Field(60, ge=4, le=MAX_CASES, description="How many cases to generate; half of them are held out.")
     seed: Seed = Field(0, description="Seed of the cases.")
 
 
@@ -61,7 +71,7 @@ class ImportedWorld(_Section):
     """The paper's released runs, or others in their format, imported: nothing is made, everything is counted again."""
 
     kind: Literal["imported"]
-    cases: int = Field(144, ge=2, description="How many cases the runs are on; half of them are held out.")
+    cases: int = Field(144, ge=2, le=MAX_CASES, description="How many cases the runs are on; half are held out.")
     seeds: tuple[Seed, ...] = Field((0, 1, 2), description="Seeds of the pairs where no trained agent names any.")
     pairs_judges: dict[Key, str] = Field({}, description="Labels in the agents' names, to judges' names in files'.")
     paths: tuple[Path, ...] = Field((), exclude=True, description="Trees or archives to import; or give --source.")
@@ -125,7 +135,7 @@ AnyEndpoint = Annotated[
 class Sampling(_Section):
     """How trajectories are sampled."""
 
-    samples: int = Field(1, ge=1, description="Trajectories per case.")
+    samples: int = Field(1, ge=1, le=10_000, description="Trajectories per case.")
     temperature: float = Field(0.0, ge=0)
 
 
@@ -213,6 +223,19 @@ class Grid(_Section):
     betas: tuple[float, ...] = (0.1,)
     seeds: tuple[Seed, ...] = ()
 
+    @field_validator("betas")
+    @classmethod
+    def _betas_can_be_told_apart(cls, betas: tuple[float, ...]) -> tuple[float, ...]:
+        for beta in betas:
+            if beta <= 0:
+                raise FieldError(f"DPO's beta is above 0; not {beta:g}", code="experiment.beta")
+        shown = [f"{beta:g}" for beta in betas]
+        twice = [text for text in shown if shown.count(text) > 1]
+        if twice:
+            problem = f"two betas are {twice[0]} in six digits, which is how agents are named; leave one out"
+            raise FieldError(problem, code="experiment.betas-alike")
+        return betas
+
     @property
     def every_recipe(self) -> tuple[Recipe, ...]:
         """The recipes and the mixtures."""
@@ -222,7 +245,7 @@ class Grid(_Section):
 class Statistics(_Section):
     """How uncertainty is computed."""
 
-    n_bootstrap: int = Field(2000, ge=0)
+    n_bootstrap: int = Field(2000, ge=0, le=1_000_000)
     confidence: float = Field(0.95, gt=0, lt=1)
     seed: Seed = 0
 
@@ -567,6 +590,19 @@ class Experiment(_Section):
         return self
 
     @model_validator(mode="after")
+    def _names_can_be_told_apart(self) -> Experiment:
+        check_distinct("models and own_agents", [*self.models, *self.own_agents])
+        check_distinct("judges", self.judges)
+        for agent in self.trainees():
+            if len(agent.key) > MAX_PARTITION and self.inventory is None:
+                raise FieldError(
+                    f"the agent {agent.key[:80]}… has a name of {len(agent.key)} characters, and at most "
+                    f"{MAX_PARTITION} fit; shorten the names of its model and judge, or the recipe",
+                    code="experiment.long-name",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _settings_are_of_something(self) -> Experiment:
         """Checks the names under which settings stand: one that is nobody's would change nothing."""
         asked = (role.model for role in self.roles().values())
@@ -787,25 +823,6 @@ def _check_parameters(changes: dict[str, Any]) -> None:
         raise ValueError(f"there is no training parameter {sorted(unknown)[0]!r}")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a name stands once: of two judges of one name, YAML itself would drop the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Returns a mapping; see `yaml.SafeLoader`.
-
-        Raises:
-            yaml.YAMLError: A name comes twice in it.
-        """
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    problem = f"there is a second {key.value!r} in the same section; the first would be lost"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def experiment_path(name_or_path: str) -> Path:
     """Returns the file of an experiment given by its shipped name or by a path.
 
@@ -821,20 +838,13 @@ def experiment_path(name_or_path: str) -> Path:
 
 
 def load_experiment(name_or_path: str) -> Experiment:
-    """Loads and validates an experiment.
+    """Load and validate an experiment.
 
     Raises:
-        InputError: No such file, not YAML, or a wrong field; names file, place, and what was expected.
+        InputError: No such file, not YAML (see `read_yaml`), or a wrong field; names file and place.
     """
     path = experiment_path(name_or_path)
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except UnicodeDecodeError as error:
-        raise InputError(path, f"byte {error.start + 1}", "is no text in UTF-8.", "Save it as UTF-8.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(path, place, f"not valid YAML: {getattr(error, 'problem', error)}.") from error
+    value = read_yaml(path)
     try:
         value = _resolved(_published(value), path.parent)
     except KeyError as error:

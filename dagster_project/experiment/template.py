@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagster_project.experiment.spec import EXPERIMENTS, KEY
-from toolemu.errors import InputError
+from dagster_project.experiment.names import valid_key
+from dagster_project.experiment.spec import EXPERIMENTS
+from toolemu.errors import FieldError, InputError
 
 
 def write_template(name: str, directory: Path) -> Path:
@@ -14,9 +15,10 @@ def write_template(name: str, directory: Path) -> Path:
     Raises:
         InputError: The name cannot be a key, or the file exists.
     """
-    path = directory / f"{name}.yaml"
-    if not KEY.fullmatch(name) or len(name) > 60:
-        raise InputError(name, "", "is no name for an experiment.", "Use letters, digits, '_', '.' and '-'.")
+    try:
+        path = directory / f"{valid_key(name)}.yaml"
+    except FieldError as error:
+        raise InputError("NAME", "", f"{error}.", code=error.code) from error
     if path.exists() or (EXPERIMENTS / path.name).exists():
         raise InputError(path.name, "", "there is such an experiment already.", "Choose another name.")
     text = (EXPERIMENTS / "miniature.yaml").read_text(encoding="utf-8")

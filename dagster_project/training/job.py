@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import orjson
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagster_project.experiment.training import Trainer, Training
+from dagster_project.experiment.yaml_reader import read_yaml
 from toolemu.chat import Message
 from toolemu.errors import InputError, validate_record
 from toolemu.jsonl import iter_jsonl
@@ -72,17 +72,12 @@ class TrainingJob(_Record):
 
 
 def read_job(path: Path) -> TrainingJob:
-    """Returns the job in a YAML or JSON file; paths in it are relative to its folder.
+    """Return the job in a YAML or JSON file; paths in it are relative to its folder.
 
     Raises:
         InputError: No such file, not YAML, or a wrong field.
     """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, "", f"cannot be read: {error.strerror}.", "Give the file of a training job.") from error
-    except yaml.YAMLError as error:
-        raise InputError(path, "", f"not valid YAML: {error}.") from error
+    value = read_yaml(path)
     if isinstance(value, dict):
         names = ("base", "pairs", "conversations", "out", "work", "references", "tracking")
         value |= {name: path.parent / value[name] for name in names if isinstance(value.get(name), str)}

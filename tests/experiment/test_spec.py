@@ -72,6 +72,49 @@ def test_a_wrong_experiment_is_an_error_with_file_and_field(
     assert "small.yaml" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        *(
+            ({"models": {name: {"temperament": "eager"}}}, "experiment.name")
+            for name in ("a...b", "a|b", "a[0]", "a,b")
+        ),
+        *(
+            ({"models": {name: {"temperament": "eager"}}}, "experiment.name")
+            for name in ("..", "-a", "a\n", "é", "a" * 61)
+        ),
+        *(({"grid": {**SMALL["grid"], "betas": betas}}, "experiment.beta") for betas in ([-0.1], [0], [0.1, -0.0])),
+        ({"grid": {**SMALL["grid"], "betas": [0.1, 0.1000001]}}, "experiment.betas-alike"),
+        ({"judges": {name: {"strictness": "strict"} for name in ("strict", "a-b", "a.b")}}, "experiment.names-alike"),
+        ({"models": {name: {"temperament": "eager"} for name in ("eager", "A", "a")}}, "experiment.names-alike"),
+        (
+            {
+                "models": {"m" * 60: {"temperament": "eager"}},
+                "judges": {"j" * 60: {"strictness": "strict"}},
+                "grid": {
+                    "models": ["m" * 60],
+                    "pairs_judges": ["j" * 60],
+                    "recipes": ["_then_".join(["safe"] * 8)],
+                    "seeds": [0],
+                },
+            },
+            "experiment.long-name",
+        ),
+        ({"grid": {**SMALL["grid"], "recipes": ["_then_".join(["safe"] * 5000)]}}, "input"),
+        ({"world": {"kind": "miniature", "cases": 900_000_000_000}}, "input"),
+        ({"world": {"kind": "imported", "cases": 900_000_000_000}}, "input"),
+        ({"statistics": {"n_bootstrap": 10**12}}, "input"),
+    ],
+)
+def test_names_and_numbers_that_would_fail_later_are_errors_of_the_file(
+    tmp_path: Path, changes: dict[str, object], code: str
+) -> None:
+    lab = make_lab(tmp_path, **changes)
+    with pytest.raises(InputError) as caught:
+        load_experiment(str(lab.experiment))
+    assert caught.value.code == code
+
+
 def test_broken_yaml_is_an_error_with_line(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("name: x\nmodels: [a\n")
@@ -92,8 +135,9 @@ def test_a_name_that_comes_twice_is_an_error_and_not_the_end_of_the_first(tmp_pa
 def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"name: \xff")
-    with pytest.raises(InputError, match=r"binary\.yaml: byte 7: is no text in UTF-8"):
+    with pytest.raises(InputError) as caught:
         load_experiment(str(path))
+    assert (caught.value.place, caught.value.code) == ("byte 7", "file.encoding")
 
 
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
@@ -164,8 +208,9 @@ def test_the_template_is_a_valid_experiment_of_its_own_name(tmp_path: Path) -> N
     assert yaml.safe_load(path.read_text())["name"] == "mine"
     with pytest.raises(InputError, match="already"):
         write_template("mine", tmp_path)
-    with pytest.raises(InputError, match="no name"):
+    with pytest.raises(InputError) as caught:
         write_template("not/a/name", tmp_path)
+    assert caught.value.code == "experiment.name"
 
 
 def lm_experiment(tmp_path: Path, **changes: Any) -> Experiment:

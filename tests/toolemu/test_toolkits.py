@@ -49,6 +49,35 @@ def test_doubled_names_are_refused(tmp_path: Path, toolkits: list[Toolkit], told
         load_toolkits(save(tmp_path / "toolkits.json", *toolkits))
 
 
+def renamed(toolkit: str, prefix: str, tool: str) -> Toolkit:
+    tools = (LIGHTS.tools[0].model_copy(update={"name": tool}),)
+    return LIGHTS.model_copy(update={"toolkit": toolkit, "name_for_model": prefix, "tools": tools})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        renamed("MailPro", "Mail", "ProSend"),  # a copy whose prefix was not changed
+        renamed("MailPro", "MailPro", "Send"),  # the same name, cut elsewhere
+        renamed("MailPro", "mail", "prosend"),  # capitals apart
+    ],
+)
+def test_two_toolkits_cannot_have_a_tool_of_the_same_name(tmp_path: Path, other: Toolkit) -> None:
+    first = renamed("Mail", "Mail", "ProSend")
+    save(tmp_path / "a.json", first)
+    save(tmp_path / "b.json", other)
+    with pytest.raises(InputError) as caught:
+        load_toolkits(tmp_path)
+    assert (caught.value.code, caught.value.path) == ("toolkits.same-tool", str(tmp_path / "b.json"))
+
+
+def test_two_arguments_of_a_tool_cannot_have_the_same_name(tmp_path: Path) -> None:
+    tool = LIGHTS.tools[0].model_copy(update={"parameters": LIGHTS.tools[0].parameters * 2})
+    with pytest.raises(InputError) as caught:
+        load_toolkits(save(tmp_path / "a.json", LIGHTS.model_copy(update={"tools": (tool,)})))
+    assert caught.value.code == "toolkits.same-argument"
+
+
 def test_what_is_no_list_of_toolkits_is_refused(tmp_path: Path) -> None:
     (tmp_path / "toolkits.json").write_text("{}")
     with pytest.raises(InputError, match="expected a JSON list"):
