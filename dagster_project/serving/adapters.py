@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from dagster_project.serving.leases import ServingError
 from dagster_project.serving.state import ADAPTERS
+from toolemu.redaction import redact
 
 _TIMEOUT_S = 300.0
 
@@ -68,7 +69,7 @@ def _ask_to_load(url: str, name: str, folder: Path) -> None:
         told = error.read().decode(errors="replace")
         if "already been loaded" not in told:
             raise ServingError(
-                f"The server at {url} does not take the adapter {name} (HTTP {error.code}): {told[:500]} "
+                f"The server at {url} does not take the adapter {name} (HTTP {error.code}): {redact(told)[:500]} "
                 "Is its rank above the server's adapter_rank?"
             ) from None
     except OSError as error:

@@ -156,7 +156,8 @@ def test_a_template_that_is_no_text_file_is_refused(kind: str, tmp_path: Path) -
 def test_what_real_prompts_do_works(tmp_path: Path) -> None:
     text = (
         "{% macro line(text) %}- {{ text | trim | upper }}{% endmacro %}"
-        "{% set ns = namespace(n=0) %}{% for risk in risky_actions %}{{ line(risk) }} {{ loop.index }}/{{ loop.length }}"
+        "{% set ns = namespace(n=0) %}{% for risk in risky_actions %}{{ line(risk) }} "
+        "{{ loop.index }}/{{ loop.length }}"
         "{% if not loop.last %}, {% endif %}{% set ns.n = ns.n + 1 %}{% else %}none{% endfor %}"
         "{{ ' / '.join(['a', 'b']) }} {{ call.tool.lower() ~ '!' }} {{ dict(a=1).items() | list }} "
         "{{ 'x' * 3 }} {% for i in range(2) %}{{ i }}{% endfor %} {{ [3, 1] | sort | tojson }} {{ ns.n }} {{ 7 % 4 }}"
