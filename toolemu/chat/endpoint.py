@@ -318,7 +318,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 @asynccontextmanager
 async def open_endpoints(
-    settings: Mapping[str, EndpointSettings], *, max_in_flight: int, sharing: Callable[[], int] = lambda: 1
+    settings: Mapping[str, EndpointSettings],
+    *,
+    max_in_flight: int,
+    sharing: Callable[[], int] = lambda: 1,
+    keys: Mapping[str, SecretStr] | None = None,
 ) -> AsyncIterator[dict[str, Endpoint]]:
     """Opens endpoints for the running event loop, and closes their connections at the end.
 
@@ -327,12 +331,13 @@ async def open_endpoints(
         max_in_flight: Most requests at once, over all of them.
         sharing: Says how many processes use them now, this one included: each gets an equal part of every limit. It
             is asked again and again; what is under way when one more begins is let run.
+        keys: Keys of endpoints whose settings name no variable: of servers that were started here.
 
     Raises:
         FrontierError: A key is missing.
     """
     shared = AdaptiveLimit(max_in_flight)
-    keys = {name: read_key(name, endpoint.key) for name, endpoint in settings.items()}
+    keys = {**{name: read_key(name, endpoint.key) for name, endpoint in settings.items()}, **(keys or {})}
     endpoints = {name: Endpoint(name, settings[name], keys[name], shared) for name in settings}
 
     def take_share(processes: int) -> None:
