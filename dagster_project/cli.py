@@ -371,6 +371,9 @@ def ui(
         str | None, typer.Argument(metavar="[EXPERIMENT]", help="Only this one; default: every shipped one.")
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web page.")] = 3000,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A further name for the page, behind a proxy; repeat it.")
+    ] = None,
 ) -> None:
     """Open the graph in Dagster's UI, with its daemon, on frontier's own Dagster home."""
     if importlib.util.find_spec("dagster_webserver") is None:
@@ -379,7 +382,7 @@ def ui(
 
     if name is not None:
         load_experiment(name)  # what is wrong with it is better said here than in the UI
-    serve(port, None if name is None else experiment_path(name))
+    serve(port, None if name is None else experiment_path(name), allow_host or ())
 
 
 def _leave() -> None:

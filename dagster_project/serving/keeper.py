@@ -1,6 +1,6 @@
 """The process that keeps one server: starts vLLM, says when it is ready, ends it when nobody needs it any more.
 
-Usage: python -m dagster_project.serving.keeper FOLDER PYTHON, with the server as JSON (`Server.dump`) on standard input.
+Usage: python -m dagster_project.serving.keeper FOLDER PYTHON, with the server (`Server.dump`) on standard input.
 
 The keeper outlives the run that started it. vLLM ends with it, however it ends. The run tells it what to start: a file
 could have been written by somebody else.

@@ -15,19 +15,11 @@ from toolemu.errors import FrontierError
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Adapter ranks that vLLM can be started for; an adapter of any smaller rank fits."""
-
-
 _NOT_FOR_FILES = (
     *("--api-key", "--hf-token"),  # would be in files and in the list of processes
     *("--host", "--port", "--uds", "--allowed-local-media-path"),  # who can reach the server, and what it reads
-    *(
-        "--trust-remote-code",
-        "--middleware",
-        "--tool-parser-plugin",
-        "--reasoning-parser-plugin",
-        "--logits-processors",
-    ),
-    *("--worker-cls", "--worker-extension-cls", "--scheduler-cls", "--config"),  # code or arguments from elsewhere
+    *("--trust-remote-code", "--middleware", "--tool-parser-plugin", "--reasoning-parser-plugin"),  # code of others
+    *("--logits-processors", "--worker-cls", "--worker-extension-cls", "--scheduler-cls", "--config"),  # that, too
     *("--model", "--revision", "--served-model-name"),  # these have fields of their own
 )
 """Arguments of vLLM that an experiment file does not decide: they run code, open the server, or hold a secret."""
@@ -62,9 +54,9 @@ class ServerSettings(BaseModel):
             meant = [taken for taken in _NOT_FOR_FILES if taken.startswith(name)]  # vLLM takes abbreviations
             if name.startswith("--") and name != "--" and meant:
                 raise FrontierError(
-                    f"server.arguments holds {meant[0]}, which an experiment file cannot decide: it runs code of others, "
-                    "opens the server to others, or holds a secret. Remove it; or start vLLM yourself, and name its "
-                    "address as `url` of an endpoint.",
+                    f"server.arguments holds {meant[0]}, which an experiment file cannot decide: it runs code of "
+                    "others, opens the server to others, or holds a secret. Remove it; or start vLLM yourself, and "
+                    "name its address as `url` of an endpoint.",
                     code="serving.argument",
                 )
         return arguments

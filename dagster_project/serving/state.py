@@ -1,14 +1,14 @@
 """The state that leases, keepers and claims share: files, and locks that the system frees when their holder dies.
 
 Below the servers' folder, ``<server key>/`` holds ``server.json`` (what the server is), ``keeper.lock`` (held while its
-keeper lives), ``key`` (what its clients must send), ``ready.json`` (there while it answers), ``log.txt``, ``adapters/``,
-and ``leases/``: a file for each lease, locked by its holder. The number of leases is the number of locks that are held,
-even after a holder was killed. ``claims/`` has the same for those who want cards to themselves. ``.lock`` is held by
-whoever changes or counts any of it.
+keeper lives), ``key`` (what its clients must send), ``ready.json`` (there while it answers), ``log.txt``,
+``adapters/``, and ``leases/``: a file for each lease, locked by its holder. The number of leases is the number of locks
+that are held, even after a holder was killed. ``claims/`` has the same for those who want cards to themselves.
+``.lock`` is held by whoever changes or counts any of it.
 
 Only this user can enter the folder, and it is refused if others own it or can write to it. No command is read from it:
-a keeper is told by its parent which server to start. ``server.json`` must match its folder's name, which is a hash of it,
-and ``ready.json`` must be signed with the key.
+a keeper is told by its parent which server to start. ``server.json`` must match its folder's name, which is a hash of
+it, and ``ready.json`` must be signed with the key.
 """
 
 from __future__ import annotations
