@@ -32,7 +32,7 @@ from dagster_project.miniature.models import train_source_model
 from dagster_project.miniature.world import make_cases, toolkits
 from dagster_project.serving.leases import leased, stop_servers
 from dagster_project.serving.settings import ServerSettings, server_of
-from dagster_project.serving.state import Servers
+from dagster_project.serving.state import Address, Servers
 from toolemu.chat import ChatRequest, Message
 from toolemu.chat.endpoint import KEEP_ALIVE_S, open_endpoints
 from toolemu.chat.openai import OpenAIChatModel
@@ -91,20 +91,23 @@ def body(messages: tuple[Message, ...], number: int) -> bytes:
     return json.dumps({**asked, **SETTINGS.request}).encode()
 
 
-async def measure(url: str, folder: Path, concurrency: int, requests: int, rounds: int) -> dict[str, list[Turn]]:
+async def measure(
+    address: Address, folder: Path, concurrency: int, requests: int, rounds: int
+) -> dict[str, list[Turn]]:
     """Returns every turn of the bare loop (twice) and of the client."""
     source, found = prompts(), defaultdict[str, list[Turn]](list)
+    url, key = address
     endpoints = {"here": EndpointSettings(url=url, max_in_flight=concurrency)}
     connector = aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=KEEP_ALIVE_S)
     with ReplyJournal.open(folder / "replies") as journal:
         async with (
             aiohttp.ClientSession(connector=connector) as session,
-            open_endpoints(endpoints, max_in_flight=concurrency) as opened,
+            open_endpoints(endpoints, max_in_flight=concurrency, keys={"here": key}) as opened,
         ):
             model = JournaledChatModel(OpenAIChatModel(opened["here"], SETTINGS), journal)
 
             async def raw(body: bytes, tokens: int) -> None:
-                headers = {"Content-Type": "application/json"}
+                headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key.get_secret_value()}"}
                 async with session.post(f"{url}/chat/completions", data=body, headers=headers) as answer:
                     answer.raise_for_status()
                     assert json.loads(await answer.read())["usage"]["completion_tokens"] == tokens

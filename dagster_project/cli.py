@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dagster_project.artifacts import ArtifactStore
+from dagster_project.console import open_console, tell_traceback
 from dagster_project.experiment.graph import Graph, build_graph
 from dagster_project.experiment.spec import Experiment, experiment_path, load_experiment, open_store
 from dagster_project.published.opening import open_experiment
 from toolemu.errors import FrontierError
+from toolemu.redaction import redact
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,9 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Where does an LLM agent land after post-training for safety, helpfulness, or both?",
 )
-WIDTH = 120  # of output into a file or a pipe; a terminal says its own
-out = Console(width=None if sys.stdout.isatty() else WIDTH)
-err = Console(stderr=True, soft_wrap=True)
+out = open_console()
+err = open_console(stderr=True)
 
 ExperimentArgument = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="A shipped name or the path of a YAML file.")
@@ -150,12 +150,15 @@ def query(
     name: ExperimentArgument,
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One read-only query.")],
     output: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    allow_files: Annotated[
+        bool, typer.Option("--allow-files", help="Let the query read and write files, and load extensions.")
+    ] = False,
 ) -> None:
-    """Ask the warehouse in SQL."""
+    """Ask the warehouse in SQL. A query reads the published database, and nothing else."""
     from dagster_project.report.query import run_query
 
     experiment, _, store = _open(name)
-    sys.stdout.write(run_query(experiment, store, sql, output))
+    sys.stdout.write(run_query(experiment, store, sql, output, allow_files=allow_files))
 
 
 @app.command()
@@ -368,6 +371,9 @@ def ui(
         str | None, typer.Argument(metavar="[EXPERIMENT]", help="Only this one; default: every shipped one.")
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web page.")] = 3000,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A further name for the page, behind a proxy; repeat it.")
+    ] = None,
 ) -> None:
     """Open the graph in Dagster's UI, with its daemon, on frontier's own Dagster home."""
     if importlib.util.find_spec("dagster_webserver") is None:
@@ -376,7 +382,7 @@ def ui(
 
     if name is not None:
         load_experiment(name)  # what is wrong with it is better said here than in the UI
-    serve(port, None if name is None else experiment_path(name))
+    serve(port, None if name is None else experiment_path(name), allow_host or ())
 
 
 def _leave() -> None:
@@ -389,10 +395,11 @@ def _leave() -> None:
 def main() -> None:
     """Runs the command; errors that the user can mend are shown without a traceback."""
     atexit.register(_leave)
+    sys.excepthook = tell_traceback
     try:
         app()
     except FrontierError as error:
-        err.print(f"error: {error} [{error.code}]", style="red", markup=False, highlight=False)
+        err.print(f"error: {redact(str(error))} [{error.code}]", style="red", markup=False, highlight=False)
         sys.exit(1)
     except OSError as error:  # of a place that the user named: a full disk, a folder that is none
         if error.filename is None:

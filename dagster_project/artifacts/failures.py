@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts.refs import Ref
 from dagster_project.artifacts.store import ArtifactStore
+from toolemu.redaction import redact
 
 FAILURES = "failures"
 
@@ -51,7 +52,8 @@ def note_lost(store: ArtifactStore, refs: Iterable[Ref], run_id: str, message: s
 
 
 def note_failure(store: ArtifactStore, failure: Failure) -> None:
-    """Keeps a failure."""
+    """Keeps a failure, without secrets that its message may quote."""
+    failure = failure.model_copy(update={"message": redact(failure.message)})
     digest = hashlib.sha256(failure.model_dump_json().encode()).hexdigest()[:8]
     name = f"{failure.failed_at:%Y%m%dT%H%M%S}-{digest}.json"
     store.keep(f"{FAILURES}/{name}", failure.model_dump_json(indent=1).encode())

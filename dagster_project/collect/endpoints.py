@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import SecretStr
+
 from dagster_project.artifacts import Artifact, Ref
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
 from dagster_project.experiment.graph import Graph, acting_model
@@ -22,7 +24,7 @@ from dagster_project.experiment.spec import Experiment
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
 from dagster_project.serving.leases import leased, stop_servers, vllm_python
 from dagster_project.serving.settings import ServedEndpoint, Server, Weights, server_of
-from dagster_project.serving.state import Servers
+from dagster_project.serving.state import Address, Servers
 from toolemu.chat import ChatModel, ChatReply
 from toolemu.chat.keys import read_key
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
@@ -156,14 +158,18 @@ async def open_chats(
         journal = held.enter_context(ReplyJournal.open(workspace.replies))
         served = {name: server.model for name, server in servers.items()}
         state = Servers(workspace.servers) if servers else None
+        keys: dict[str, SecretStr] = {}
         if state is not None:
-            urls = await _lease(held, state, servers, workspace.say)
-            settings |= {name: ours[name].at(url) for name, url in urls.items()}
+            addresses = await _lease(held, state, servers, workspace.say)
+            settings |= {name: ours[name].at(address.url) for name, address in addresses.items()}
+            keys = {name: address.key for name, address in addresses.items()}
             if acting is not None and acting.adapter is not None:
-                await asyncio.to_thread(load_adapter, state.place(servers[ACTING].key), urls[ACTING], acting.adapter)
+                await asyncio.to_thread(
+                    load_adapter, state.place(servers[ACTING].key), addresses[ACTING], acting.adapter
+                )
                 served[ACTING] = acting.adapter.name
         endpoints = await held.enter_async_context(
-            open_endpoints(settings, max_in_flight=experiment.limits.requests, sharing=sharing.get())
+            open_endpoints(settings, max_in_flight=experiment.limits.requests, sharing=sharing.get(), keys=keys)
         )
         try:
             yield Chats(endpoints, journal, served, workspace.replies)
@@ -193,17 +199,17 @@ def _acting(experiment: Experiment, acting: Acting) -> tuple[ServedEndpoint, Ser
 
 async def _lease(
     held: AsyncExitStack, state: Servers, wanted: Mapping[str, Server], say: Callable[[str], None]
-) -> dict[str, str]:
-    """Returns the URLs of servers by endpoint, leased until `held` is closed."""
+) -> dict[str, Address]:
+    """Return the addresses of servers by endpoint, leased until `held` is closed."""
     given_up = threading.Event()
     context = leased(state, list(wanted.values()), say, given_up)
     try:
-        urls = await asyncio.to_thread(context.__enter__)
+        addresses = await asyncio.to_thread(context.__enter__)
     except asyncio.CancelledError:
         given_up.set()  # the thread would wait on, and the process with it
         raise
     held.callback(context.__exit__, None, None, None)
-    return {name: urls[server.key] for name, server in wanted.items()}
+    return {name: addresses[server.key] for name, server in wanted.items()}
 
 
 def _acting_section(graph: Graph, ref: Ref) -> str:

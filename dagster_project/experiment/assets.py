@@ -28,6 +28,7 @@ from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.retention import release
 from dagster_project.experiment.spec import Experiment
 from toolemu.evaluation import Metric
+from toolemu.redaction import redact_error
 
 Progress = Callable[[int, int], None]
 reported_later: ContextVar[bool] = ContextVar("reported_later", default=False)
@@ -275,6 +276,7 @@ class AssetFactory:
         try:
             yield
         except Exception as error:
+            cleaned = redact_error(error)  # Dagster keeps it, and all that led to it, in its database
             cause = Cause.check if isinstance(error, CheckFailed) else cause_of(error)
             message = getattr(error, "description", None) or str(error) or type(error).__name__
             for ref in refs:
@@ -292,7 +294,9 @@ class AssetFactory:
                 )
             if cause in PASSING and not attended.get():
                 settings = self.experiment.operations
-                raise dg.RetryRequested(settings.retries, settings.retry_after_s) from error
+                raise dg.RetryRequested(settings.retries, settings.retry_after_s) from cleaned
+            if cleaned is not error:
+                raise cleaned from None
             raise
 
     @contextmanager

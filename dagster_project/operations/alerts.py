@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from dagster_project.artifacts.failures import Failure
 from dagster_project.experiment.causes import REMEDIES, Cause
 from toolemu.errors import FrontierError
+from toolemu.redaction import redact
 
 TIMEOUT_S = 10.0
 WAITS_S = (1.0, 4.0)
@@ -52,7 +53,7 @@ def alert_of(
     quoted = [f"{failure.ref.label}: {failure.message}" for failure in failed[:SHOWN]] or [message]
     more = f" … and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
     url = f"{ui}/runs/{run_id}"
-    text = f"{experiment} failed ({cause.value}): {'; '.join(quoted)}{more}\n{REMEDIES[cause]}\n{url}"
+    text = redact(f"{experiment} failed ({cause.value}): {'; '.join(quoted)}{more}\n{REMEDIES[cause]}\n{url}")
     return Alert(
         text=text,
         experiment=experiment,

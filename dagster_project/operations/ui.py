@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from dagster._cli.code_server import code_server_cli
@@ -34,17 +34,21 @@ from dagster_project.operations.instance import dagster_home, instance_reference
 from dagster_project.operations.storage import TEMPLATE
 from toolemu.errors import FrontierError
 
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
 LOAD_WITHIN_S = 120.0
 """A code location that takes longer is shown as broken, and loaded when it is there."""
 END_WITHIN_S = 20.0
 
 
-def serve(port: int, experiment: Path | None = None) -> None:
-    """Serves the UI until it is interrupted.
+def serve(port: int, experiment: Path | None = None, hosts: Sequence[str] = ()) -> None:
+    """Serve the UI on the loopback interface until it is interrupted.
 
     Args:
         port: Of the web page.
         experiment: The file of the one experiment to serve; None: every experiment of workspace.yaml.
+        hosts: Further names under which browsers may ask for the page, besides those of the loopback interface.
 
     Raises:
         FrontierError: workspace.yaml names what cannot be started here, the port is not to be had, or one of the
@@ -62,7 +66,9 @@ def serve(port: int, experiment: Path | None = None) -> None:
             for name, arguments in servers.items():  # what takes longest, and asks for no database
                 begin(f"code location {name}", _serve_code, arguments)
             open_instance().dispose()
-            begin("web server", _serve_web, workspace, port, [entry["grpc_server"]["socket"] for entry in entries])
+            begin(
+                "web server", _serve_web, workspace, port, hosts, [entry["grpc_server"]["socket"] for entry in entries]
+            )
             begin("daemon", _run_daemon, workspace, port)
             ready = wait([process.sentinel for process in processes])
             ended = next(process for process in processes if process.sentinel in ready)
@@ -154,14 +160,25 @@ def _serve_code(arguments: Sequence[str]) -> None:
     code_server_cli.main(list(arguments), standalone_mode=False)
 
 
-def _serve_web(workspace: Path, port: int, sockets: Sequence[str]) -> None:
-    from dagster_webserver.cli import cli
+def _serve_web(workspace: Path, port: int, hosts: Sequence[str], sockets: Sequence[str]) -> None:
+    import dagster_webserver.cli as webserver
+    from dagster_webserver.app import create_app_from_workspace_process_context
+
+    from dagster_project.operations.browsers import OwnPagesOnly
 
     deadline = time.monotonic() + LOAD_WITHIN_S
     for place in sockets:
         while not _loaded(place) and time.monotonic() < deadline:
             time.sleep(0.05)
-    cli.main(["--workspace", str(workspace), "--port", str(port)], standalone_mode=False)
+
+    def make_guarded_app(*args: Any, **kwargs: Any) -> Starlette:
+        app = create_app_from_workspace_process_context(*args, **kwargs)
+        app.add_middleware(OwnPagesOnly, hosts=hosts)
+        return app
+
+    # Dagster's command makes the application and serves it; it has no place for a middleware.
+    vars(webserver)[create_app_from_workspace_process_context.__name__] = make_guarded_app
+    webserver.cli.main(["--workspace", str(workspace), "--port", str(port)], standalone_mode=False)
 
 
 def _loaded(place: str) -> bool:

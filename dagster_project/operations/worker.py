@@ -80,6 +80,7 @@ def work(commands: Connection, askers: c_int) -> None:
     )
     from dagster_project.operations.instance import OWNER_TAG, open_instance, owner
     from toolemu.errors import FrontierError
+    from toolemu.redaction import redact
 
     with contextlib.suppress(ImportError):  # not installed where only results are computed
         from transformers.utils.logging import disable_progress_bar
@@ -120,9 +121,9 @@ def work(commands: Connection, askers: c_int) -> None:
                 raise_on_error=True,
             )
         except FrontierError as problem:
-            error = str(problem)
+            error = redact(str(problem))
         except Exception as problem:  # noqa: BLE001 - whatever a run raises is the parent's to report
-            error = explain(problem)
+            error = redact(explain(problem))
         with contextlib.suppress(BrokenPipeError):
             commands.send(Finished(error))
 

@@ -19,6 +19,7 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.spec import Experiment
 from toolemu.errors import FrontierError
+from toolemu.terminal import printable
 
 FORMATS = ("table", "csv", "json")
 NULL = "NULL"
@@ -34,30 +35,66 @@ def database_path(experiment: Experiment, store: ArtifactStore) -> Path:
     return store.get(Ref("tables")).path / f"{experiment.name}.duckdb"
 
 
-def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: str) -> str:
-    """Returns the answer to `sql` as text.
+def run_query(experiment: Experiment, store: ArtifactStore, sql: str, output: str, *, allow_files: bool = False) -> str:
+    """Return the answer to `sql` as text that is safe for a terminal.
+
+    Tables and CSV have a number in place of each character that is not printable; JSON has its own escapes, which hold
+    every value.
+
+    Args:
+        experiment: The experiment.
+        store: Its artifacts.
+        sql: One statement.
+        output: One of `FORMATS`.
+        allow_files: Let the query read and write other files, and use extensions. Otherwise it can only read the
+            published database.
 
     Raises:
         MissingArtifactError: The tables have not been made.
-        FrontierError: The query is wrong, would write, or the format is unknown.
+        FrontierError: The query is wrong, is not allowed, or the format is unknown.
     """
     if output not in FORMATS:
-        raise FrontierError(f"--format {output}: expected one of {', '.join(FORMATS)}.")
+        raise FrontierError(f"--format {output}: expected one of {', '.join(FORMATS)}.", code="query.format")
     if not sql.strip():
-        raise FrontierError("the query is empty; for example: 'SELECT * FROM frontier_points'.")
-    with open_database(database_path(experiment, store)) as database:
+        raise FrontierError("the query is empty; for example: 'SELECT * FROM frontier_points'.", code="query.empty")
+    with open_database(database_path(experiment, store), confined=not allow_files) as database:
         try:
             if len(database.extract_statements(sql)) > 1:
-                raise FrontierError("these are several queries; ask one at a time.")
+                raise FrontierError("these are several queries; ask one at a time.", code="query.several")
             answer = database.execute(sql)
             names = [name for name, *_ in answer.description or ()]
             rows = answer.fetchall()
-        except duckdb.Error as error:
-            raise FrontierError(f"the query failed: {error}") from error
+        except (duckdb.Error, RuntimeError) as error:
+            if not _is_forbidden(error):
+                raise FrontierError(f"the query failed: {error}", code="query.failed") from error
+            raise FrontierError(
+                f"the query is not allowed: {error} Queries read the published database and nothing else. "
+                "--allow-files lets this one read and write other files and load extensions.",
+                code="query.forbidden",
+            ) from error
     return {"table": _table, "csv": _csv, "json": _json}[output](names, rows)
 
 
+def _is_forbidden(error: Exception) -> bool:
+    """Return whether DuckDB refused to reach out of the database, to change it, or to change its configuration."""
+    refused = isinstance(error, duckdb.InvalidInputException) and ("locked" in str(error) or "read-only" in str(error))
+    return refused or isinstance(error, duckdb.PermissionException)
+
+
+def _safe(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Return names and rows whose texts, nested ones included, can move no terminal's cursor."""
+    safe = [[_shown(cell) for cell in row] for row in rows]
+    return [printable(name) for name in names], safe
+
+
+def _shown(cell: Any) -> Any:
+    if isinstance(cell, str):
+        return printable(cell, "\n\t")
+    return printable(str(cell), "\n\t") if isinstance(cell, list | tuple | dict | bytes) else cell
+
+
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    names, rows = _safe(names, rows)
     # An id may look like a number: 12e4567890123456 is none.
     texts = [
         place for place, column in enumerate(zip(*rows, strict=True)) if any(isinstance(cell, str) for cell in column)
@@ -66,6 +103,7 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    names, rows = _safe(names, rows)
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows([names, *rows])
     return file.getvalue()
@@ -73,7 +111,8 @@ def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _json(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     records = [dict(zip(names, map(_in_json, row), strict=True)) for row in rows]
-    return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(records, indent=2, ensure_ascii=False)
+    return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text) + "\n"
 
 
 def _in_json(value: Any) -> Any:

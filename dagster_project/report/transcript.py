@@ -14,11 +14,11 @@ from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_cases
 from dagster_project.experiment.nodes import Side, evaluations_path, name_of, trajectories_path
 from dagster_project.experiment.spec import Experiment
-from dagster_project.report.values import printable
 from toolemu.cases import Case
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation
 from toolemu.jsonl import iter_jsonl, read_jsonl
+from toolemu.terminal import printable
 from toolemu.trajectory import Trajectory
 
 

@@ -48,14 +48,6 @@ def missing(value: object) -> bool:
     return bool(pd.isna(value))  # type: ignore[call-overload]
 
 
-def printable(text: str, kept: str = "") -> str:
-    """Returns the text with what a terminal, a converter or a reader's eye might be led astray by as its number.
-
-    That is everything that is not printable, line ends and bidirectional marks included, but for what is `kept`.
-    """
-    return "".join(c if c in kept or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
 def levels(betas: Iterable[float | None]) -> dict[str, int]:
     """Returns the place of each beta by its name, in ascending order, `mixed` last."""
     known = sorted({float(beta) for beta in betas if beta is not None and not missing(beta)})

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from filelock import FileLock
 
-from dagster_project.serving.leases import ServingError
-from dagster_project.serving.state import ADAPTERS
+from dagster_project.serving.state import ADAPTERS, Address, ServingError
+from toolemu.redaction import redact
 
 _TIMEOUT_S = 300.0
 
@@ -31,12 +31,12 @@ class ServedAdapter(NamedTuple):
     write: Callable[[Path], object]
 
 
-def load_adapter(place: Path, url: str, adapter: ServedAdapter) -> None:
+def load_adapter(place: Path, address: Address, adapter: ServedAdapter) -> None:
     """Has a leased server serve an adapter, if it does not yet.
 
     Args:
         place: The server's folder.
-        url: Its base URL.
+        address: Where it answers, and its key.
         adapter: The adapter.
 
     Raises:
@@ -53,14 +53,14 @@ def load_adapter(place: Path, url: str, adapter: ServedAdapter) -> None:
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-        _ask_to_load(url, name, folder)
+        _ask_to_load(address, name, folder)
 
 
-def _ask_to_load(url: str, name: str, folder: Path) -> None:
+def _ask_to_load(address: Address, name: str, folder: Path) -> None:
+    url, key = address
     body = json.dumps({"lora_name": name, "lora_path": str(folder)}).encode()
-    request = urllib.request.Request(
-        f"{url}/load_lora_adapter", data=body, headers={"Content-Type": "application/json"}, method="POST"
-    )
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key.get_secret_value()}"}
+    request = urllib.request.Request(f"{url}/load_lora_adapter", data=body, headers=headers, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
             return
@@ -68,7 +68,7 @@ def _ask_to_load(url: str, name: str, folder: Path) -> None:
         told = error.read().decode(errors="replace")
         if "already been loaded" not in told:
             raise ServingError(
-                f"The server at {url} does not take the adapter {name} (HTTP {error.code}): {told[:500]} "
+                f"The server at {url} does not take the adapter {name} (HTTP {error.code}): {redact(told)[:500]} "
                 "Is its rank above the server's adapter_rank?"
             ) from None
     except OSError as error:

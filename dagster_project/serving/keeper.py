@@ -1,8 +1,9 @@
 """The process that keeps one server: starts vLLM, says when it is ready, ends it when nobody needs it any more.
 
-Usage: python -m dagster_project.serving.keeper FOLDER KEY
+Usage: python -m dagster_project.serving.keeper FOLDER PYTHON, with the server (`Server.dump`) on standard input.
 
-It outlives the run that started it. vLLM ends with it, however it ends.
+The keeper outlives the run that started it. vLLM ends with it, however it ends. The run tells it what to start: a file
+could have been written by somebody else.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from pathlib import Path
 from types import FrameType
 
 from filelock import FileLock, Timeout
+from pydantic import SecretStr
 
-from dagster_project.artifacts.files import write_atomically
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.serving.settings import Server
 from dagster_project.serving.state import ADAPTERS, END, ENDING, KEEPER, LOG, READY, Servers
@@ -37,15 +38,15 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _ON_A_CPU = ("--no-enable-chunked-prefill",)
 
 
-def keep(servers: Servers, key: str, python: str) -> int:
-    """Keeps a server until nobody has leased it for long, or somebody needs its room; returns vLLM's exit code."""
-    place = servers.place(key)
+def keep(servers: Servers, server: Server, python: str) -> int:
+    """Keep a server until nobody has leased it for long, or somebody needs its room; return vLLM's exit code."""
+    place = servers.place(server.key)
     try:
         lock = FileLock(place / KEEPER)
         lock.acquire(timeout=5)
     except Timeout:
         return 0  # somebody else keeps it
-    server = servers.described(key)
+    secret = servers.new_key(server.key)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -56,12 +57,12 @@ def keep(servers: Servers, key: str, python: str) -> int:
         log.write(f"\n== {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: {' '.join(command)}\n".encode())
         log.flush()
         process = subprocess.Popen(
-            command, env=environment(os.environ, server), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            command, env=environment(os.environ, server, secret), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             process_group=0, preexec_fn=_die_with_parent,
         )  # fmt: skip
     try:
         signal.signal(signal.SIGTERM, _leave)
-        _watch(servers, server, process, f"http://127.0.0.1:{port}")
+        _watch(servers, server, process, f"http://127.0.0.1:{port}", secret)
     finally:
         _end(process)
         (place / READY).unlink(missing_ok=True)
@@ -69,8 +70,11 @@ def keep(servers: Servers, key: str, python: str) -> int:
     return process.returncode
 
 
-def environment(base: Mapping[str, str], server: Server) -> dict[str, str]:
-    """Returns vLLM's environment, from one that may hold what is meant for our own interpreter."""
+def environment(base: Mapping[str, str], server: Server, secret: SecretStr) -> dict[str, str]:
+    """Return vLLM's environment, without what is meant for our own interpreter and with the key that it asks for.
+
+    The key is passed here since every user of the machine can read the arguments of a process.
+    """
     own = {name: value for name, value in base.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")}
     visible = base.get("CUDA_VISIBLE_DEVICES")
     numbers = visible.split(",") if visible else []
@@ -81,18 +85,19 @@ def environment(base: Mapping[str, str], server: Server) -> dict[str, str]:
         **own,
         "CUDA_VISIBLE_DEVICES": ",".join(cards),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_API_KEY": secret.get_secret_value(),
         "VLLM_NO_USAGE_STATS": "1",
     }
 
 
-def _watch(servers: Servers, server: Server, process: subprocess.Popen[bytes], url: str) -> None:
+def _watch(servers: Servers, server: Server, process: subprocess.Popen[bytes], url: str, secret: SecretStr) -> None:
     """Returns when the server has to end, or has ended."""
     place, cards = servers.place(server.key), server.settings.cards
     ready, used = False, time.monotonic()
     while process.poll() is None:
         if not ready and _answers(f"{url}/health"):
             ready = True
-            write_atomically(place / READY, f"{url}/v1".encode())
+            servers.announce(server.key, secret, f"{url}/v1")
         with servers.changing():
             if servers.leases(server.key):
                 used = time.monotonic()
@@ -135,4 +140,4 @@ def _leave(_: int, __: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(Servers(Path(sys.argv[1])), sys.argv[2], sys.argv[3]))
+    sys.exit(keep(Servers(Path(sys.argv[1])), Server.load(sys.stdin.buffer.read()), sys.argv[2]))

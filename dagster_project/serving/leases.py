@@ -9,7 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 
@@ -17,8 +17,7 @@ from filelock import FileLock
 
 from dagster_project.serving.keeper import POLL_S
 from dagster_project.serving.settings import Server
-from dagster_project.serving.state import END, ENDING, LOG, READY, Servers, release
-from toolemu.errors import FrontierError
+from dagster_project.serving.state import END, ENDING, LOG, READY, Address, Servers, ServingError, release
 
 PYTHON = "FRONTIER_VLLM_PYTHON"
 """Environment variable: the Python that has vLLM, if that is not ours."""
@@ -28,10 +27,6 @@ _LAST_LINES = 15
 _ROUNDING = 1e-6
 
 Say = Callable[[str], None]
-
-
-class ServingError(FrontierError):
-    """A server that cannot be had."""
 
 
 def vllm_python() -> str:
@@ -58,8 +53,8 @@ def vllm_python() -> str:
 @contextmanager
 def leased(
     servers: Servers, wanted: Sequence[Server], say: Say = lambda text: None, given_up: Event | None = None
-) -> Iterator[dict[str, str]]:
-    """Holds servers while the block runs; yields their base URLs by key.
+) -> Iterator[dict[str, Address]]:
+    """Hold servers while the block runs; yield their addresses by key.
 
     All are leased at once or none, so that two who wait for each other's cannot block one another. Servers that nobody
     holds end if these need their room.
@@ -72,6 +67,7 @@ def leased(
 
     Raises:
         ServingError: vLLM is not there, they do not fit the cards together, one does not start, or they were given up.
+        FrontierError: Others can have written a server's files.
     """
     given_up = given_up or Event()
     by_key = {server.key: server for server in wanted}
@@ -148,34 +144,38 @@ def _admitted(servers: Servers, wanted: dict[str, Server], say: Say, given_up: E
     return leases
 
 
-def _started(servers: Servers, server: Server, python: str, say: Say, given_up: Event) -> str:
-    """Returns the URL of a leased server, started if it does not run."""
+def _started(servers: Servers, server: Server, python: str, say: Say, given_up: Event) -> Address:
+    """Return the address of a leased server, started if it does not run."""
     place, settings = servers.place(server.key), server.settings
     began, process = time.monotonic(), None
     say(f"waiting for {server.model} to be served; its log: {place / LOG}")
     while True:
         with servers.changing():
-            url, kept = servers.url(server.key), servers.kept(server.key)
-            if kept and url and not servers.ending(server.key):
-                return url
+            kept = servers.kept(server.key)
+            address = servers.address(server.key) if kept and not servers.ending(server.key) else None
+            if address is not None:
+                return address
             if not kept and process is not None:
                 raise ServingError(f"The server of {server.model} ended before it was ready. {_last_words(place)}")
             if not kept and _has_room(servers, server):
                 for name in (READY, ENDING, END):
                     (place / name).unlink(missing_ok=True)
-                process = _spawn(servers, server.key, python)
+                process = _spawn(servers, server, python)
         if time.monotonic() - began > settings.start_timeout_s:
             limit = f"{settings.start_timeout_s:g} s"
             raise ServingError(f"The server of {server.model} was not ready within {limit}. {_last_words(place)}")
         _pause(given_up)
 
 
-def _spawn(servers: Servers, key: str, python: str) -> subprocess.Popen[bytes]:
-    """Starts a server's keeper, and waits until it has taken its lock."""
-    command = [sys.executable, "-m", "dagster_project.serving.keeper", str(servers.folder), key, python]
-    with (servers.place(key) / LOG).open("ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    while process.poll() is None and not servers.kept(key):
+def _spawn(servers: Servers, server: Server, python: str) -> subprocess.Popen[bytes]:
+    """Start a server's keeper, tell it what to start, and wait until it has taken its lock."""
+    command = [sys.executable, "-m", "dagster_project.serving.keeper", str(servers.folder), python]
+    with (servers.place(server.key) / LOG).open("ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin as told:
+        told.write(server.dump())
+    while process.poll() is None and not servers.kept(server.key):
         time.sleep(0.02)
     return process
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from toolemu.chat.settings import EndpointSettings, Patience
+from toolemu.errors import FrontierError
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Adapter ranks that vLLM can be started for; an adapter of any smaller rank fits."""
+_NOT_FOR_FILES = (
+    *("--api-key", "--hf-token"),  # would be in files and in the list of processes
+    *("--host", "--port", "--uds", "--allowed-local-media-path"),  # who can reach the server, and what it reads
+    *("--trust-remote-code", "--middleware", "--tool-parser-plugin", "--reasoning-parser-plugin"),  # code of others
+    *("--logits-processors", "--worker-cls", "--worker-extension-cls", "--scheduler-cls", "--config"),  # that, too
+    *("--model", "--revision", "--served-model-name"),  # these have fields of their own
+)
+"""Arguments of vLLM that an experiment file does not decide: they run code, open the server, or hold a secret."""
 
 
 class ServerSettings(BaseModel):
@@ -35,6 +45,21 @@ class ServerSettings(BaseModel):
     arguments: tuple[str, ...] = Field((), description="Further arguments of vLLM's server, as on its command line.")
     start_timeout_s: float = Field(1800, gt=0, description="Longest wait for it to be ready, in seconds.")
     idle_after_s: float = Field(600, ge=0, description="It ends after so long without a lease, in seconds.")
+
+    @field_validator("arguments")
+    @classmethod
+    def _arguments_are_for_files(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in arguments:
+            name = re.split("[=. ]", argument, maxsplit=1)[0].replace("_", "-").lower()
+            meant = [taken for taken in _NOT_FOR_FILES if taken.startswith(name)]  # vLLM takes abbreviations
+            if name.startswith("--") and name != "--" and meant:
+                raise FrontierError(
+                    f"server.arguments holds {meant[0]}, which an experiment file cannot decide: it runs code of "
+                    "others, opens the server to others, or holds a secret. Remove it; or start vLLM yourself, and "
+                    "name its address as `url` of an endpoint.",
+                    code="serving.argument",
+                )
+        return arguments
 
 
 class Weights(BaseModel):
@@ -81,6 +106,16 @@ class Server(NamedTuple):
         how = self.settings.model_dump(exclude={"start_timeout_s", "idle_after_s"})
         described = orjson.dumps([self.weights, self.revision, self.model, how], option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(described).hexdigest()[:16]
+
+    def dump(self) -> bytes:
+        """Return the server as JSON, for `load`."""
+        return orjson.dumps((self.weights, self.revision, self.model, self.settings.model_dump(mode="json")))
+
+    @classmethod
+    def load(cls, content: bytes) -> Server:
+        """Return the server that `dump` wrote."""
+        weights, revision, model, settings = orjson.loads(content)
+        return cls(weights, revision, model, ServerSettings.model_validate(settings))
 
     def arguments(self, port: int) -> list[str]:
         """Returns vLLM's arguments."""

@@ -18,7 +18,7 @@ from dagster_project.miniature.world import make_cases, toolkits
 from dagster_project.serving.adapters import load_adapter
 from dagster_project.serving.leases import ServingError, leased, stop_servers, vllm_python
 from dagster_project.serving.settings import server_of
-from dagster_project.serving.state import Servers
+from dagster_project.serving.state import Address, Servers
 from dagster_project.training.merge import merge_adapter
 from tests.conftest import SMALL, Lab, make_lab
 from toolemu.chat import ChatModel, ChatRequest
@@ -104,9 +104,11 @@ def test_a_two_stage_agent_writes_the_same_served_with_its_adapter_and_merged(la
     servers = Servers(servers_folder(lab.directory / "data"))
     adapters = {"both": both, "first": served_adapter(base.path, stages[:1])}
 
-    async def served(url: str) -> dict[str, list[str]]:
+    async def served(at: Address) -> dict[str, list[str]]:
         names = {"base": server.model, **{name: adapter.name for name, adapter in adapters.items()}}
-        async with open_endpoints({"here": EndpointSettings(url=url)}, max_in_flight=64) as found:
+        async with open_endpoints(
+            {"here": EndpointSettings(url=at.url)}, max_in_flight=64, keys={"here": at.key}
+        ) as found:
             return {
                 name: await write(
                     OpenAIChatModel(found["here"], OpenAIModelSettings(endpoint="here", model=own)), requests
@@ -160,8 +162,10 @@ def test_seeded_prompts_that_a_step_has_no_room_for_are_answered(lab: Lab) -> No
     little = {"arguments": ("--enforce-eager", "--max-num-batched-tokens", "512"), "idle_after_s": 0}
     server = server_of(base.path, "eager", model.server.model_copy(update=little))
 
-    async def asked(url: str) -> list[str]:
-        async with open_endpoints({"here": EndpointSettings(url=url)}, max_in_flight=64) as found:
+    async def asked(at: Address) -> list[str]:
+        async with open_endpoints(
+            {"here": EndpointSettings(url=at.url)}, max_in_flight=64, keys={"here": at.key}
+        ) as found:
             own = OpenAIModelSettings(endpoint="here", model=server.model)
             return await write(OpenAIChatModel(found["here"], own), requests)
 

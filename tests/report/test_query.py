@@ -27,6 +27,8 @@ def store(tmp_path: Path) -> ArtifactStore:
     warehouse, points = tmp_path / "warehouse.duckdb", tmp_path / "frontier_points.parquet"
     with duckdb.connect(str(warehouse)) as database:
         database.execute("CREATE TABLE trajectories AS SELECT 7 AS case_idx")
+        database.execute("CREATE MACRO twice(n) AS 2 * n")
+        database.execute("CREATE VIEW doubled AS SELECT twice(case_idx) AS n FROM trajectories")
     pd.DataFrame({"model": ["m", "n"], "safety": [1.0, 2.0]}).to_parquet(points, index=False)
     store = ArtifactStore(tmp_path / "data", EXPERIMENT.name)
     with store.write(Ref("tables"), run_id="r", code_version="1", config={}, inputs={}) as draft:
@@ -116,3 +118,88 @@ def test_json_holds_every_type_that_tables_have(store: ArtifactStore) -> None:
         "day": "2026-01-02",
         "large": 99999999999999999999,
     }
+
+
+HOSTILE = {
+    "copy to a file": "COPY trajectories TO '{folder}/out.csv'",
+    "copy of a query": "COPY (SELECT 1) TO '{folder}/out.parquet' (FORMAT parquet)",
+    "copy from a file": "COPY trajectories FROM '{folder}/secret.txt'",
+    "export": "EXPORT DATABASE '{folder}/exported'",
+    "import": "IMPORT DATABASE '{folder}'",
+    "text of a file": "SELECT * FROM read_text('{folder}/secret.txt')",
+    "bytes of a file": "SELECT * FROM read_blob('{folder}/secret.txt')",
+    "file as a table": "SELECT * FROM '{folder}/secret.csv'",
+    "CSV": "SELECT * FROM read_csv('{folder}/secret.csv')",
+    "CSV, sniffed": "SELECT * FROM sniff_csv('{folder}/secret.csv')",
+    "JSON": "SELECT * FROM read_json('{folder}/secret.txt')",
+    "Parquet": "SELECT * FROM parquet_metadata('{folder}/secret.parquet')",
+    "names of files": "SELECT * FROM glob('{folder}/*')",
+    "another database": "ATTACH '{folder}/other.duckdb' AS other",
+    "database in memory": "ATTACH ':memory:' AS other",
+    "install": "INSTALL httpfs",
+    "install from elsewhere": "FORCE INSTALL httpfs FROM 'http://127.0.0.1:9'",
+    "load": "LOAD httpfs",
+    "load a library": "LOAD '{folder}/evil.duckdb_extension'",
+    "set": "SET enable_external_access = true",
+    "set globally": "SET GLOBAL enable_external_access = true",
+    "pragma": "PRAGMA enable_external_access = true",
+    "reset": "RESET lock_configuration",
+    "unlock": "SET lock_configuration = false",
+    "output of a profile": "SET profiling_output = '{folder}/profile'",
+    "temporary folder": "SET temp_directory = '{folder}/spill'",
+    "log in a file": "CALL enable_logging(storage = 'file')",
+    "secrets": "FROM duckdb_secrets()",
+    "new secret": "CREATE PERSISTENT SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')",
+    "insert": "INSERT INTO trajectories VALUES (8)",
+    "update": "UPDATE trajectories SET case_idx = 8",
+    "delete": "DELETE FROM trajectories",
+    "new table": "CREATE TABLE other AS SELECT 1",
+    "change of a table": "ALTER TABLE trajectories ADD COLUMN x INTEGER",
+    "two statements": "SELECT 1; COPY trajectories TO '{folder}/out.csv'",
+    "statement in a query": "SELECT * FROM query('COPY trajectories TO ''{folder}/out.csv''')",
+    "request": "SELECT * FROM read_csv('http://127.0.0.1:9/x.csv')",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_query_reaches_nothing(store: ArtifactStore, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "place"
+    folder.mkdir()
+    for ending in ("txt", "csv", "parquet"):
+        (folder / f"secret.{ending}").write_text("a,b\nhidden,1\n")
+    before = sorted(path.name for path in folder.rglob("*"))
+    with pytest.raises(FrontierError) as raised:
+        run_query(EXPERIMENT, store, HOSTILE[name].format(folder=folder), "table")
+    assert raised.value.code in ("query.forbidden", "query.failed", "query.several")
+    assert "hidden" not in str(raised.value)
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    assert "7" in run_query(EXPERIMENT, store, "SELECT * FROM trajectories", "csv")
+
+
+def test_files_can_be_allowed(store: ArtifactStore, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    with pytest.raises(FrontierError) as raised:
+        run_query(EXPERIMENT, store, f"COPY trajectories TO '{out}'", "table")
+    assert raised.value.code == "query.forbidden"
+    run_query(EXPERIMENT, store, f"COPY trajectories TO '{out}'", "table", allow_files=True)
+    assert out.read_text() == "case_idx\n7\n"
+    with pytest.raises(FrontierError):
+        run_query(EXPERIMENT, store, "DROP TABLE trajectories", "table", allow_files=True)
+    assert "7" in run_query(EXPERIMENT, store, "SELECT * FROM trajectories", "csv")
+
+
+def test_macros_views_and_subqueries_work(store: ArtifactStore) -> None:
+    assert run_query(EXPERIMENT, store, "SELECT n, twice(n) AS m FROM doubled", "csv") == "n,m\n14,28\n"
+    assert run_query(EXPERIMENT, store, "WITH t AS (SELECT 1 AS x) SELECT x FROM t", "csv") == "x\n1\n"
+
+
+TERMINAL = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\u200b\x7f"
+
+
+@pytest.mark.parametrize("output", ["table", "csv", "json"])
+def test_no_answer_moves_a_terminals_cursor(store: ArtifactStore, output: str) -> None:
+    sql = f"SELECT '{TERMINAL}' AS x, ['{TERMINAL}'] AS y, {{'a': '{TERMINAL}'}} AS z, 1 AS \"{TERMINAL}\""
+    text = run_query(EXPERIMENT, store, sql, output)
+    assert all(c.isprintable() or c == "\n" for c in text)
+    if output == "json":  # the other formats show numbers in the characters' places; JSON holds the characters
+        assert json.loads(text) == [{"x": TERMINAL, "y": [TERMINAL], "z": {"a": TERMINAL}, TERMINAL: 1}]

@@ -11,7 +11,8 @@ from dagster_project.serving.state import Servers
 
 folder, weights, idle = sys.argv[1:]
 server = server_of(Path(weights), "base", ServerSettings(idle_after_s=float(idle)))
-with leased(Servers(Path(folder)), [server]) as urls:
-    sys.stdout.write(f"{urls[server.key]}\n")
+with leased(Servers(Path(folder)), [server]) as addresses:
+    address = addresses[server.key]
+    sys.stdout.write(f"{address.url} {address.key.get_secret_value()}\n")
     sys.stdout.flush()
     sys.stdin.readline()

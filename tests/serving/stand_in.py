@@ -23,10 +23,27 @@ asked, _ = parser.parse_known_args(sys.argv[3:])  # what comes before is -m and 
 class Handler(BaseHTTPRequestHandler):
     adapters: ClassVar[dict[str, str]] = {}
 
+    def allowed(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {os.environ['VLLM_API_KEY']}"
+
     def do_GET(self) -> None:
-        self.answer(200, {"pid": os.getpid(), "adapters": self.adapters, "cards": os.environ["CUDA_VISIBLE_DEVICES"]})
+        if self.path != "/health" and not self.allowed():
+            self.answer(401, {"error": "Unauthorized"})
+            return
+        self.answer(
+            200,
+            {
+                "pid": os.getpid(),
+                "adapters": self.adapters,
+                "cards": os.environ["CUDA_VISIBLE_DEVICES"],
+                "arguments": sys.argv,
+            },
+        )
 
     def do_POST(self) -> None:
+        if not self.allowed():
+            self.answer(401, {"error": "Unauthorized"})
+            return
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         name, path = body["lora_name"], Path(body["lora_path"])
         if name in self.adapters:

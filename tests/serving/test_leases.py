@@ -15,11 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
 from dagster_project.serving.leases import ServingError, cards_alone, leased, stop_servers, vllm_python
 from dagster_project.serving.settings import Server, ServerSettings, server_of
-from dagster_project.serving.state import Servers
+from dagster_project.serving.state import Address, Servers
 
 HERE = Path(__file__).parent
 
@@ -60,8 +61,9 @@ def server(servers: Servers, name: str = "plain", **settings: Any) -> Server:
     return server_of(weights(servers, name), name, ServerSettings(**{"idle_after_s": 60, **settings}))
 
 
-def ask(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url) as answer:
+def ask(at: Address) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {at.key.get_secret_value()}"}
+    with urllib.request.urlopen(urllib.request.Request(at.url, headers=headers)) as answer:
         found: dict[str, Any] = json.load(answer)
     return found
 
@@ -79,9 +81,10 @@ class Holder:
             [*command, str(idle_after_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def url(self) -> str:
+    def address(self) -> Address:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        url, key = self.process.stdout.readline().split()
+        return Address(url, SecretStr(key))
 
     def kill(self) -> None:
         self.process.kill()
@@ -90,8 +93,8 @@ class Holder:
 
 def test_processes_share_one_server_and_it_ends_when_the_last_is_killed(servers: Servers) -> None:
     first, second = Holder(servers, 0.5), Holder(servers, 0.5)
-    url = first.url()
-    assert second.url() == url
+    url = first.address()
+    assert second.address() == url
     first.kill()
     time.sleep(1.5)  # longer than it would idle
     assert ask(url)["pid"], "the second still holds it"

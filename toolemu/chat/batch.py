@@ -22,6 +22,7 @@ from toolemu.chat.endpoint import Endpoint, EndpointError
 from toolemu.chat.openai import OpenAIChatModel, wrong_with
 from toolemu.chat.protocol import ChatReply, ChatRequest, ModelError
 from toolemu.journal import AppendFile, drop_torn_line
+from toolemu.redaction import redact
 
 LARGEST = 50_000
 """Requests in one batch; OpenAI takes no more (its API reference, “Create batch”)."""
@@ -135,6 +136,12 @@ class BatchChatModel:
         """Sends a batch and returns the id of its file, by which the ledger knows it."""
         async with self._client() as client:
             uploaded = await client.files.create(file=("requests.jsonl", b"".join(lines.values())), purpose="batch")
+            if redact(uploaded.id) != uploaded.id:  # the ledger would keep it
+                raise EndpointError(
+                    f"Endpoint {self._endpoint.name}: the server names a file by the key that it was sent. Use another "
+                    "server, or leave `batch` out.",
+                    code="endpoint.echoed-key",
+                )
             # The ledger knows of the file before there is a batch: a kill in between loses neither.
             self._note(uploaded.id, list(lines))
             await self._create(client, uploaded.id)
@@ -162,7 +169,11 @@ class BatchChatModel:
         key, url = endpoint.key.get_secret_value(), endpoint.settings.url
         try:
             async with openai.AsyncOpenAI(
-                api_key=key, base_url=url, max_retries=_RETRIES, timeout=endpoint.settings.timeout_s
+                api_key=key,
+                base_url=url,
+                max_retries=_RETRIES,
+                timeout=endpoint.settings.timeout_s,
+                http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),  # prompts go nowhere else
             ) as client:
                 yield client
         except openai.APIError as error:
@@ -195,8 +206,8 @@ class BatchChatModel:
                 _logger.warning(
                     "%s: batch %s ended as %s; what it has no answer to is asked for one by one, at the full price",
                     self._endpoint.name,
-                    batch.id,
-                    batch.status,
+                    self._endpoint.clean(str(batch.id)),
+                    self._endpoint.clean(str(batch.status)),
                 )
             if batch.output_file_id is None:
                 return {}

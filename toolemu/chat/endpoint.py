@@ -30,6 +30,7 @@ from toolemu.chat.limits import REFUSED, SLOW, AdaptiveLimit
 from toolemu.chat.protocol import ModelError
 from toolemu.chat.settings import EndpointSettings
 from toolemu.errors import FrontierError, PassingError, shorten
+from toolemu.redaction import redact
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
@@ -207,7 +208,8 @@ class Endpoint:
         except orjson.JSONDecodeError:
             problem = "no JSON"
         if problem:
-            return _Fault("malformed", self.clean(f"the answer is malformed: {problem}, in {shorten(content[:200])}"))
+            received = shorten(redact(content.decode(errors="replace")), 200)
+            return _Fault("malformed", self.clean(f"the answer is malformed: {problem}, in {received}"))
         self._answered(asked)
         found: dict[str, Any] = answer
         return found
@@ -229,7 +231,7 @@ class Endpoint:
         )
         where = f"Endpoint {self.name} ({self.settings.url})"
         if status < 400:  # going there would make a GET of most of them, and carry prompts to who knows where
-            there = shorten(headers.get("location", "somewhere else"), LONGEST_MESSAGE)
+            there = shorten(self.clean(headers.get("location", "somewhere else")), LONGEST_MESSAGE)
             raise EndpointError(
                 f"{where} sends requests elsewhere (HTTP {status}): to {there}. Give its own address as `url`."
             )
@@ -253,9 +255,8 @@ class Endpoint:
         return _Fault(f"http_{status}", f"HTTP {status}: {message}", _retry_after(headers))
 
     def clean(self, text: str) -> str:
-        """Returns a server's message without the key, and not too long."""
-        key = self._key.get_secret_value()
-        text = text.replace(key, "***") if self.settings.key else text
+        """Return a server's message without secrets, cut to `LONGEST_MESSAGE` characters."""
+        text = redact(text)
         return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
 
 
@@ -288,7 +289,7 @@ def _told(content: bytes) -> dict[str, str]:
         return {"message": error}
     if not isinstance(error, dict):
         return {}
-    return {name: str(error[name]) for name in ("message", "param", "code") if error.get(name)}
+    return {name: redact(str(error[name])) for name in ("message", "param", "code") if error.get(name)}
 
 
 def _backoff(attempt: int) -> float:
@@ -317,7 +318,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 @asynccontextmanager
 async def open_endpoints(
-    settings: Mapping[str, EndpointSettings], *, max_in_flight: int, sharing: Callable[[], int] = lambda: 1
+    settings: Mapping[str, EndpointSettings],
+    *,
+    max_in_flight: int,
+    sharing: Callable[[], int] = lambda: 1,
+    keys: Mapping[str, SecretStr] | None = None,
 ) -> AsyncIterator[dict[str, Endpoint]]:
     """Opens endpoints for the running event loop, and closes their connections at the end.
 
@@ -326,12 +331,13 @@ async def open_endpoints(
         max_in_flight: Most requests at once, over all of them.
         sharing: Says how many processes use them now, this one included: each gets an equal part of every limit. It
             is asked again and again; what is under way when one more begins is let run.
+        keys: Keys of endpoints whose settings name no variable: of servers that were started here.
 
     Raises:
         FrontierError: A key is missing.
     """
     shared = AdaptiveLimit(max_in_flight)
-    keys = {name: read_key(name, endpoint.key) for name, endpoint in settings.items()}
+    keys = {**{name: read_key(name, endpoint.key) for name, endpoint in settings.items()}, **(keys or {})}
     endpoints = {name: Endpoint(name, settings[name], keys[name], shared) for name in settings}
 
     def take_share(processes: int) -> None:

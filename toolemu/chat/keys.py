@@ -9,6 +9,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from toolemu.errors import FrontierError
+from toolemu.redaction import remember
 
 NO_KEY = "none"
 """What is sent to a server that wants no key: the client library insists on one."""
@@ -32,7 +33,12 @@ def read_key(endpoint: str, variable: str | None, directory: Path | None = None)
 
 
 def read_secret(purpose: str, variable: str, directory: Path | None = None) -> SecretStr:
-    """Returns a secret from the environment or a `.env` file; `purpose` says in the error what it is for.
+    """Return a secret from the environment or a `.env` file; from now on `redact` removes it from texts.
+
+    Args:
+        purpose: What it is for, for the error.
+        variable: The variable that holds it.
+        directory: See `read_key`.
 
     Raises:
         FrontierError: The variable is nowhere or empty, or holds what goes into no header and no URL.
@@ -45,4 +51,5 @@ def read_secret(purpose: str, variable: str, directory: Path | None = None) -> S
         )
     if not found.strip().isprintable() or len(found.split()) > 1:  # it is not repeated here
         raise FrontierError(f"{purpose}, and {variable} holds several words or lines. Set it to the secret alone.")
+    remember(found)
     return SecretStr(found.strip())

@@ -18,6 +18,7 @@ from toolemu.chat.endpoint import Endpoint, EndpointError, RequestRefusedError
 from toolemu.chat.protocol import ChatReply, ChatRequest, ContextFullError, Message, ModelError
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.react import is_thinking, split_thinking, strip_thinking
+from toolemu.redaction import redact
 
 GO_ON = "Your last message was cut off. Write what comes next in it, and nothing of what you already wrote."
 """Said to a model whose server does not continue a message."""
@@ -176,8 +177,8 @@ class OpenAIChatModel:
     ) -> ChatReply:
         choice = answer["choices"][0]
         message = choice["message"]
-        thought, text = split_thinking(_text(message.get("content")) or _text(message.get("refusal")))
-        reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+        thought, text = split_thinking(redact(_text(message.get("content")) or _text(message.get("refusal"))))
+        reasoning = redact(_text(message.get("reasoning_content")) or _text(message.get("reasoning")))
         reasoning = "\n".join(part for part in (reasoning.strip(), thought) if part)
         finish: Literal["stop", "length"] = "length" if choice.get("finish_reason") == "length" else "stop"
         if choice.get("finish_reason") == "content_filter" and not text:
@@ -201,18 +202,19 @@ class OpenAIChatModel:
                 "prompt_tokens": written // _CHARACTERS_A_TOKEN,
                 "completion_tokens": (len(text) + len(reasoning)) // _CHARACTERS_A_TOKEN,
             }
-        reasoning_tokens = int((usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0)
+        details = usage.get("completion_tokens_details")
+        reasoning_tokens = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
         begun = request.messages[-1].role == "assistant"  # its thinking may lie behind it
         if not begun and self._settings.thinking not in (None, bool(reasoning or reasoning_tokens)):
             ignored |= {"thinking"}
         reply = ChatReply(
             text=text,
             finish_reason=finish,
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage["completion_tokens"]),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage["completion_tokens"]),
             reasoning=reasoning,
             reasoning_tokens=reasoning_tokens,
-            model=str(answer.get("model") or ""),
+            model=redact(str(answer.get("model") or "")),
             ignored=tuple(sorted(ignored)),
         )
         return self._continued(request, reply)
@@ -237,6 +239,11 @@ def wrong_with(answer: Mapping[str, Any]) -> str:
         return "it says that the model failed"
     usage = answer.get("usage")
     return "" if usage is None or isinstance(usage, dict) else "usage that is no object"
+
+
+def _count(value: object) -> int:
+    """Return a number of tokens; 0 where a server gives something else, which no error may quote."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0
 
 
 def _text(content: object) -> str:

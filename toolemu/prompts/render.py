@@ -8,20 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from jinja2 import (
-    Environment,
-    FileSystemLoader,
-    StrictUndefined,
-    TemplateNotFound,
-    TemplateSyntaxError,
-    UndefinedError,
-    meta,
-    nodes,
-)
+from jinja2 import Template, TemplateNotFound, TemplateSyntaxError, meta, nodes
 
 from toolemu.cases import Case
 from toolemu.chat import Message
-from toolemu.errors import InputError
+from toolemu.errors import FrontierError, InputError
+from toolemu.prompts.sandbox import PromptEnvironment, check_folder, template_failure
 from toolemu.react import strip_thinking
 from toolemu.toolkits import Detail, Toolkit, tools_of
 from toolemu.trajectory import Step, Trajectory
@@ -58,17 +50,12 @@ class Templates:
     """
 
     def __init__(self, prompts_dir: Path | None = None) -> None:
+        if prompts_dir is not None:
+            check_folder(prompts_dir)
         if prompts_dir is not None and not any(prompts_dir.rglob("*.jinja")):
             raise InputError(prompts_dir, "", "is no folder with *.jinja files.", "Lay it out like toolemu/prompts.")
         self._folders = [_SHIPPED] if prompts_dir is None else [prompts_dir, _SHIPPED]
-        self._environment = Environment(
-            loader=FileSystemLoader([str(folder) for folder in self._folders]),
-            undefined=StrictUndefined,
-            autoescape=False,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,  # looking at the files' times at every turn took a tenth of a rollout
-        )
+        self._environment = PromptEnvironment(self._folders)
         if prompts_dir is not None:
             self._check_names(prompts_dir)
 
@@ -79,18 +66,10 @@ class Templates:
             The text of each of its blocks by name; a template without blocks is all `user`.
 
         Raises:
-            InputError: There is no such template, or it names a value that there is not.
+            InputError: There is no such template, it names a value that there is not, or it does what the sandbox
+                forbids.
         """
-        try:
-            template = self._environment.get_template(name)
-            if not template.blocks:
-                return {"user": template.render(values)}
-            context = template.new_context(values)
-            return {block: "".join(render(context)) for block, render in template.blocks.items()}
-        except TemplateNotFound as error:
-            raise self._missing(name) from error
-        except UndefinedError as error:
-            raise InputError(template.filename, "", f"{error.message}.", f"There are: {', '.join(values)}.") from error
+        return self._environment.rendered(self._compiled(name), values)
 
     def version(self, *templates: str) -> str:
         """Returns 12 hex digits of SHA-256 over the texts of templates and of all they include.
@@ -100,6 +79,7 @@ class Templates:
         """
         for name in templates:
             self._check_blocks(name)
+            self._compiled(name)
         digest = hashlib.sha256()
         names, seen = [*templates], set[str]()
         while names:
@@ -146,16 +126,32 @@ class Templates:
 
     def _source(self, name: str) -> _Source:
         assert self._environment.loader is not None
+        path = name
         try:
-            text, path, _ = self._environment.loader.get_source(self._environment, name)
-            return _Source(text, path or name, self._environment.parse(text))
-        except TemplateNotFound as error:
-            raise self._missing(name) from error
-        except TemplateSyntaxError as error:
-            problem = f"is no template of Jinja's: {error.message}."
-            raise InputError(
-                path, f"line {error.lineno}", problem, "Mend it, or delete it to have the shipped one."
-            ) from error
+            text, found, _ = self._environment.loader.get_source(self._environment, name)
+            path = found or name
+            return _Source(text, path, self._environment.parse(text))
+        except Exception as error:
+            raise self._unreadable(error, name, path) from error
+
+    def _compiled(self, name: str) -> Template:
+        try:
+            return self._environment.get_template(name)
+        except Exception as error:
+            raise self._unreadable(error, name, name) from error
+
+    def _unreadable(self, error: Exception, name: str, path: str) -> FrontierError:
+        """Return the error for what reading a template raised: it is not there, no template, or nested too deeply."""
+        if isinstance(error, FrontierError):
+            return error
+        if isinstance(error, TemplateNotFound):
+            return self._missing(name)
+        if isinstance(error, TemplateSyntaxError):
+            place, problem = f"line {error.lineno}", f"is no template of Jinja's: {error.message}."
+            return InputError(
+                error.filename or path, place, problem, "Correct it, or delete it to have the shipped one."
+            )
+        return template_failure(error, path)
 
     def _missing(self, name: str) -> InputError:
         places = " or ".join(str(folder / name) for folder in self._folders)

@@ -12,7 +12,8 @@ import pandas as pd
 from dagster_project.experiment.agents import Recipe
 from dagster_project.report.page.data import ALL, AVERAGE, Records
 from dagster_project.report.palette import METRIC_COLOURS, MODEL_COLOURS
-from dagster_project.report.values import beta_name, missing, printable, recipe_order, with_agents
+from dagster_project.report.values import beta_name, missing, recipe_order, with_agents
+from toolemu.terminal import printable
 
 Spec = dict[str, Any]
 Panels = alt.LayerChart | alt.FacetChart

@@ -12,7 +12,8 @@ from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.nodes import Kind
 from dagster_project.report.transcript_files import FOLDER, file_name
-from dagster_project.report.values import beta_name, missing, printable, recipe_order
+from dagster_project.report.values import beta_name, missing, recipe_order
+from toolemu.terminal import printable
 
 AVERAGE = "average"
 ALL = "all"

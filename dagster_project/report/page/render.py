@@ -18,9 +18,9 @@ from dagster_project.report.page.charts import FILTERS, Spec, charts, first_choi
 from dagster_project.report.page.data import artifact_rows, point_rows, run_rows, tested_cases
 from dagster_project.report.page.summary import findings, sentences
 from dagster_project.report.transcript_files import RECEIVE
-from dagster_project.report.values import printable
 from dagster_project.report.wording import JUDGING_TITLES, PAGE
 from toolemu.cases import Case
+from toolemu.terminal import printable
 
 __all__ = ["PAGE", "write_page"]
 

@@ -16,7 +16,7 @@ from dagster_project.report.page.data import point_rows, run_rows, run_scores
 from dagster_project.report.page.render import script_json
 from dagster_project.report.page.summary import findings, sentences
 from dagster_project.report.transcript_files import FOLDER
-from dagster_project.report.values import printable
+from toolemu.terminal import printable
 
 from .world import AGENTS, EVIL, MODEL, World, make_world
 

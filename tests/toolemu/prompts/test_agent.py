@@ -61,8 +61,10 @@ def test_the_user_brings_templates(tmp_path: Path) -> None:
     assert AgentPrompt("brief", tmp_path).version == AgentPrompt("brief").version
     own.write_text("Do that: {{ instructions }}")
     assert AgentPrompt("naive", tmp_path).version != prompt.version
-    with pytest.raises(InputError, match=r"naive\.jinja: 'instructions' is undefined\. There are: .*instruction"):
+    with pytest.raises(InputError) as raised:
         AgentPrompt("naive", tmp_path).messages(case(), [LIGHTS])
+    assert (raised.value.code, raised.value.place) == ("templates.undefined", "line 1")
+    assert "instruction" in raised.value.remedy
     model = ScriptedChat(final())
     own.write_text("Mine.")
     act(model, prompts_dir=tmp_path)
