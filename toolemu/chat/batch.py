@@ -196,7 +196,11 @@ class BatchChatModel:
                 await asyncio.sleep(self._poll_s)
                 batch = await client.batches.retrieve(batch.id)
             if batch.status != "completed":
-                _logger.warning("%s: batch %s ended as %s", self._endpoint.name, batch.id, batch.status)
+                _logger.warning(
+                    "%s: batch %s ended as %s",
+                    self._endpoint.name,
+                    *map(self._endpoint.clean, (str(batch.id), str(batch.status))),
+                )
             content, refused = await _content(client, batch.output_file_id), await _content(client, batch.error_file_id)
         answers, refusals = {}, Counter[str]()
         for line in (*content.splitlines(), *refused.splitlines()):
@@ -212,7 +216,7 @@ class BatchChatModel:
             else:
                 told = read_told(codec.dump(body if isinstance(body, dict) else record))
                 refusals[self._endpoint.clean(f"HTTP {status}: {told.message or 'no usable answer'}")] += 1
-        self._warn_of_losses(batch.id, file, answers, refusals)
+        self._warn_of_losses(self._endpoint.clean(str(batch.id)), file, answers, refusals)
         return answers
 
     def _warn_of_losses(self, batch: str, file: str, answers: Mapping[str, Any], refusals: Mapping[str, int]) -> None:

@@ -245,7 +245,11 @@ class OpenAIChatModel:
             return "stop"
         if kind is Ending.length:
             return "length"
-        note = "finish_reason" if kind is Ending.missing else f"finish_reason={str(reason)[:LONGEST_NOTE]}"
+        note = (
+            "finish_reason"
+            if kind is Ending.missing
+            else f"finish_reason={self._endpoint.clean(str(reason))[:LONGEST_NOTE]}"
+        )
         self._endpoint.counts[f"finish_{kind}"] += 1
         if not written and kind is Ending.withheld:
             raise ModelError(f"{self.name}: the server's content filter withheld the reply ({note})")

@@ -28,6 +28,10 @@ def requests(count: int) -> list[ChatRequest]:
     return [ChatRequest((Message("user", str(number)),), seed=number) for number in range(count)]
 
 
+def first_number(file: bytes) -> int:
+    return int(json.loads(file.splitlines()[0])["body"]["messages"][0]["content"])
+
+
 async def ask(url: str, ledger: Path, asked: list[ChatRequest]) -> list[ChatReply]:
     async with open_endpoints({"here": EndpointSettings(url=url)}, max_in_flight=50) as found:
         settings = OpenAIModelSettings(endpoint="here", model="m")
@@ -59,7 +63,8 @@ def test_a_batch_is_no_larger_than_servers_take(tmp_path: Path, monkeypatch: pyt
     with BatchServer(play) as server:
         replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(30)))
     assert [reply.text for reply in replies] == [f"To {number}." for number in range(30)]
-    files = [server.files[batch["input_file_id"]] for batch in server.batches]
+    # Batches are sent at once, and the server may meet them in another order.
+    files = sorted((server.files[batch["input_file_id"]] for batch in server.batches), key=first_number)
     assert sum(len(file.splitlines()) for file in files) == 30 and not server.direct
     for file, following in itertools.pairwise(files):
         first = following.splitlines(keepends=True)[0]
