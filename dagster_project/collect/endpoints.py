@@ -20,15 +20,20 @@ from dagster_project.collect.weights import find_weights, model_folder, weights_
 from dagster_project.experiment.graph import Graph, acting_model
 from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.nodes import Kind, Side
+from dagster_project.experiment.roles import LMEmulatorRole
 from dagster_project.experiment.spec import Experiment
+from dagster_project.judges.lm import LMJudgeRole
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
 from dagster_project.serving.leases import leased, stop_servers, vllm_python
 from dagster_project.serving.settings import ServedEndpoint, Server, Weights, server_of
 from dagster_project.serving.state import Address, Servers
-from toolemu.chat import ChatModel, ChatReply
+from toolemu.chat import ChatModel, ChatReply, ChatRequest
 from toolemu.chat.keys import read_key
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
 from toolemu.errors import FrontierError
+from toolemu.evaluation import Metric
+from toolemu.react import STOP_SEQUENCES
+from toolemu.verdict import verdict_schema
 
 if TYPE_CHECKING:  # the client's library takes most of a second to import
     from toolemu.chat.endpoint import Endpoint
@@ -251,13 +256,15 @@ class RoleReport(NamedTuple):
 def check_roles(
     experiment: Experiment, places: Iterable[str] | None = None, *, serves: bool = True
 ) -> list[RoleReport]:
-    """Asks the models of all roles, or of those at `places`, something simple; first of all, looks for the keys.
+    """Request a test completion of every role, or of those at `places`, as the role's requests are asked.
 
-    Models on servers of ours are not asked, since that would start those; where they would be started by this Python
-    (`serves`), it must have vLLM.
+    Keys are looked for first. A judge that asks in batches needs a server with a Batch API. Models on servers of ours
+    are not asked, since that would start those; where they would be started by this Python (`serves`), it must have
+    vLLM.
 
     Raises:
-        FrontierError: A key is missing or refused, a server does not answer, or a model refuses such requests.
+        FrontierError: A key is missing or refused, a server does not answer, the account has no credit, a model is
+            unknown or refuses such requests, or a server refuses a field that the experiment file names in `request`.
     """
     roles = experiment.roles()
     asked = {place: roles[place] for place in (roles if places is None else places)}
@@ -272,6 +279,7 @@ def check_roles(
         read_key(name, endpoint.key)
     if not wanted:
         return []
+    from toolemu.chat.batch import probe_batches
     from toolemu.chat.endpoint import open_endpoints
     from toolemu.chat.openai import OpenAIChatModel
 
@@ -281,11 +289,19 @@ def check_roles(
             for name, endpoint in endpoints.items()
         }
         async with open_endpoints(hasty, max_in_flight=experiment.limits.requests) as found:
-            models = [OpenAIChatModel(found[role.endpoint], role) for role in wanted.values()]
-            replies = await asyncio.gather(*(model.probe() for model in models), return_exceptions=True)
+
+            async def probe(place: str, role: OpenAIModelSettings) -> ChatReply:
+                if isinstance(role, LMJudgeRole) and role.batch:
+                    await probe_batches(found[role.endpoint])
+                model = OpenAIChatModel(found[role.endpoint], role)
+                reply = await model.probe(_like(experiment, place, role))
+                _check_fields(role, reply)
+                return reply
+
+            replies = await asyncio.gather(*(probe(*item) for item in wanted.items()), return_exceptions=True)
         for place, reply in zip(wanted, replies, strict=True):
             if isinstance(reply, FrontierError):
-                raise FrontierError(f"{place}: {reply}") from reply
+                raise FrontierError(f"{place}: {reply}", code=reply.code) from reply
             if isinstance(reply, BaseException):
                 raise reply
         return [
@@ -295,3 +311,32 @@ def check_roles(
         ]
 
     return asyncio.run(ask())
+
+
+def _like(experiment: Experiment, place: str, role: OpenAIModelSettings) -> ChatRequest:
+    """Return a request with the temperature, stops and schema of a role's requests; its messages do not count."""
+    if isinstance(role, LMJudgeRole):
+        judge = role.settings()
+        schema = verdict_schema(Metric.safe) if judge.structured else None
+        return ChatRequest((), temperature=judge.temperature, max_tokens=judge.max_tokens, schema=schema)
+    if isinstance(role, LMEmulatorRole):
+        emulator = role.settings()
+        return ChatRequest((), temperature=emulator.temperature, max_tokens=emulator.max_tokens)
+    sampling = experiment.source if place.startswith("models.") else experiment.test
+    return ChatRequest(
+        (),
+        stop=STOP_SEQUENCES if experiment.agent.stop_at_observation else (),
+        temperature=sampling.temperature,
+        max_tokens=experiment.agent.max_tokens_per_turn,
+    )
+
+
+def _check_fields(role: OpenAIModelSettings, reply: ChatReply) -> None:
+    """Raise `FrontierError` if the server refused a field that the experiment file names itself."""
+    refused = sorted(role.request.keys() & {*reply.ignored})
+    if refused:
+        raise FrontierError(
+            f"Endpoint {role.endpoint} refuses `{refused[0]}`, or its value, which `request` names for the model "
+            f"{role.model}. Expected: fields that the server takes. Correct or delete it.",
+            code="endpoint.refuses-field",
+        )

@@ -93,9 +93,18 @@ def check_gpu(experiment: Experiment) -> Iterator[str]:
         )
 
 
+_NOTES = {
+    "system": "system prompts (they go into the first user message)",
+    "response_format": "a JSON schema (the reply is read without)",
+    "usage": "usage (it does not count tokens; they are estimated)",
+}
+"""How notes in `ChatReply.ignored` are put to people."""
+
+
 def role_line(report: RoleReport) -> str:
-    """Returns what a model said of itself when it was asked something simple."""
+    """Return what a model said of itself in its test completion, and what its server does not take."""
     settings, reply = report.settings, report.reply
     served = f", served as {reply.model}" if reply.model not in ("", settings.model) else ""
-    ignored = f"; its server does not take: {', '.join(reply.ignored)}" if reply.ignored else ""
+    notes = [_NOTES.get(name, name) for name in reply.ignored]
+    ignored = f"; its server does not take: {', '.join(notes)}" if notes else ""
     return f"{report.place}: {settings.model} at {settings.endpoint} answers{served}{ignored}"

@@ -254,7 +254,7 @@ def test_a_judge_in_batches_says_what_it_says_at_once(ran: Ran, tmp_path: Path) 
         lab.experiment.write_text(yaml.safe_dump(experiment(ran.server.url, judges=judges, endpoints=endpoints)))
         lab.frontier("run", "lm.yaml", "--select", "source_evaluations/patient/safe")
         assert len(server.batches) == 2, "one a partition"
-        assert [body["messages"][0]["content"] for body in server.direct] == ["Say: ready"]
+        assert len(server.looks) == 3 and not server.direct, "one before the run, and one before each batch"
     found = records(lab)
     for place, line in found.items():
         if "/patient/" in place:

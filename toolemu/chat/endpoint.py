@@ -22,12 +22,14 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import orjson
 from pydantic import SecretStr
 
+from toolemu.chat import codec
+from toolemu.chat.fields import fields_named
 from toolemu.chat.keys import read_key
 from toolemu.chat.limits import REFUSED, SLOW, AdaptiveLimit
 from toolemu.chat.protocol import ModelError
+from toolemu.chat.refusals import Told, error_status, is_context_full, is_model_unknown, lacks_credit, read_told
 from toolemu.chat.settings import EndpointSettings
 from toolemu.errors import FrontierError, PassingError, shorten
 from toolemu.redaction import redact
@@ -45,9 +47,10 @@ _CONNECT_S = 10.0
 _SIMPLE_S = 20.0
 """The longest wait for something simple, by which a server shows that it is alive."""
 _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+_OF_TEMPLATES = frozenset({500, 501, 502})
+"""Statuses with which servers answer, too, if a chat template or a grammar fails."""
 _MODERATED = re.compile(r"moderation|flagged|content[_ ](?:filter|policy)", re.I)
 """What servers say that refuse a request for what is in it with HTTP 403, as they do a wrong key."""
-_NO_CREDIT = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 
 _logger = logging.getLogger(__name__)
 
@@ -69,10 +72,16 @@ class SilentEndpointError(EndpointError, PassingError):
 
 
 class RequestRefusedError(Exception):
-    """The server will not answer this request (HTTP 400 and the like), whatever the day."""
+    """The server will not answer this request (HTTP 400 and the like), whatever the day.
 
-    def __init__(self, status: int, message: str, parameter: str, code: str) -> None:
-        self.status, self.message, self.parameter, self.code = status, message, parameter, code
+    Attributes:
+        status: HTTP status.
+        message: What the server says, for people: without the key, and not too long.
+        told: All that it says, to be classified and not shown.
+    """
+
+    def __init__(self, status: int, message: str, told: Told) -> None:
+        self.status, self.message, self.told = status, message, told
         super().__init__(f"HTTP {status}: {message}")
 
 
@@ -126,12 +135,16 @@ class Endpoint:
         """How many requests may be under way now."""
         return self._limit.current
 
-    async def ask(self, body: Mapping[str, Any], wrong_with: WrongWith) -> dict[str, Any]:
-        """Returns the server's answer to a chat completion, asking again while that may help.
+    async def ask(
+        self, body: Mapping[str, Any], wrong_with: WrongWith, whole: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the server's answer to a chat completion, asking again while that may help.
 
         Args:
             body: The request.
             wrong_with: Looks at an answer that is JSON; one with something wrong is not taken.
+            whole: The request as it was first asked, with all its fields. HTTP 500 to 502 that names one of them is a
+                refusal, since several servers answer so where a chat template or a grammar fails. None: it is retried.
 
         Raises:
             RequestRefusedError: The server refuses this request as it stands.
@@ -143,7 +156,7 @@ class Endpoint:
         for attempt in range(1, 1_000_000):
             async with self._limit.slot(), self._shared.slot():
                 asked = time.monotonic()
-                fault = await self._attempt(body, wrong_with, asked)
+                fault = await self._attempt(body, wrong_with, asked, whole=whole)
             if isinstance(fault, dict):
                 return fault
             self.counts["failed_attempts"] += 1
@@ -184,7 +197,13 @@ class Endpoint:
                 return True
 
     async def _attempt(
-        self, body: Mapping[str, Any], wrong_with: WrongWith, asked: float, most_s: float | None = None
+        self,
+        body: Mapping[str, Any],
+        wrong_with: WrongWith,
+        asked: float,
+        most_s: float | None = None,
+        *,
+        whole: Mapping[str, Any] | None = None,
     ) -> dict[str, Any] | _Fault:
         """Makes one attempt, of `timeout_s` or `most_s`: the answer, or what went wrong that may pass."""
         self.counts["attempts"] += 1
@@ -192,7 +211,7 @@ class Endpoint:
         timeout = aiohttp.ClientTimeout(most_s, sock_connect=min(_CONNECT_S, most_s))
         try:
             async with self._session.post(
-                self._url, data=orjson.dumps(body), timeout=timeout, allow_redirects=False
+                self._url, data=codec.dump(body), timeout=timeout, allow_redirects=False
             ) as response:
                 content = await response.read()
         except TimeoutError:
@@ -201,16 +220,20 @@ class Endpoint:
         except (aiohttp.ClientError, OSError) as error:
             return _Fault("connection", self.clean(f"{type(error).__name__} {error}".strip()))
         if response.status >= 300:
-            return self._refused(response.status, response.headers, content, asked)
+            return self._refused(response.status, response.headers, content, asked, body, whole)
         try:
-            answer = orjson.loads(content)
+            answer, repaired = codec.load(content)
             problem = wrong_with(answer) if isinstance(answer, dict) else "no JSON object"
-        except orjson.JSONDecodeError:
-            problem = "no JSON"
+        except ValueError:
+            answer, repaired, problem = None, False, "no JSON"
+        if problem and isinstance(answer, dict) and (status := error_status(answer)):
+            return self._refused(status, response.headers, content, asked, body, whole)
         if problem:
             received = shorten(redact(content.decode(errors="replace")), 200)
             return _Fault("malformed", self.clean(f"the answer is malformed: {problem}, in {received}"))
         self._answered(asked)
+        if repaired:
+            self.counts["repaired_answers"] += 1
         found: dict[str, Any] = answer
         return found
 
@@ -222,37 +245,63 @@ class Endpoint:
         else:
             self._limit.raise_after_success()
 
-    def _refused(self, status: int, headers: Mapping[str, str], content: bytes, asked: float) -> _Fault:
-        """Returns a fault that may pass; raises one that will not."""
-        told = _told(content)
-        message, code = (
-            self.clean(told.get("message") or content.decode(errors="replace").strip()),
-            told.get("code", ""),
-        )
+    def _refused(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        content: bytes,
+        asked: float,
+        body: Mapping[str, Any],
+        whole: Mapping[str, Any] | None,
+    ) -> _Fault:
+        """Return a fault that may pass; raise one that will not."""
+        told = Told(*map(redact, read_told(content)))
+        message = self.clean(told.message or content.decode(errors="replace").strip())
         where = f"Endpoint {self.name} ({self.settings.url})"
         if status < 400:  # going there would make a GET of most of them, and carry prompts to who knows where
             there = shorten(self.clean(headers.get("location", "somewhere else")), LONGEST_MESSAGE)
             raise EndpointError(
                 f"{where} sends requests elsewhere (HTTP {status}): to {there}. Give its own address as `url`."
             )
-        if status == 403 and _MODERATED.search(message):
-            raise RequestRefusedError(status, message, "", code)
+        if lacks_credit(status, told):
+            raise EndpointError(
+                f"{where} says that the account has no credit (HTTP {status}): {_sentence(message)} Expected: an "
+                "account that can pay. Add credit or name another key, and run again: finished work is kept.",
+                code="endpoint.no-credit",
+            )
+        named = any(field.strength < 2 for field in fields_named(told, body if whole is None else whole))
+        if status in (403, 404):
+            refused = named or (status == 403 and bool(_MODERATED.search(message)))
+        else:
+            refused = status < 500 and status != 401 and status not in _TRANSIENT
+        if refused or (status in _OF_TEMPLATES and whole is not None and (named or is_context_full(status, told))):
+            self._answered_at = time.monotonic()
+            self._failing_since = None
+            raise RequestRefusedError(status, message, told)
         if status in (401, 403):
             # What the server says to that may quote the key.
             variable = self.settings.key
             hint = f"Check {variable}." if variable else "Name the variable with its key as `key` of the endpoint."
             raise EndpointError(f"{where} refuses the key (HTTP {status}). {hint}")
-        if code in _NO_CREDIT:
-            raise EndpointError(f"{where} says that the account has no credit ({code}).")
+        if status == 404 and is_model_unknown(told):
+            raise self.unknown_model(body, status, message)
         if status == 404:
-            raise EndpointError(f"{where}: HTTP 404: {message} Check the URL and the model's name.")
-        if status not in _TRANSIENT and status < 500:
-            self._answered_at = time.monotonic()
-            self._failing_since = None
-            raise RequestRefusedError(status, message, told.get("param", ""), code)
+            raise EndpointError(
+                f"{where}: HTTP 404: {_sentence(message)} Expected: a server with chat completions at this address. "
+                "Check `url`, which mostly ends in /v1, and the model's name.",
+                code="endpoint.not-found",
+            )
         if status in (429, 503, 529):
             self._limit.lower(REFUSED, asked)
         return _Fault(f"http_{status}", f"HTTP {status}: {message}", _retry_after(headers))
+
+    def unknown_model(self, body: Mapping[str, Any], status: int, message: str) -> EndpointError:
+        """Return the error that the server has no such model as a request names."""
+        return EndpointError(
+            f"Endpoint {self.name} ({self.settings.url}) has no model {body.get('model')!r} for this account (HTTP "
+            f"{status}): {_sentence(message)} Expected: a name from its list of models. Correct `model`.",
+            code="endpoint.unknown-model",
+        )
 
     def clean(self, text: str) -> str:
         """Return a server's message without secrets, cut to `LONGEST_MESSAGE` characters."""
@@ -275,21 +324,8 @@ def _proxy(url: str) -> str | None:
     return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
-def _told(content: bytes) -> dict[str, str]:
-    """Returns what an error's body says, as far as it has it: `message`, `param`, `code`.
-
-    OpenAI's are within `error`; some servers leave that out, or give nothing but text there.
-    """
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return {}
-    error = body.get("error", body) if isinstance(body, dict) else None
-    if isinstance(error, str):
-        return {"message": error}
-    if not isinstance(error, dict):
-        return {}
-    return {name: redact(str(error[name])) for name in ("message", "param", "code") if error.get(name)}
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def _backoff(attempt: int) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dotenv import dotenv_values
 from pydantic import SecretStr
 
+from toolemu.chat.envfile import read_variable
 from toolemu.errors import FrontierError
 from toolemu.redaction import remember
 
@@ -41,9 +41,10 @@ def read_secret(purpose: str, variable: str, directory: Path | None = None) -> S
         directory: See `read_key`.
 
     Raises:
-        FrontierError: The variable is nowhere or empty, or holds what goes into no header and no URL.
+        FrontierError: The variable is nowhere or empty, or holds what goes into no header and no URL; or the file
+            cannot be read.
     """
-    found = os.environ.get(variable) or dotenv_values((directory or Path.cwd()) / ".env").get(variable)
+    found = os.environ.get(variable) or read_variable((directory or Path.cwd()) / ".env", variable)
     if not found or not found.strip():
         raise FrontierError(
             f"{purpose}, and {variable} is not set. "

@@ -21,6 +21,7 @@ import torch
 
 from toolemu.chat.protocol import ChatReply, ChatRequest, ContextFullError
 from toolemu.chat.settings import ModelOptions
+from toolemu.jsonl import encodable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -131,7 +132,7 @@ class LocalChatModel:
     def _encode(self, request: ChatRequest) -> list[int]:
         continued = request.messages[-1].role == "assistant"
         ids: list[int] = self._tokenizer.apply_chat_template(
-            [message._asdict() for message in request.messages],
+            [{"role": message.role, "content": encodable(message.content)} for message in request.messages],
             add_generation_prompt=not continued,
             continue_final_message=continued,
             return_dict=False,

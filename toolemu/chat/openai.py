@@ -1,21 +1,28 @@
 """A model behind an endpoint that speaks OpenAI's chat completions: OpenAI, vLLM and many others.
 
-Servers differ in what they take. What one refuses (a temperature, a stop, a schema) is left out from then on, what one
-ignores is done here where that is possible, and either is noted in `ChatReply.ignored`.
+Servers differ in what they take. A field that one refuses (a temperature, a stop, a schema, the role system) is left
+out or translated from then on (`toolemu.chat.negotiation`). A stop that one ignores is done here. Either is noted in
+`ChatReply.ignored`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import orjson
 
+from toolemu.chat import codec
+from toolemu.chat.completion import LONGEST_NOTE, cut_off_at, text_of, usage_of, wrong_with
 from toolemu.chat.endpoint import Endpoint, EndpointError, RequestRefusedError
-from toolemu.chat.protocol import ChatReply, ChatRequest, ContextFullError, Message, ModelError
+from toolemu.chat.fields import SYSTEM
+from toolemu.chat.finish import Ending, ending
+from toolemu.chat.negotiation import Negotiation
+from toolemu.chat.protocol import ChatReply, ChatRequest, ContextFullError, Message, ModelError, fold_system
+from toolemu.chat.refusals import is_limit_used_up, is_model_unknown
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.react import is_thinking, split_thinking, strip_thinking
 from toolemu.redaction import redact
@@ -23,18 +30,11 @@ from toolemu.redaction import redact
 GO_ON = "Your last message was cut off. Write what comes next in it, and nothing of what you already wrote."
 """Said to a model whose server does not continue a message."""
 MOST_STOPS = 4  # servers take no more
-# Left out if a server refuses them: the reply is one all the same. Others change what is asked for.
-_OPTIONAL = ("temperature", "stop", "seed", "response_format")
-_REFUSAL = re.compile(r"support|unrecogni[sz]ed|unknown|unexpected|extra|not permitted|not allowed|invalid", re.I)
-_CONTEXT_FULL = re.compile(
-    r"context[_ ](?:length|window)|maximum (?:model |input |prompt )?length|prompt is too long", re.I
-)
-_CONTEXT = re.compile(r"maximum context length (?:is|of) (\d+)", re.I)
-_PROMPT = re.compile(r"(\d+) (?:input tokens|tokens? (?:from|in) the (?:input|messages)|in the messages)", re.I)
-_MOST = re.compile(r"at most (\d+) (?:completion|output) tokens", re.I)
-_CHARACTERS_A_TOKEN = 4
-_PROBE = Message("user", "Say: ready")
+_CONTINUING = frozenset({"add_generation_prompt", "continue_final_message"})
+_PROBE = (Message("system", "Say: ready"), Message("user", "Say: ready"))
 _PROBE_TOKENS = 64
+
+_logger = logging.getLogger(__name__)
 
 
 class OpenAIChatModel:
@@ -50,7 +50,8 @@ class OpenAIChatModel:
         self.name = name or settings.model
         self._endpoint = endpoint
         self._settings = settings
-        self._refused: set[str] = set()
+        self._refused: frozenset[str] = frozenset()
+        self._most: int | None = None  # tokens of a reply that the server takes, where it refused more
 
     def key(self, request: ChatRequest) -> str:
         """Returns a hash of everything that determines the reply: 32 hex digits of SHA-256.
@@ -58,69 +59,120 @@ class OpenAIChatModel:
         The endpoint counts by its name: a server that comes back at another address gives the same replies.
         """
         settings = self._settings
-        body = self._body(request, frozenset())
+        body = self._body(request, frozenset(), self._asked(request))
         described = [self._endpoint.name, settings.quantisation, settings.revision, body]
-        return hashlib.sha256(orjson.dumps(described, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+        return hashlib.sha256(codec.dump(described, orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """The fields that the server is known to refuse."""
+        return self._refused
 
     async def chat(self, request: ChatRequest) -> ChatReply:
-        """Generates one reply; see `Endpoint.ask` for how failures are dealt with.
+        """Generate one reply; see `Endpoint.ask` for how failures are dealt with.
 
         Raises:
             ContextFullError: The messages leave no room for a token.
             ModelError: The server refuses this request, or failed too often at it.
             EndpointError: The server cannot be used.
         """
-        most: int | None = None
+        refused, most = self._refused, self._limit(request)
+        body = self._body(request, refused, most)
+        whole: dict[str, Any] | None = body
+        negotiation: Negotiation | None = None
         while True:
-            refused = frozenset(self._refused)
-            body = self._body(request, refused, most)
             try:
-                answer = await self._endpoint.ask(body, wrong_with)
+                answer = await self._endpoint.ask(body, wrong_with, whole)
             except RequestRefusedError as error:
-                if self._learn(error, body):
+                negotiation = negotiation or Negotiation(refused, most)
+                if is_limit_used_up(error.told):
+                    answer = cut_off_at(most)
+                elif negotiation.mend(error.status, error.told, body):
+                    refused, most = negotiation.left_out, negotiation.limit
+                    body = self._body(request, refused, most)
                     continue
-                most = self._room(error, request.max_tokens if most is None else most)
-                continue
+                elif error.status >= 500 and whole is not None:  # it names a field, and has another cause: it may pass
+                    refused, most, whole, negotiation = self._refused, self._limit(request), None, None
+                    body = self._body(request, refused, most)
+                    continue
+                else:
+                    raise self._failure(error, negotiation, body) from None
+            if negotiation is not None:
+                self._learn(negotiation)
             return self._read(answer, request, body, refused)
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        """Returns the body of a request, without what the server is known to refuse."""
-        return self._body(request, frozenset(self._refused))
+        """Return the body of a request, without the fields that the server is known to refuse."""
+        return self._body(request, self._refused, self._limit(request))
 
-    def read(self, answer: Mapping[str, Any], request: ChatRequest, body: Mapping[str, Any]) -> ChatReply:
-        """Returns the reply that the server's answer to `body` is.
+    def read(self, answer: Mapping[str, Any], request: ChatRequest, left_out: frozenset[str]) -> ChatReply:
+        """Return the reply that a server's answer to a request is.
+
+        Args:
+            answer: A chat completion.
+            request: What was asked for.
+            left_out: The fields that the server was known to refuse when it was asked.
 
         Raises:
-            ModelError: It is a refusal to answer.
+            ModelError: The server's filter withheld the reply, or there is none for an unknown reason.
         """
-        whole = self._body(request, frozenset())
-        return self._read(answer, request, body, frozenset(whole.keys() - body.keys()))
+        return self._read(answer, request, self._body(request, left_out, self._asked(request)), left_out)
 
-    async def probe(self) -> ChatReply:
-        """Asks for a few words, as the role's requests would be asked.
+    async def probe(self, like: ChatRequest | None = None) -> ChatReply:
+        """Ask for a few words, as the role's requests are asked, and learn which fields the server refuses.
+
+        Args:
+            like: A request of the role, whose temperature, stops and schema are used.
 
         Raises:
             EndpointError: The server cannot be used, or refuses such requests.
         """
+        like = like or ChatRequest(_PROBE)
         try:
-            return await self.chat(ChatRequest((_PROBE,), max_tokens=_PROBE_TOKENS, stop=("\nObservation:",)))
+            return await self.chat(replace(like, messages=_PROBE, max_tokens=min(like.max_tokens, _PROBE_TOKENS)))
         except (ModelError, ContextFullError) as error:
             raise EndpointError(
                 f"Endpoint {self._endpoint.name}: model {self._settings.model} refuses the simplest request: {error} "
-                "Check its section of the experiment file."
+                "Check its section of the experiment file.",
+                code="endpoint.refuses-requests",
             ) from error
 
-    def _body(self, request: ChatRequest, refused: frozenset[str], most: int | None = None) -> dict[str, Any]:
+    def _limit(self, request: ChatRequest) -> int:
+        """Return the most tokens to ask for: of the request's, the model's and the server's limits the smallest."""
+        return min(self._asked(request), self._most or request.max_tokens)
+
+    def _asked(self, request: ChatRequest) -> int:
+        return min(request.max_tokens, self._settings.max_tokens or request.max_tokens)
+
+    def _learn(self, negotiation: Negotiation) -> None:
+        """Keep for later requests what made the server take one."""
+        new = negotiation.left_out - self._refused
+        if new:
+            self._refused |= new
+            _logger.info("%s: its server does not take %s", self.name, ", ".join(sorted(new)))
+        if negotiation.too_high:
+            self._most = min(negotiation.limit, self._most or negotiation.limit)
+
+    def _failure(self, error: RequestRefusedError, negotiation: Negotiation, body: Mapping[str, Any]) -> Exception:
+        """Return the exception that a refusal is which no other form of the request mends."""
+        if negotiation.full:
+            return ContextFullError(f"{self.name}: {error.message}")
+        if is_model_unknown(error.told):
+            return self._endpoint.unknown_model(body, error.status, error.message)
+        return ModelError(f"{self.name}: HTTP {error.status}: {error.message}")
+
+    def _body(self, request: ChatRequest, refused: frozenset[str], most: int) -> dict[str, Any]:
         settings = self._settings
         temperature = request.temperature if settings.temperature is None else settings.temperature
         tokens_name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
-        limits = (request.max_tokens, settings.max_tokens, most)
+        continues = self._endpoint.settings.continues and not refused & _CONTINUING
+        messages = request.messages if SYSTEM not in refused else fold_system(request.messages)
         body: dict[str, Any] = {
             "model": settings.model,
-            "messages": self._messages(request),
+            "messages": _messages(messages, continues),
             "temperature": temperature,
             "seed": (request.seed + settings.seed) % 2**31,
-            tokens_name: min(limit for limit in limits if limit is not None),
+            tokens_name: most,
         }
         thinks = settings.thinking if settings.server_stop is None else not settings.server_stop
         if request.stop and not thinks:
@@ -131,62 +183,33 @@ class OpenAIChatModel:
         template = settings.template_arguments()
         if template:
             body["chat_template_kwargs"] = template
-        if request.messages[-1].role == "assistant" and self._endpoint.settings.continues:
+        if request.messages[-1].role == "assistant" and continues:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         body |= settings.request
-        return {name: value for name, value in body.items() if name not in refused}
+        return {name: value for name, value in body.items() if name not in refused} if refused else body
 
-    def _messages(self, request: ChatRequest) -> list[dict[str, str]]:
-        messages = list(request.messages)
-        if messages[-1].role == "assistant" and not self._endpoint.settings.continues:
-            begun = strip_thinking(messages.pop().content).strip()
-            if begun:
-                messages += [Message("assistant", begun), Message("user", GO_ON)]
-        return [message._asdict() for message in messages]
-
-    def _learn(self, error: RequestRefusedError, body: Mapping[str, Any]) -> bool:
-        """Takes from a refusal what this model does not take; says whether there was anything to be learned."""
-        known = [*_OPTIONAL, "max_tokens"]
-        named = [error.parameter.partition(".")[0]] if error.parameter else known
-        for name in named:
-            mentioned = error.parameter or re.search(rf"\b{name}\b", error.message)
-            if name not in body or name not in known or not mentioned:
-                continue
-            if name == "max_tokens":
-                if "max_completion_tokens" in error.message and not _CONTEXT.search(error.message):
-                    self._refused.add(name)
-                    return True
-            elif error.code.startswith("unsupported") or _REFUSAL.search(error.message):
-                self._refused.add(name)
-                return True
-        return False
-
-    def _room(self, error: RequestRefusedError, asked: int) -> int:
-        """Returns the tokens that are left beside the messages, where a refusal says so."""
-        context, prompt, most = (pattern.search(error.message) for pattern in (_CONTEXT, _PROMPT, _MOST))
-        if most and 1 <= int(most[1]) < asked:
-            return int(most[1])
-        if context and prompt and 1 <= int(context[1]) - int(prompt[1]) < asked:
-            return int(context[1]) - int(prompt[1])
-        if error.code == "context_length_exceeded" or _CONTEXT_FULL.search(error.message):
-            raise ContextFullError(f"{self.name}: {error.message}") from None
-        raise ModelError(f"{self.name}: HTTP {error.status}: {error.message}") from None
+    def _left_out(self, request: ChatRequest, refused: frozenset[str]) -> set[str]:
+        """Return which of the refused fields this request would have had."""
+        left_out = {*(refused & self._body(request, frozenset(), 1).keys())}
+        if SYSTEM in refused and any(message.role == "system" for message in request.messages):
+            left_out.add(SYSTEM)
+        if "max_completion_tokens" not in refused:  # else it stands for the limit
+            left_out.discard("max_tokens")
+        return left_out
 
     def _read(
         self, answer: Mapping[str, Any], request: ChatRequest, body: Mapping[str, Any], refused: frozenset[str]
     ) -> ChatReply:
         choice = answer["choices"][0]
         message = choice["message"]
-        thought, text = split_thinking(redact(_text(message.get("content")) or _text(message.get("refusal"))))
-        reasoning = redact(_text(message.get("reasoning_content")) or _text(message.get("reasoning")))
+        thought, text = split_thinking(redact(text_of(message.get("content")) or text_of(message.get("refusal"))))
+        reasoning = redact(text_of(message.get("reasoning_content")) or text_of(message.get("reasoning")))
         reasoning = "\n".join(part for part in (reasoning.strip(), thought) if part)
-        finish: Literal["stop", "length"] = "length" if choice.get("finish_reason") == "length" else "stop"
-        if choice.get("finish_reason") == "content_filter" and not text:
-            raise ModelError(f"{self.name}: the server's content filter withheld the reply")
+        ignored = self._left_out(request, refused) if refused else set()
+        finish = self._finish(choice.get("finish_reason"), bool(text), ignored)
         if self._settings.thinking and finish == "length" and not reasoning:
             # The template opened the thinking, the server tells it not apart, and its end never came.
             reasoning, text = text.strip(), ""
-        ignored = refused & self._body(request, frozenset()).keys() - {"max_tokens"}
         if request.schema is not None and not self._settings.structured:
             ignored |= {"response_format"}
         cut = min((place for stop in request.stop if (place := text.find(stop)) >= 0), default=None)
@@ -194,62 +217,62 @@ class OpenAIChatModel:
             text, finish = text[:cut], "stop"
             if "stop" in body:
                 ignored |= {"stop"}
-        usage = answer.get("usage") or {}
-        if not isinstance(usage.get("completion_tokens"), int):
+        usage = usage_of(answer, body, len(text) + len(reasoning))
+        if usage.estimated:
             ignored |= {"usage"}
-            written = sum(len(message["content"]) for message in body["messages"])
-            usage = {
-                "prompt_tokens": written // _CHARACTERS_A_TOKEN,
-                "completion_tokens": (len(text) + len(reasoning)) // _CHARACTERS_A_TOKEN,
-            }
-        details = usage.get("completion_tokens_details")
-        reasoning_tokens = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
         begun = request.messages[-1].role == "assistant"  # its thinking may lie behind it
-        if not begun and self._settings.thinking not in (None, bool(reasoning or reasoning_tokens)):
+        if not begun and self._settings.thinking not in (None, bool(reasoning or usage.reasoning_tokens)):
             ignored |= {"thinking"}
         reply = ChatReply(
             text=text,
             finish_reason=finish,
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage["completion_tokens"]),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
             reasoning=reasoning,
-            reasoning_tokens=reasoning_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
             model=redact(str(answer.get("model") or "")),
             ignored=tuple(sorted(ignored)),
         )
-        return self._continued(request, reply)
+        return self._continued(request, reply, refused)
 
-    def _continued(self, request: ChatRequest, reply: ChatReply) -> ChatReply:
-        """Closes thinking that was begun in an earlier reply and could not be continued, but only begun anew."""
+    def _finish(self, reason: object, written: bool, ignored: set[str]) -> Literal["stop", "length"]:
+        """Return whether a reply is whole, by the reason why it ended; note an unusual one in `ignored`.
+
+        Raises:
+            ModelError: A filter withheld the reply, or there is none, for a reason that is not known.
+        """
+        kind = ending(reason)
+        if kind is Ending.stop:
+            return "stop"
+        if kind is Ending.length:
+            return "length"
+        note = (
+            "finish_reason"
+            if kind is Ending.missing
+            else f"finish_reason={self._endpoint.clean(str(reason))[:LONGEST_NOTE]}"
+        )
+        self._endpoint.counts[f"finish_{kind}"] += 1
+        if not written and kind is Ending.withheld:
+            raise ModelError(f"{self.name}: the server's content filter withheld the reply ({note})")
+        if not written and kind is Ending.unknown:
+            raise ModelError(f"{self.name}: there is no reply, and the reason is not one that is known ({note})")
+        ignored.add(note)
+        return "length" if kind is Ending.withheld else "stop"
+
+    def _continued(self, request: ChatRequest, reply: ChatReply, refused: frozenset[str]) -> ChatReply:
+        """Close thinking that was begun in an earlier reply and could not be continued, but only begun anew."""
         last = request.messages[-1]
-        if last.role != "assistant" or self._endpoint.settings.continues or not is_thinking(last.content):
+        continues = self._endpoint.settings.continues and not refused & _CONTINUING
+        if last.role != "assistant" or continues or not is_thinking(last.content):
             return reply
         return replace(reply, text=f"\n</think>\n{reply.whole}", reasoning="")
 
 
-def wrong_with(answer: Mapping[str, Any]) -> str:
-    """Says what keeps a chat completion from being read; empty if nothing does."""
-    choices = answer.get("choices")
-    if not isinstance(choices, list) or not choices:
-        return "no choice"
-    choice = choices[0]
-    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-        return "a choice without message"
-    if choice.get("finish_reason") == "error":
-        return "it says that the model failed"
-    usage = answer.get("usage")
-    return "" if usage is None or isinstance(usage, dict) else "usage that is no object"
-
-
-def _count(value: object) -> int:
-    """Return a number of tokens; 0 where a server gives something else, which no error may quote."""
-    return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0
-
-
-def _text(content: object) -> str:
-    """Returns a message's content as text; some servers give it in parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return ""
+def _messages(messages: tuple[Message, ...], continues: bool) -> list[dict[str, str]]:
+    """Return messages as a request has them; without `continues`, a begun one is asked for in words."""
+    sent = list(messages)
+    if sent[-1].role == "assistant" and not continues:
+        begun = strip_thinking(sent.pop().content).strip()
+        if begun:
+            sent += [Message("assistant", begun), Message("user", GO_ON)]
+    return [message._asdict() for message in sent]

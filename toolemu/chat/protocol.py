@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -43,14 +43,16 @@ class ChatReply:
 
     Attributes:
         text: The answer.
-        finish_reason: `length` when `max_tokens` cut it off, else `stop`.
+        finish_reason: `length` when a limit of tokens, or a filter, cut it off; else `stop`.
         prompt_tokens: Tokens of the messages.
         completion_tokens: Tokens generated, reasoning included.
         reasoning: What the model thought before the answer, if the backend tells it apart. A text that still holds
             ``<think>`` tags comes from a backend that does not.
         reasoning_tokens: How many of the generated tokens were reasoning, if the server says so.
         model: The model's name as the server gave it, which may be a dated snapshot of the one asked for.
-        ignored: Parameters of the request that the server refused, ignored or changed.
+        ignored: Parameters of the request that the server refused, ignored or changed; `system` if the system prompt
+            went into the first user message, `usage` if tokens are estimated, and ``finish_reason=…`` if the reason why
+            the reply ended is not one of a whole reply.
     """
 
     text: str
@@ -69,6 +71,20 @@ class ChatReply:
             return self.text
         opened = f"<think>\n{self.reasoning}"
         return opened if not self.text and self.finish_reason == "length" else f"{opened}\n</think>\n{self.text}"
+
+
+def fold_system(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return messages without the role system, for models that have none (Gemma 1 and 2, some Mistral models).
+
+    The system prompt goes before the first user message, with an empty line between, as Gemma 3's template does it.
+    """
+    prompt = "\n\n".join(message.content for message in messages if message.role == "system")
+    others = [message for message in messages if message.role != "system"]
+    if not prompt:
+        return tuple(others)
+    if others and others[0].role == "user":
+        return (Message("user", f"{prompt}\n\n{others[0].content}"), *others[1:])
+    return (Message("user", prompt), *others)
 
 
 class ContextFullError(Exception):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from toolemu.chat.codec import check_json
 from toolemu.errors import UNSHOWN
 
 OWN_FIELDS = frozenset(
@@ -99,6 +100,11 @@ class ModelOptions(BaseModel):
         description="Send stop sequences to the server. They are kept here in any case. Null: unless it thinks, since "
         "servers stop at one that a model only thinks of, too.",
     )
+
+    @field_validator("request", "chat_template", mode="before")
+    @classmethod
+    def _is_json(cls, fields: Any) -> Any:
+        return check_json(fields) if isinstance(fields, dict) else fields
 
     @field_validator("request")
     @classmethod

@@ -24,6 +24,8 @@ class BatchServer:
         ends: A batch's status when it is over.
         silent: So many batches are made without an answer: the connection is closed.
         busy: So many batches are refused with 503 before that.
+        refuses: Returns the error with which the model refuses a body, in a batch and directly; None: it does not.
+        direct: The requests that were asked one by one, without `looks`: those for a few words before a batch.
     """
 
     play: Callable[[dict[str, Any]], str]
@@ -32,9 +34,11 @@ class BatchServer:
     ends: str = "completed"
     silent: int = 0
     busy: int = 0
+    refuses: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda body: None
     files: dict[str, bytes] = field(default_factory=dict)
     batches: list[Batch] = field(default_factory=list)
     direct: list[dict[str, Any]] = field(default_factory=list)
+    looks: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -93,12 +97,13 @@ class BatchServer:
         if path == "/v1/batches":
             batch = {
                 **{"id": f"batch-{len(self.batches)}", "object": "batch", "status": "in_progress", "asked": 0},
-                **{"created_at": 0, "output_file_id": None, **body},
+                **{"created_at": 0, "output_file_id": None, "error_file_id": None, **body},
             }
             self.batches.append(batch)
             return 200, json.dumps(batch).encode()
-        self.direct.append(body)
-        return 200, json.dumps(self.completion(body)).encode()
+        (self.looks if body["messages"][-1]["content"] == "Say: ready" else self.direct).append(body)
+        error = self.refuses(body)
+        return (400, json.dumps(error).encode()) if error else (200, json.dumps(self.completion(body)).encode())
 
     def get(self, path: str) -> tuple[int, bytes]:
         if path.startswith("/v1/batches?"):
@@ -113,15 +118,22 @@ class BatchServer:
         return 200, json.dumps(batch).encode()
 
     def end(self, batch: Batch) -> None:
-        lines = []
+        lines: list[str] = []
+        failed: list[str] = []
         for number, line in enumerate(self.files[batch["input_file_id"]].splitlines()):
             asked = json.loads(line)
-            code = 500 if number in self.lost else 200
-            response = {"status_code": code, "body": self.completion(asked["body"])}
-            lines.append(json.dumps({"custom_id": asked["custom_id"], "response": response}))
-        name = f"out-{batch['id']}"
-        self.files[name] = "\n".join(reversed(lines)).encode()
-        batch |= {"status": self.ends, "output_file_id": name if self.ends == "completed" else None}
+            error = self.refuses(asked["body"]) or (
+                {"error": {"message": "it was lost"}} if number in self.lost else None
+            )
+            code = 400 if self.refuses(asked["body"]) else 500 if error else 200
+            response = {"status_code": code, "body": error or self.completion(asked["body"])}
+            line = json.dumps({"custom_id": asked["custom_id"], "response": response})
+            (failed if error else lines).append(line)
+        batch["status"] = self.ends
+        for kind, written in (("output", lines), ("error", failed)):
+            name = f"{kind}-{batch['id']}"
+            self.files[name] = "\n".join(reversed(written)).encode()
+            batch[f"{kind}_file_id"] = name if self.ends == "completed" and written else None
 
     def completion(self, body: dict[str, Any]) -> dict[str, Any]:
         message = {"role": "assistant", "content": self.play(body)}

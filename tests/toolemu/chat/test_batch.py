@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from tests.toolemu.chat.batch_server import BatchServer
-from tests.toolemu.chat.server import ChatServer, Refusal
+from tests.toolemu.chat.server import ChatServer, Refusal, Script
 from toolemu.chat import ChatReply, ChatRequest, Message, ModelError
 from toolemu.chat.batch import BatchChatModel
 from toolemu.chat.endpoint import EndpointError, open_endpoints
 from toolemu.chat.openai import OpenAIChatModel
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
+from toolemu.errors import InputError
 
 
 def play(body: dict[str, Any]) -> str:
@@ -25,6 +26,10 @@ def play(body: dict[str, Any]) -> str:
 
 def requests(count: int) -> list[ChatRequest]:
     return [ChatRequest((Message("user", str(number)),), seed=number) for number in range(count)]
+
+
+def first_number(file: bytes) -> int:
+    return int(json.loads(file.splitlines()[0])["body"]["messages"][0]["content"])
 
 
 async def ask(url: str, ledger: Path, asked: list[ChatRequest]) -> list[ChatReply]:
@@ -58,7 +63,8 @@ def test_a_batch_is_no_larger_than_servers_take(tmp_path: Path, monkeypatch: pyt
     with BatchServer(play) as server:
         replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(30)))
     assert [reply.text for reply in replies] == [f"To {number}." for number in range(30)]
-    files = [server.files[batch["input_file_id"]] for batch in server.batches]
+    # Batches are sent at once, and the server may meet them in another order.
+    files = sorted((server.files[batch["input_file_id"]] for batch in server.batches), key=first_number)
     assert sum(len(file.splitlines()) for file in files) == 30 and not server.direct
     for file, following in itertools.pairwise(files):
         first = following.splitlines(keepends=True)[0]
@@ -116,7 +122,7 @@ def test_a_batch_that_fails_costs_no_request(tmp_path: Path, ends: str, caplog: 
     with BatchServer(play, ends=ends) as server:
         replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(3)))
     assert len(replies) == len(server.direct) == 3
-    assert f"ended as {ends}" in caplog.text and "full price" in caplog.text
+    assert f"ended as {ends}" in caplog.text and "no answer to 3 of 3 requests" in caplog.text
 
 
 def test_a_batch_that_was_left_is_found_again_and_not_bought_twice(tmp_path: Path) -> None:
@@ -140,8 +146,56 @@ def test_a_file_that_never_became_a_batch_is_asked_for_directly(tmp_path: Path) 
 
 
 def test_a_server_without_batches_is_a_clear_error(tmp_path: Path) -> None:
-    with (
-        ChatServer(lambda body: Refusal(404, "no such path")) as server,
-        pytest.raises(EndpointError, match=r"Batch API failed.*no such path"),
-    ):
+    script: Script = lambda body: "ready" if body else Refusal(404, "no such path")  # noqa: E731 - shown, not named
+    with ChatServer(script) as server, pytest.raises(EndpointError) as caught:
         asyncio.run(ask(server.url, tmp_path / "ledger", requests(2)))
+    assert caught.value.code == "batch.failed"
+
+
+REASONING = {"max_tokens": "Use 'max_completion_tokens' instead.", "temperature": "Only the default is supported."}
+
+
+def refuse_as_reasoning_models_do(body: dict[str, Any]) -> dict[str, Any] | None:
+    found = next((name for name in REASONING if name in body and body[name] != 1), None)
+    message = f"Unsupported parameter: '{found}'. {REASONING.get(found or '')}"
+    return {"error": {"message": message, "param": found, "code": "unsupported_parameter"}} if found else None
+
+
+def test_one_look_finds_what_a_model_refuses_and_the_batch_leaves_it_out(tmp_path: Path) -> None:
+    with BatchServer(play, refuses=refuse_as_reasoning_models_do) as server:
+        replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(6)))
+    assert [(reply.text, reply.ignored) for reply in replies] == [(f"To {n}.", ("temperature",)) for n in range(6)]
+    assert len(server.batches) == 1 and not server.direct and len(server.looks) == len(REASONING) + 1
+
+
+def test_a_batch_that_is_found_again_says_what_was_left_out_of_it(tmp_path: Path) -> None:
+    with BatchServer(play, polls=10**6, refuses=refuse_as_reasoning_models_do) as server:
+        asyncio.run(leave(server, tmp_path / "ledger", requests(4)))
+        looks = len(server.looks)
+        server.polls = 1
+        replies = asyncio.run(ask(server.url, tmp_path / "ledger", requests(4)))
+    assert {reply.ignored for reply in replies} == {("temperature",)}
+    assert len(server.looks) == looks, "what is bought needs no look"
+
+
+def test_requests_that_a_batch_loses_are_counted_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(body: dict[str, Any]) -> dict[str, Any] | None:
+        return {"error": {"message": "no twos"}} if body["messages"][-1]["content"] == "2" else None
+
+    with BatchServer(play, lost=(4,), refuses=refuse) as server, pytest.raises(ModelError, match="no twos"):
+        asyncio.run(ask(server.url, tmp_path / "ledger", requests(6)))
+    assert "no answer to 2 of 6 requests" in caplog.text and "no twos" in caplog.text
+
+
+def test_an_answer_of_a_batch_is_repaired_like_any_other(tmp_path: Path) -> None:
+    with BatchServer(lambda body: "half \ud83d") as server:
+        (reply,) = asyncio.run(ask(server.url, tmp_path / "ledger", requests(1)))
+    assert reply.text == "half ?" and not server.direct
+
+
+def test_a_damaged_ledger_is_named_with_its_line(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    ledger.write_bytes(b'{"file": "f", "keys": []}\n[]\n{"file": "f", "keys": []}\n')
+    with BatchServer(play) as server, pytest.raises(InputError) as caught:
+        asyncio.run(ask(server.url, ledger, requests(1)))
+    assert (caught.value.code, caught.value.place) == ("batch.damaged-ledger", "line 2")
