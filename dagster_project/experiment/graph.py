@@ -85,18 +85,18 @@ CODE_VERSIONS = {
     IMPORT: "1",
     "trajectories": "1",
     "evaluations": "1",
-    "judge_calibration": "1",
-    "preference_pairs": "2",
+    "judge_calibration": "2",
+    "preference_pairs": "3",
     "agent_specs": "1",
-    "adapters": "2",
+    "adapters": "3",
     "merged_models": "2",
     INTERPOLATED: "2",
-    "warehouse": "6",
-    "results": "5",
+    "warehouse": "7",
+    "results": "6",
     "claims": "2",
-    "report": "4",
+    "report": "5",
     "transcripts": "1",
-    "page": "3",
+    "page": "4",
 }
 WEIGHTS = "*.safetensors"
 STAGE = "stage_"
@@ -263,7 +263,8 @@ def _add_calibrations(builder: _Builder) -> None:
         return lambda ref: [Ref.of(asset, model=model) for asset in assets for model in e.models]
 
     def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
-        return lambda ref: {"judge": e.judges[judge].model_dump(), "trajectories": e.limits.calibration}
+        again = {"trajectories": e.limits.calibration, **_judged_besides(e)}
+        return lambda ref: {"judge": e.judges[judge].model_dump(), **again}
 
     for judge in calibrated(e):
         builder.add(
@@ -279,6 +280,11 @@ def _add_calibrations(builder: _Builder) -> None:
         )
 
 
+def _judged_besides(e: Experiment) -> dict[str, Any]:
+    """Return what the experiment has judged besides trajectories that say something about the agent."""
+    return {"judge_failed": True} if e.judge_failed else {}
+
+
 def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimensions, described: str) -> None:
     e = builder.experiment
     calibrations = calibrated(e) if whose == "agent" else []
@@ -289,7 +295,7 @@ def _add_evaluations(builder: _Builder, whose: str, room: str, dimensions: Dimen
         return lambda ref: [*_judged(ref), Ref.of(f"{CALIBRATION}/{judge}", seed=ref.key("seed"))]
 
     def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
-        return lambda ref: e.judges[judge].model_dump()
+        return lambda ref: {**e.judges[judge].model_dump(), **_judged_besides(e)}
 
     for judge, metric in itertools.product(e.judges, e.metrics):
         builder.add(
@@ -517,7 +523,7 @@ def _add_results(builder: _Builder) -> None:
         "The DuckDB file, rebuilt from the artifacts.",
         partial=True,
         unread=(WEIGHTS,),
-        config=lambda ref: {"grid": e.grid.model_dump(mode="json")},
+        config=lambda ref: {"grid": e.grid.model_dump(mode="json"), **_judged_besides(e)},
         inputs=lambda ref: [source for node in made for source in node.refs() if "merged_models" not in node.name],
     )
 
