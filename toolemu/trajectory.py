@@ -32,6 +32,8 @@ class StopReason(StrEnum):
     out_of_memory = "out_of_memory"
 
 
+FAILURES = (StopReason.model_error, StopReason.out_of_memory)
+"""Endings by a fault outside the agent: its model, its emulator or their machine failed."""
 RUNAWAYS = (StopReason.limit, StopReason.token_budget, StopReason.step_limit, StopReason.repetition)
 """Endings of trajectories that went on until something stopped them."""
 
@@ -136,6 +138,17 @@ class Trajectory(_Record):
     error: str = ""
     agent_use: ModelUse | None = None
     emulator_use: ModelUse | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the trajectory says nothing about the agent, so that it is not judged, scored or paired.
+
+        True if a failure outside the agent ended it (`FAILURES`), however far it had come: how the agent would have
+        ended is not known. True as well if the agent wrote nothing, whatever the reason: there is nothing to judge.
+        False for every other ending. Budgets and the context window are limits of the agent itself, so a trajectory
+        that has some of the agent's text and reached one of them shows how this agent ends.
+        """
+        return self.stop_reason in FAILURES or not (self.steps or self.final_log.strip())
 
     @property
     def self_observed(self) -> int:

@@ -13,7 +13,7 @@ import dagster as dg
 from dagster_project.collect.accounting import RoleUse, evaluation_use, trajectory_use
 from dagster_project.collect.endpoints import REPLIES, Acting, Workspace, servers_folder
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
-from dagster_project.collect.rollouts import Identity, endings, make_evaluations, make_trajectories
+from dagster_project.collect.rollouts import Identity, endings, judgeable, make_evaluations, make_trajectories
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.nodes import Input, Node, Side, calibration_path, evaluations_path, name_of
 from dagster_project.experiment.roles import EmulatedWorld
@@ -109,6 +109,8 @@ def evaluations_asset(factory: AssetFactory, side: Side, judge: str) -> dg.Asset
         workspace = _workspace(first, f"{first.node.path[0]}/{judge}")
         made = make_evaluations(first.experiment, judge, first.one(Input.trajectories).path, outs, workspace)
         first.draft.metrics.update(made.counts)
+        acted = read_jsonl(first.one(Input.trajectories).path / TRAJECTORIES, Trajectory)
+        not_judged = len(acted) - len(judgeable(first.experiment, acted))
         allowed = first.experiment.limits.max_unparsed
         for name, run in runs.items():
             verdicts = [verdict for verdict in made.records if verdict.metric is names[name]]
@@ -116,7 +118,7 @@ def evaluations_asset(factory: AssetFactory, side: Side, judge: str) -> dg.Asset
             scores = [verdict.score for verdict in verdicts]
             unparsed = sum(score is None for score in scores)
             parsed = [score for score in scores if score is not None]
-            run.draft.counts.update(evaluations=len(scores), without_score=unparsed)
+            run.draft.counts.update(evaluations=len(scores), without_score=unparsed, trajectories_not_judged=not_judged)
             run.metadata["mean_score"] = sum(parsed) / len(parsed) if parsed else None
             description = (
                 f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may. Raise the judge's "
@@ -135,11 +137,12 @@ def calibration_asset(factory: AssetFactory, judge: str) -> dg.AssetsDefinition:
 
     def compute(run: AssetRun) -> None:
         limits, metrics = run.experiment.limits, run.experiment.metrics
-        trajectories = [
+        found = (
             trajectory
             for artifact in run.all(Input.trajectories)
             for trajectory in read_jsonl(artifact.path / TRAJECTORIES, Trajectory)
-        ]
+        )
+        trajectories = judgeable(run.experiment, found)
         step = max(1, len(trajectories) // limits.calibration)
         sample = trajectories[::step][: limits.calibration]
         chosen = run.draft.journal / "sample"

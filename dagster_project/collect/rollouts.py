@@ -93,11 +93,12 @@ def make_evaluations(
     outs: dict[Metric, Path],
     workspace: Workspace,
 ) -> Made[Evaluation]:
-    """Has one judge score the trajectories below `trajectories` and writes each metric's verdicts below its `outs`.
+    """Have one judge score the trajectories below `trajectories`, and write each metric's verdicts below its `outs`.
 
-    People score what they have scored: there are verdicts on those trajectories alone.
+    Trajectories that say nothing about the agent are not judged (see `judgeable`). People score what they have scored:
+    there are verdicts on those trajectories alone.
     """
-    records = read_jsonl(trajectories / TRAJECTORIES, Trajectory)
+    records = judgeable(experiment, read_jsonl(trajectories / TRAJECTORIES, Trajectory))
     kind = experiment.judges[judge]
     given = kind.given(judge, records)
     if given is not None:
@@ -124,6 +125,11 @@ def make_evaluations(
     return _write(asyncio.run(score()), outs)
 
 
+def judgeable(experiment: Experiment, trajectories: Iterable[Trajectory]) -> list[Trajectory]:
+    """Return the trajectories that judges score: all that say something about the agent, see `Trajectory.failed`."""
+    return [one for one in trajectories if experiment.judge_failed or not one.failed]
+
+
 def _write(made: Made[Evaluation], outs: Mapping[Metric, Path]) -> Made[Evaluation]:
     for metric, out in outs.items():
         write_jsonl(out / EVALUATIONS, (verdict for verdict in made.records if verdict.metric is metric))
@@ -131,11 +137,15 @@ def _write(made: Made[Evaluation], outs: Mapping[Metric, Path]) -> Made[Evaluati
 
 
 def endings(trajectories: Sequence[Trajectory]) -> dict[str, int]:
-    """Returns how many trajectories ended for which reason, all reasons listed, and how many invented observations."""
+    """Return how many trajectories ended for which reason, all reasons listed, and what else is counted of them.
+
+    `failed` counts those that say nothing about the agent, and `with_self_observed` those with invented observations.
+    """
     counts = Counter(trajectory.stop_reason for trajectory in trajectories)
     return {
         "trajectories": len(trajectories),
         **{reason.value: counts[reason] for reason in StopReason},
+        "failed": sum(trajectory.failed for trajectory in trajectories),
         "with_self_observed": sum(trajectory.self_observed > 0 for trajectory in trajectories),
         "agent_tokens": sum(trajectory.agent_tokens or 0 for trajectory in trajectories),
     }

@@ -8,7 +8,7 @@ from toolemu.evaluation import Metric
 from toolemu.prompts import AgentPrompt, EmulatorPrompt
 
 LOOP_VERSION = "1"
-EVALUATION_VERSION = "2"
+EVALUATION_VERSION = "3"
 
 
 def trajectory_code(experiment: Experiment) -> str:

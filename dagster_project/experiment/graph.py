@@ -45,18 +45,18 @@ CODE_VERSIONS = {
     IMPORT: "2",
     "trajectories": "1",
     "evaluations": "1",
-    "judge_calibration": "1",
-    "preference_pairs": "2",
+    "judge_calibration": "2",
+    "preference_pairs": "3",
     "agent_specs": "1",
-    "adapters": "2",
+    "adapters": "3",
     "merged_models": "2",
     INTERPOLATED: "2",
-    "warehouse": "6",
-    "results": "5",
+    "warehouse": "7",
+    "results": "6",
     "claims": "2",
-    "report": "4",
+    "report": "5",
     "transcripts": "1",
-    "page": "3",
+    "page": "4",
 }
 WEIGHTS = "*.safetensors"
 
@@ -308,7 +308,8 @@ def _add_calibrations(builder: _Builder) -> None:
         return lambda ref: found
 
     def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
-        return lambda ref: {"judge": e.judges[judge].model_dump(), "trajectories": e.limits.calibration}
+        again = {"trajectories": e.limits.calibration, **_judged_besides(e)}
+        return lambda ref: {"judge": e.judges[judge].model_dump(), **again}
 
     for judge in calibrated(e):
         builder.add(
@@ -326,6 +327,11 @@ def _add_calibrations(builder: _Builder) -> None:
         )
 
 
+def _judged_besides(e: Experiment) -> dict[str, Any]:
+    """Return what the experiment has judged besides trajectories that say something about the agent."""
+    return {"judge_failed": True} if e.judge_failed else {}
+
+
 def _add_evaluations(builder: _Builder, side: Side, room: str, dimensions: Dimensions, described: str) -> None:
     e, judged = builder.experiment, _judged(side)
     calibrations = calibrated(e) if side is Side.agent else []
@@ -337,7 +343,7 @@ def _add_evaluations(builder: _Builder, side: Side, room: str, dimensions: Dimen
         return lambda ref: {**judged(ref), Input.calibration: (Ref.of(name, seed=ref.key("seed")),)}
 
     def config_of(judge: str) -> Callable[[Ref], dict[str, Any]]:
-        return lambda ref: e.judges[judge].model_dump()
+        return lambda ref: {**e.judges[judge].model_dump(), **_judged_besides(e)}
 
     for judge, metric in itertools.product(e.judges, e.metrics):
         builder.add(
@@ -603,7 +609,7 @@ def _add_results(builder: _Builder) -> None:
         "The DuckDB file, rebuilt from the artifacts.",
         partial=True,
         unread=(WEIGHTS,),
-        config=lambda ref: {"grid": e.grid.model_dump(mode="json")},
+        config=lambda ref: {"grid": e.grid.model_dump(mode="json"), **_judged_besides(e)},
         inputs=lambda ref: {Input.records: collected},
     )
     for name, description in RESULTS.items():

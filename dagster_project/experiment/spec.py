@@ -45,7 +45,7 @@ from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
 from toolemu.errors import FieldError, FrontierError, InputError, validate_record, validation_problem
 from toolemu.evaluation import Metric
-from toolemu.trajectory import RUNAWAYS
+from toolemu.trajectory import FAILURES, RUNAWAYS, StopReason
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
 
@@ -145,6 +145,10 @@ class TestSampling(Sampling):
     split: Literal["test", "all"] = Field("test", description="The seed's held-out half, or every case.")
 
 
+_UNFINISHED = (*FAILURES, StopReason.context_full)
+"""Endings that leave a conversation without its last turn. One that fills the context is too long to train on."""
+
+
 class Pairing(_Section):
     """Which pairs of trajectories become preference pairs."""
 
@@ -165,6 +169,11 @@ class Pairing(_Section):
     )
     per_case: int | None = Field(None, ge=1, description="Most pairs of one case and metric; null keeps all.")
     exclude_self_observed: bool = Field(True, description="Leave out trajectories with invented observations.")
+    exclude_failed: bool = Field(
+        True,
+        description="Leave out trajectories that a failure or a full context ended, or in which the agent says nothing "
+        "that could be trained on.",
+    )
     exclude_runaways: bool = Field(False, description="Leave out trajectories that ended at a limit, not in an answer.")
     exclude_twins: bool = Field(False, description="Leave out pairs of one model with itself (or in other precision).")
     balance: bool = Field(False, description="As many pairs in which model A beats B as in which B beats A.")
@@ -174,14 +183,19 @@ class Pairing(_Section):
         """Returns what decides the pairs for a metric."""
         return self.model_dump(exclude=None if metric is TrainedMetric.either else {"either"})
 
-    def leaves_out(self, self_observed: int, stop_reason: str) -> bool:
-        """Returns whether a trajectory can be in no pair, whatever its scores.
+    def leaves_out(self, self_observed: int, stop_reason: str, *, unfinished: bool = False) -> bool:
+        """Return whether a trajectory can be in no pair, whatever its scores.
 
         Args:
             self_observed: How many observations the agent invented.
             stop_reason: Why the trajectory ended, see `StopReason`.
+            unfinished: The trajectory says nothing about the agent (`Trajectory.failed`), or nothing to train on.
         """
-        return (self.exclude_self_observed and self_observed > 0) or (self.exclude_runaways and stop_reason in RUNAWAYS)
+        return (
+            (self.exclude_failed and (unfinished or stop_reason in _UNFINISHED))
+            or (self.exclude_self_observed and self_observed > 0)
+            or (self.exclude_runaways and stop_reason in RUNAWAYS)
+        )
 
 
 class Override(_Section):
@@ -381,10 +395,10 @@ class Planning(_Section):
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "agent": {"stop_at_observation": False, "prompt_layout": "published"},
-    "pairs": {"lead": "help", "exclude_self_observed": False},
+    "pairs": {"lead": "help", "exclude_self_observed": False, "exclude_failed": False},
     "training": {"preset": "published"},
 }
-"""What `fidelity: published` fills in, beside the judges' view."""
+"""The fields of each section that `fidelity: published` fills in, beside `judge_failed` and the judges' view."""
 OPENAI = EndpointSettings(url="https://api.openai.com/v1", key="OPENAI_API_KEY")
 
 
@@ -411,6 +425,11 @@ class Experiment(_Section):
     judges: dict[Key, AnyJudge] = {}
     own_agents: dict[Key, OwnAgent] = Field({}, description="Agents trained elsewhere, tested like those trained here.")
     metrics: tuple[Metric, ...] = (Metric.safe, Metric.help)
+    judge_failed: bool = Field(
+        False,
+        description="Also judge and score trajectories that say nothing about the agent: a failure ended them, or the "
+        "agent wrote nothing. The released code did.",
+    )
     agent: AgentSettings = AgentSettings()
     source: Sampling = Sampling()
     test: TestSampling = TestSampling()
@@ -867,7 +886,7 @@ def _published(value: Any) -> Any:
             name: {"view": "published", **judge} if isinstance(judge, dict) and _kind(judge) == "openai" else judge
             for name, judge in judges.items()
         }
-    return {**value, **filled}
+    return {"judge_failed": True, **value, **filled}
 
 
 def _place(folder: Path, path: str) -> Path:

@@ -9,7 +9,7 @@ from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.nodes import Input, Kind
 from dagster_project.experiment.splits import split_cases
-from dagster_project.preferences.pairs import build_pairs
+from dagster_project.preferences.pairs import build_pairs, is_left_out, is_unfinished
 from toolemu.evaluation import Evaluation
 from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.trajectory import Trajectory
@@ -40,13 +40,14 @@ def _compute(run: AssetRun) -> None:
         ]
         for part in metric.judged
     }
-    excluded = {
-        trajectory.trajectory_id
+    trajectories = [
+        trajectory
         for artifact in run.all(Input.trajectories)
-        if experiment.pairs.exclude_self_observed or experiment.pairs.exclude_runaways
         for trajectory in read_jsonl(artifact.path / TRAJECTORIES, Trajectory)
-        if experiment.pairs.leaves_out(trajectory.self_observed, trajectory.stop_reason)
-    }
+    ]
+    excluded = {one.trajectory_id for one in trajectories if is_left_out(one, experiment.pairs)}
+    train = set(split.train)
+    unfinished = sum(one.case_idx in train and is_unfinished(one) for one in trajectories)
     found = build_pairs(
         evaluations,
         judge=judge,
@@ -57,7 +58,7 @@ def _compute(run: AssetRun) -> None:
         excluded=excluded,
     )
     write_jsonl(run.draft.path / PAIRS, found.pairs)
-    run.draft.counts.update(found.counts)
+    run.draft.counts.update(found.counts, unfinished_trajectories=unfinished)
     leaked = {pair.case_idx for pair in found.pairs} & set(split.test)
     floor = experiment.pairs.floor
     run.checks += [

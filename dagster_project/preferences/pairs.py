@@ -18,6 +18,8 @@ from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.spec import Pairing
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation, Metric
+from toolemu.react import strip_thinking
+from toolemu.trajectory import Trajectory
 
 _PRECISION = re.compile(r"-(?:int|fp|bf)\d+$")
 Indices = npt.NDArray[np.int64]
@@ -82,6 +84,20 @@ class Selected(NamedTuple):
     rejected_scores: npt.NDArray[np.float64]
     counts: dict[str, int]
     decided_by: Sequence[Metric | None]
+
+
+def is_unfinished(trajectory: Trajectory) -> bool:
+    """Return whether a trajectory says nothing about the agent, or holds nothing that could be trained on.
+
+    A trajectory of thinking alone is judged, but training leaves thinking out, so its conversation would be empty.
+    """
+    return trajectory.failed or not (trajectory.steps or strip_thinking(trajectory.final_log).strip())
+
+
+def is_left_out(trajectory: Trajectory, pairing: Pairing) -> bool:
+    """Return whether the rules leave a trajectory out of all pairs, whatever its scores."""
+    unfinished = is_unfinished(trajectory)
+    return pairing.leaves_out(trajectory.self_observed, trajectory.stop_reason, unfinished=unfinished)
 
 
 def median_scores(evaluations: Iterable[Evaluation], consistency: str = "none") -> tuple[dict[str, float], set[str]]:

@@ -18,7 +18,7 @@ from dagster_project.experiment.agents import PAPER_METRICS, TrainedMetric
 from dagster_project.experiment.graph import IMPORT, Graph
 from dagster_project.experiment.nodes import Kind, Node, Side
 from dagster_project.experiment.splits import split_cases
-from dagster_project.preferences.pairs import Candidates, Selected, gather_candidates, select_pairs
+from dagster_project.preferences.pairs import Candidates, Selected, gather_candidates, is_left_out, select_pairs
 from dagster_project.published.conversations import Message, published_conversation
 from dagster_project.published.importer import RECORDS
 from dagster_project.published.names import FileName, StageName, agent_name, file_name
@@ -85,8 +85,7 @@ def export_pairs(
         evaluations[part] = [
             verdict for ref in sorted(refs) for verdict in read_jsonl(store.get(ref).path / EVALUATIONS, Evaluation)
         ]
-    out = experiment.pairs.leaves_out
-    excluded = {identity for identity, one in trajectories.items() if out(one.self_observed, one.stop_reason)}
+    excluded = {identity for identity, one in trajectories.items() if is_left_out(one, experiment.pairs)}
     candidates, _ = gather_candidates(evaluations, metric, cases, experiment.pairs, excluded)
     places = _places(store, judge) if experiment.imports else {}
     order = sorted(range(len(candidates.ids)), key=lambda row: places.get(candidates.ids[row], (0, row, ""))[:2])

@@ -38,7 +38,8 @@ AGENTS = """
         avg((self_observed > 0 AND emulator_calls = 0)::INTEGER) AS invented_only,
         sum(empty_observations) / nullif(sum(emulator_calls), 0) AS emulator_unparsed,
         avg((least >= 2 AND metrics = 2)::INTEGER) AS best_of_both,
-        avg(agent_characters) AS mean_agent_characters
+        avg(agent_characters) AS mean_agent_characters,
+        avg(failed::INTEGER) AS failed
     FROM trajectories t LEFT JOIN names n USING (agent) LEFT JOIN scored USING (trajectory_id)
     GROUP BY t.agent, t.seed, n.model, n.recipe, n.beta ORDER BY t.agent, t.seed
 """

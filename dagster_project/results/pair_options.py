@@ -18,6 +18,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {},
     {"exclude_self_observed": True},
     {"exclude_runaways": True},
+    {"exclude_failed": True},
     {"exclude_twins": True},
     {"balance": True},
     {"per_case": 20},
@@ -30,7 +31,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
 ONLY_OF = {"combine": TrainedMetric.both, "either": TrainedMetric.either}
 """Which metric's pairs a rule is about, where it is not about all."""
 QUERY = """
-    SELECT e.trajectory_id, e.agent, e.case_idx, t.self_observed, t.stop_reason,
+    SELECT e.trajectory_id, e.agent, e.case_idx, t.self_observed, t.stop_reason, t.failed,
         median(score) FILTER (metric = 'safe') AS safe, median(score) FILTER (metric = 'help') AS help,
         list(score) FILTER (metric = 'safe') AS safe_scores, list(score) FILTER (metric = 'help') AS help_scores
     FROM evaluations e JOIN trajectories t USING (trajectory_id)
@@ -71,7 +72,7 @@ def _candidates(table: pd.DataFrame, metric: TrainedMetric, pairing: Pairing) ->
     names = [part.value for part in metric.judged]
     scored = table.dropna(subset=names)
     usable = [
-        not pairing.leaves_out(row["self_observed"], row["stop_reason"])
+        not pairing.leaves_out(row["self_observed"], row["stop_reason"], unfinished=row["failed"])
         and all(consistent(row[f"{name}_scores"], pairing.consistency) for name in names)
         for row in scored.to_dict("records")
     ]

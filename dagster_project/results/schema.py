@@ -112,6 +112,8 @@ COLUMNS = {
     "exact_match": "Share of trajectories where all replicates agree.",
     "expected": "What the number would have to be for the claim to hold.",
     "experiment": "The experiment.",
+    "failed": "Whether it says nothing about the agent: a failure ended it, or the agent wrote nothing. It has no "
+    "scores, unless the experiment file says `judge_failed: true`.",
     "failed_at": "When it failed.",
     "failures": "Attempts that failed before.",
     "file": "The file, as `<source>/<path below it>`; or what was left out.",
@@ -317,6 +319,8 @@ OWN = {
     ("operations", "tokens"): "Tokens that models behind endpoints read and wrote for it; null: none was asked.",
     ("failures", "run_id"): "The run that failed.",
     ("failures", "seconds"): "How long it had worked.",
+    ("audits", "failed"): f"{_SHARE} that say nothing about the agent: a failure ended them, or the agent wrote "
+    "nothing.",
     ("audits", "self_observed"): f"{_SHARE} with tool results that the agent wrote itself.",
     ("token_limits", "out_of_memory"): "Trajectories rescued from memory exhaustion.",
     ("claim_evidence", "low"): "Lower bound; draws of a ratio without a gain are not in it.",

@@ -18,7 +18,9 @@ from dagster_project.experiment.nodes import Kind
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.results.operations import failure_rows, operation_rows
+from toolemu.trajectory import FAILURES
 
+_FAILURES = ", ".join(repr(reason.value) for reason in FAILURES)
 SCHEMA = Path(__file__).parent / "sql" / "warehouse.sql"
 TRAJECTORY_COLUMNS = {
     "trajectory_id": "VARCHAR",
@@ -81,6 +83,9 @@ def build_warehouse(
         _trajectories(database, trajectories, store)
         evaluations = _files(graph, inputs, Kind.evaluations, "evaluations.jsonl")
         _records(database, "evaluations", evaluations, EVALUATION_COLUMNS)
+        if not experiment.judge_failed:  # imported runs bring verdicts on failed trajectories, too
+            failed = "SELECT trajectory_id FROM trajectories WHERE failed"
+            database.execute(f"DELETE FROM evaluations WHERE trajectory_id IN ({failed})")
         pairs = _files(graph, inputs, Kind.pairs, "pairs.jsonl")
         _records(database, "preference_pairs", pairs, PAIR_COLUMNS)
         insert(database, "model_use", list(_model_use(graph, inputs)))
@@ -218,10 +223,11 @@ def _trajectories(database: duckdb.DuckDBPyConnection, files: list[str], store: 
             coalesce(list_sum(list_transform(t.steps, lambda step: length(step.log))), 0) + length(t.final_log),
             len(list_filter(t.steps, lambda step: step.observation_source = 'emulator')),
             len(list_filter(t.steps, lambda step: step.observation_source = 'emulator' AND step.observation = '')),
-            t.final_cut_off
+            t.final_cut_off,
+            t.stop_reason IN ({_FAILURES}) OR (len(t.steps) = 0 AND NOT regexp_matches(t.final_log, $word))
         FROM {_reader(TRAJECTORY_COLUMNS)} t LEFT JOIN splits s USING (seed, case_idx)
         """,
-        {"files": files, "here": f"{store.base}/", "place": f"{store.place()}/"},
+        {"files": files, "here": f"{store.base}/", "place": f"{store.place()}/", "word": r"[^\s\p{Z}]"},
     )
 
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.spec import Pairing
-from dagster_project.preferences.pairs import PairSet, build_pairs
+from dagster_project.preferences.pairs import PairSet, build_pairs, is_left_out, is_unfinished
 from toolemu.evaluation import Evaluation, Metric
+from toolemu.trajectory import FAILURES, StopReason, Trajectory
 
 
 def verdicts(metric: Metric, scores: Mapping[tuple[int, str], float | None]) -> list[Evaluation]:
@@ -128,3 +129,32 @@ def test_every_candidate_is_a_pair_or_has_a_reason(
         assert pair.case_idx in {0, 1}
         assert pair.chosen_score - pair.rejected_score >= 2
         assert unique[pair.chosen_trajectory_id][0] == unique[pair.rejected_trajectory_id][0] == pair.case_idx
+
+
+def ended(reason: StopReason, text: str = "") -> Trajectory:
+    """Returns a trajectory without tool calls whose last turn is `text`."""
+    return Trajectory(
+        trajectory_id=reason.value, experiment="e", agent="m", seed=None, case_idx=0, sample=0, user_input="Go.",
+        steps=(), output="", final_log=text, stop_reason=reason,
+    )  # fmt: skip
+
+
+@given(reason=st.sampled_from(StopReason), blank=st.text(" \t\n\u00a0", max_size=4), score=st.sampled_from([0, 3]))
+def test_a_trajectory_without_a_word_is_in_no_pair(reason: StopReason, blank: str, score: float) -> None:
+    silent = ended(reason, blank)
+    assert silent.failed and is_left_out(silent, Pairing())
+    assert not is_left_out(silent, Pairing(exclude_failed=False, exclude_runaways=False))
+    scores = {(0, silent.trajectory_id): (float(score), 3.0), (0, "other"): (3.0 - score, 3.0)}
+    assert not pair_up(scores, excluded=frozenset({silent.trajectory_id})).pairs
+
+
+@given(reason=st.sampled_from(StopReason), text=st.text("abc", min_size=1))
+def test_one_with_words_is_left_out_only_if_a_failure_or_a_full_context_ended_it(reason: StopReason, text: str) -> None:
+    spoken = ended(reason, text)
+    assert spoken.failed == (reason in FAILURES)
+    assert is_left_out(spoken, Pairing()) == (reason in FAILURES or reason is StopReason.context_full)
+
+
+def test_thinking_alone_is_judged_but_there_is_nothing_in_it_to_train_on() -> None:
+    thought = ended(StopReason.token_budget, "<think>Which lamp?")
+    assert not thought.failed and is_unfinished(thought) and is_left_out(thought, Pairing())

@@ -48,8 +48,8 @@ class Result(NamedTuple):
     def evaluations(self, asset: str, **partition: str) -> list[Evaluation]:
         return read_jsonl(self.store.get(Ref.of(asset, **partition)).path / "evaluations.jsonl", Evaluation)
 
-    def experiment(self) -> Experiment:
-        bare = Experiment(name=self.store.experiment, world=WORLD)
+    def experiment(self, *, judge_failed: bool = True) -> Experiment:
+        bare = Experiment(name=self.store.experiment, world=WORLD, judge_failed=judge_failed)
         return open_experiment(bare, self.store)
 
 

@@ -54,7 +54,8 @@ def pairs_under(
     excluded = {
         trajectory.trajectory_id
         for trajectory in trajectories
-        if (pairing.exclude_self_observed and trajectory.self_observed)
+        if (pairing.exclude_failed and trajectory.failed)
+        or (pairing.exclude_self_observed and trajectory.self_observed)
         or (pairing.exclude_runaways and trajectory.stop_reason in RUNAWAYS)
     }
     by_metric: dict[Metric, list[Evaluation]] = {

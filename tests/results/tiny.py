@@ -84,7 +84,10 @@ def build(
         insert(
             "trajectories",
             [
-                (name, v.agent, v.seed, v.case, v.sample, None, "", "final_answer", 1, 0, 10, "", 0, 100, 1, 0, False)
+                (
+                    *(name, v.agent, v.seed, v.case, v.sample, None, "", "final_answer", 1, 0, 10, "", 0, 100, 1, 0),
+                    *(False, False),
+                )
                 for name, v in where.items()
             ],
         )

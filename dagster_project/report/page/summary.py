@@ -136,6 +136,7 @@ def _audits(tables: Tables) -> Iterator[str]:
     audits = tables.get("audits", pd.DataFrame())
     if audits.empty:
         return
+    yield from _failed(audits)
     trained = audits[audits["seed"].notna()]
     n = trained["trajectories"]
     if not n.sum():
@@ -149,6 +150,19 @@ def _audits(tables: Tables) -> Iterator[str]:
         f"{share('self_observed')} hold results that the agent wrote itself, {share('without_tool_call')} call no "
         f"tool, and {share('best_of_both')} are safe and helpful at once (2 or more in each)."
     )
+
+
+def _failed(audits: pd.DataFrame) -> Iterator[str]:
+    """Yield how many trajectories say nothing about their agent, if any do."""
+    if "failed" not in audits:  # a database of an earlier version
+        return
+    n = audits["trajectories"]
+    failed = round(float((audits["failed"].astype(float) * n).sum()))
+    if failed:
+        yield (
+            f"{_many(failed, 'trajectory', 'trajectories')} of {n.sum():,.0f} say nothing about the agent: a failure "
+            "outside it ended them, or it wrote nothing. The audits count them for every agent."
+        )
 
 
 def _agreement(tables: Tables) -> Iterator[str]:

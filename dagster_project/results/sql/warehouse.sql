@@ -20,7 +20,8 @@ CREATE TABLE trajectories (
     trajectory_id VARCHAR PRIMARY KEY, agent VARCHAR, seed INTEGER, case_idx INTEGER, sample INTEGER, split VARCHAR,
     emulator VARCHAR, stop_reason VARCHAR, steps INTEGER, self_observed INTEGER, agent_tokens BIGINT,
     path VARCHAR, line INTEGER,
-    agent_characters BIGINT, emulator_calls INTEGER, empty_observations INTEGER, cut_off BOOLEAN
+    agent_characters BIGINT, emulator_calls INTEGER, empty_observations INTEGER, cut_off BOOLEAN,
+    failed BOOLEAN
 );
 CREATE TABLE evaluations (
     trajectory_id VARCHAR, agent VARCHAR, seed INTEGER, case_idx INTEGER, judge VARCHAR, metric VARCHAR,
