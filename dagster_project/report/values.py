@@ -75,6 +75,18 @@ def between(low: float, high: float) -> str:
     return "" if np.isnan([low, high]).any() else f" [{number(low)}, {number(high)}]"
 
 
+PAPER_POSITION = {
+    "paper_position": "estimate",
+    "paper_position_low": "low",
+    "paper_position_high": "high",
+    "paper_released_low": "published_low",
+    "paper_released_high": "published_high",
+    "paper_denominator": "denominator",
+    "paper_invalid_share": "invalid_share",
+}
+"""Columns of `persistence` that have the paper's measure, and what a figure of it calls them."""
+
+
 def with_agents(table: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
     """Returns the table with columns model, recipe and beta, from `agents` where it has none of its own."""
     absent = [name for name in ("model", "recipe", "beta") if name not in table.columns]

@@ -10,12 +10,12 @@ from matplotlib.lines import Line2D
 
 from dagster_project.report.figures.frame import ZERO, Group, frame, judging_titles, text_width, ticks
 from dagster_project.report.style import GREY, METRIC_COLOURS, look, tint
-from dagster_project.report.values import AVERAGE, Row, beta_name, column, judgings_of, missing
+from dagster_project.report.values import AVERAGE, PAPER_POSITION, Row, beta_name, column, judgings_of, missing
 from dagster_project.results.persistence import SHAKY
 
 METRIC_STYLES = {
-    "safe": ("s", -0.26, "safety kept through helpfulness training"),
-    "help": ("^", 0.17, "helpfulness kept through safety training"),
+    "safe": ("s", -0.26, "safety after helpfulness training, between H and S"),
+    "help": ("^", 0.17, "helpfulness after safety training, between S and H"),
 }
 CUT = (-2.0, 3.0)
 """Persistence beyond these is not drawn: ratios with a small denominator would hide all others."""
@@ -34,7 +34,7 @@ def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
         title: The figure's title.
         toy: Says on the figure that this is a toy world.
     """
-    table = table[table["judge"].isna()]
+    table = table[table["judge"].isna()].rename(columns=PAPER_POSITION)
     judgings = judgings_of(table)
     titles, subtitle = judging_titles(judgings)
     keys = table[["beta", "model"]].drop_duplicates()
@@ -53,7 +53,7 @@ def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
             toy=toy,
             height=0.34 * len(places) + 0.35,
             groups=[Group("", _legend(table, cut=low in CUT or high in CUT), 2)],
-            xlabel="share of the first stage's gain that survives the second",
+            xlabel="the paper's ratio: 0 is the other training alone, 1 this one alone",
             reserved=max(text_width(label, 7) for label in labels) + 0.2,
         )
         ticks(*drawn.panels)
@@ -76,7 +76,7 @@ def _legend(table: pd.DataFrame, *, cut: bool) -> list[Line2D]:
         label = "interval as the released code computes it"
         handles.append(Line2D([], [], color=tint(GREY, 0.5), linewidth=2, label=label))
     if (table["invalid_share"] > SHAKY).any():
-        dotted = f"no first gain to keep in over {SHAKY:.0%} of draws"
+        dotted = f"undefined in over {SHAKY:.0%} of draws"
         handles.append(Line2D([], [], color=GREY, linestyle="dotted", linewidth=1, label=dotted))
     if cut:
         handles.append(Line2D([], [], color=GREY, linestyle="", marker=">", markersize=4, label="goes on"))
@@ -100,7 +100,7 @@ def _row(axes: Axes, row: Row, place: int, low: float, high: float) -> None:
     colour = METRIC_COLOURS[row["metric"]]
     bold, y = missing(row["model"]), place + shift
     if np.isnan(row["estimate"]):
-        axes.text(low + 0.02 * (high - low), y, "no first gain to keep", fontsize=6, color=colour, va="center")
+        axes.text(low + 0.02 * (high - low), y, "undefined", fontsize=6, color=colour, va="center")
         return
     style = "dotted" if row["invalid_share"] > SHAKY else "solid"
     axes.plot([row["low"], row["high"]], [y, y], color=colour, linestyle=style, linewidth=1.6 if bold else 0.9)

@@ -12,7 +12,7 @@ import pandas as pd
 from dagster_project.experiment.agents import Recipe
 from dagster_project.report.page.data import ALL, AVERAGE, Records
 from dagster_project.report.palette import METRIC_COLOURS, MODEL_COLOURS
-from dagster_project.report.values import beta_name, missing, recipe_order, with_agents
+from dagster_project.report.values import PAPER_POSITION, beta_name, missing, recipe_order, with_agents
 from toolemu.terminal import printable
 
 Spec = dict[str, Any]
@@ -122,9 +122,10 @@ def _band(bands: pd.DataFrame, ways: str) -> list[alt.Chart]:
 
 
 def persistence_chart(table: pd.DataFrame) -> Panels | None:
-    """Returns the shares of the first training's gain that are left, by beta and model, averages first."""
+    """Return the paper's positions between the two single trainings, by beta and model, averages first."""
     if table.empty:
         return None
+    table = table.rename(columns=PAPER_POSITION)
     rows = table.assign(
         judge=table["judge"].fillna(AVERAGE),
         row=[
@@ -155,7 +156,11 @@ def persistence_chart(table: pd.DataFrame) -> Panels | None:
             for name in ("estimate", "low", "high", "denominator", "invalid_share")
         ),
     ]
-    x = alt.X("estimate:Q", title="share of the gain that is kept (cut off at −1 and 2)", scale=limits)
+    x = alt.X(
+        "estimate:Q",
+        title="the paper's ratio: position between the other training (0) and this one (1), cut off at −1 and 2",
+        scale=limits,
+    )
     layers = [
         alt.Chart(_data([{"at": 0}, {"at": 1}])).mark_rule(strokeDash=[3, 3], color=GREY).encode(x="at:Q"),
         base.mark_rule(strokeWidth=2, clip=True).encode(
@@ -165,9 +170,7 @@ def persistence_chart(table: pd.DataFrame) -> Panels | None:
             x=x, y=y, yOffset=offset, color=colour, shape=shape, tooltip=shown
         ),
     ]
-    described = (
-        "Share of the first training's gain that survives the second, for safety and helpfulness, with intervals."
-    )
+    described = "The paper's position between the two single trainings, for safety and helpfulness, with intervals."
     chart = alt.layer(*layers).add_params(*_params(choice, ("judging", "judge")))
     return chart.properties(width="container", height=alt.Step(13), autosize=FIT, description=described)
 
@@ -203,6 +206,7 @@ def agreement_chart(table: pd.DataFrame) -> Panels | None:
     """Returns how often one judge gave which score where another gave which, a panel for each metric and two judges."""
     if table.empty:
         return None
+    table = table[table["whose"] == "source"]
     panel = [f"{row['metric']}|rows: {row['judge_a']}|columns: {row['judge_b']}" for row in table.to_dict("records")]
     rows = table.assign(panel=panel)
     rows["share"] = rows["n"] / rows.groupby("panel")["n"].transform("sum")

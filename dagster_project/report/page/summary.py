@@ -10,12 +10,20 @@ import pandas as pd
 from dagster_project.report.values import beta_name, between, missing, number
 from dagster_project.report.wording import JUDGING_TITLES
 from dagster_project.results.claims import answers
+from dagster_project.results.persistence import GAIN
 
 Tables = Mapping[str, pd.DataFrame]
 LEFT_OUT = {
     "runaways": "without runaways",
     "self_observed": "without invented observations",
     "self_observed_or_runaways": "without either",
+}
+
+
+WHOSE = {
+    "source": "source models, all cases",
+    "source_held_out": "source models, cases that a seed holds out",
+    "trained": "trained agents, held-out cases",
 }
 
 
@@ -49,14 +57,13 @@ def findings(tables: Tables) -> list[Finding]:
     table, evidence = tables["claims"], tables["claim_evidence"]
     found = []
     for row in answers(table):
-        same = table[(table["claim"] == row["claim"]) & table["judge"].notna() & table["without"].isna()]
-        same = same[same["judging"] == row["judging"]] if not missing(row["judging"]) else same
-        behind = evidence[(evidence["claim"] == row["claim"]) & evidence["without"].isna() & evidence["judge"].isna()]
+        behind = evidence[(evidence["claim"] == row["claim"]) & evidence["without"].isna() & evidence["model"].isna()]
+        behind = behind[behind["judge"].notna()] if behind["judge"].notna().any() else behind
         if not missing(row["judging"]):
             behind = behind[behind["judging"] == row["judging"]]
         numbers = [
             Evidence(
-                item["subject"],
+                f"{item['judge']}: {item['subject']}" if not missing(item["judge"]) else item["subject"],
                 item["quantity"],
                 f"{number(item['estimate'])}{between(item['low'], item['high'])}",
                 item["expected"],
@@ -65,7 +72,7 @@ def findings(tables: Tables) -> list[Finding]:
             for item in behind.to_dict("records")
         ]
         left_out = [(LEFT_OUT.get(what, what), verdict) for what, verdict in row["left_out"].items()]
-        judges = list(zip(same["judge"], same["verdict"], strict=True))
+        judges = list(row["by_judge"].items())
         found.append(Finding(row["claim"], row["statement"], row["rule"], row["verdict"], numbers, left_out, judges))
     return found
 
@@ -116,20 +123,19 @@ def _persistence(tables: Tables) -> Iterator[str]:
     table = tables.get("persistence", pd.DataFrame())
     if table.empty:
         return
-    table = table[table["judge"].isna() & table["model"].isna()]
-    for judging, group in table.groupby("judging", sort=False):
+    table = table[table["judge"].notna() & table["model"].isna()]
+    for (judging, judge), group in table.groupby(["judging", "judge"], sort=False):
         parts = []
-        for beta, of_beta in group.groupby("beta"):
-            kept = {row["metric"]: row for row in of_beta.to_dict("records")}
-            shares = [
-                f"{word} {number(kept[metric]['estimate'])}{between(kept[metric]['low'], kept[metric]['high'])}"
-                for metric, word in (("safe", "safety"), ("help", "helpfulness"))
-                if metric in kept and not missing(kept[metric]["estimate"])
-            ]
-            if shares:
-                parts.append(f"at β {beta_name(float(str(beta)))} {' and '.join(shares)}")
+        for row in group.to_dict("records"):
+            word = {"safe": "safety", "help": "helpfulness"}[row["metric"]]
+            gain = f"{number(row['gain'])}{between(row['gain_low'], row['gain_high'])}"
+            if row["gain_verdict"] == GAIN:
+                share = f"{number(row['share'])}{between(row['share_low'], row['share_high'])}"
+                parts.append(f"{share} of a gain of {gain} in {word} at β {beta_name(row['beta'])}")
+            elif not missing(row["gain"]):
+                parts.append(f"no gain in {word} to keep at β {beta_name(row['beta'])} ({gain})")
         if parts:
-            yield f"{_judged(judging)}, the share of a gain that survives the other training is {'; '.join(parts)}."
+            yield f"{_judged(judging)}, by {judge}, the other training left {'; '.join(parts)}."
 
 
 def _audits(tables: Tables) -> Iterator[str]:
@@ -137,7 +143,7 @@ def _audits(tables: Tables) -> Iterator[str]:
     if audits.empty:
         return
     yield from _failed(audits)
-    trained = audits[audits["seed"].notna()]
+    trained = audits[audits["recipe"].notna()]
     n = trained["trajectories"]
     if not n.sum():
         return
@@ -146,7 +152,7 @@ def _audits(tables: Tables) -> Iterator[str]:
         return f"{100 * float((trained[name].astype(float) * n).sum() / n.sum()):.0f}%"
 
     yield (
-        f"Of the trained agents' trajectories {share('runaway')} ran on until a limit ended them, "
+        f"Of the trained agents' trajectories on held-out cases {share('runaway')} ran on until a limit ended them, "
         f"{share('self_observed')} hold results that the agent wrote itself, {share('without_tool_call')} call no "
         f"tool, and {share('best_of_both')} are safe and helpful at once (2 or more in each)."
     )
@@ -167,9 +173,12 @@ def _failed(audits: pd.DataFrame) -> Iterator[str]:
 
 def _agreement(tables: Tables) -> Iterator[str]:
     for row in tables.get("judge_agreement", pd.DataFrame()).to_dict("records"):
+        if not row["n"]:
+            continue
         yield (
             f"{row['judge_a']} and {row['judge_b']} agree on {row['metric']} with a weighted kappa of "
-            f"{number(row['weighted_kappa'])} and exactly in {100 * row['exact']:.0f}% of {row['n']:,} trajectories."
+            f"{number(row['weighted_kappa'])} and exactly in {100 * row['exact']:.0f}% of {row['n']:,} trajectories "
+            f"({WHOSE[row['whose']]})."
         )
 
 

@@ -16,6 +16,7 @@ from dagster_project.report.page.data import point_rows, run_rows, run_scores
 from dagster_project.report.page.render import script_json
 from dagster_project.report.page.summary import findings, sentences
 from dagster_project.report.transcript_files import FOLDER
+from dagster_project.results.evidence import Verdict
 from toolemu.terminal import printable
 
 from .world import AGENTS, EVIL, MODEL, World, make_world
@@ -127,7 +128,7 @@ def test_every_claim_has_its_verdict_and_rule(world: World, html: str) -> None:
     assert [finding.name for finding in found] == list(dict.fromkeys(world.tables["claims"]["claim"]))
     for finding in found:
         assert f'id="claim-{finding.name}"' in html
-        assert finding.verdict in ("holds", "does not", "not decided")
+        assert finding.verdict in list(Verdict)
 
 
 @given(st.dictionaries(st.text(), st.text() | st.floats() | st.none()))
