@@ -34,11 +34,15 @@ class Registry(Generic[T]):
         group: The group's name, as in the experiment file: `judges`.
         base: The class that every kind derives from.
         shipped: ``module:Class`` by the word that stands in the experiment file.
-        word_of: Returns the word of a section that does not say its kind.
+        word_of: Returns the word of a section that does not say its kind; by default it must.
     """
 
     def __init__(
-        self, group: str, base: type[T], shipped: Mapping[str, str], word_of: Callable[[Mapping[str, Any]], str]
+        self,
+        group: str,
+        base: type[T],
+        shipped: Mapping[str, str],
+        word_of: Callable[[Mapping[str, Any]], str] = lambda section: "",
     ) -> None:
         self._group, self._base, self._shipped, self._word_of = group, base, shipped, word_of
 
@@ -66,7 +70,8 @@ class Registry(Generic[T]):
                 raise ValueError("kind: python needs `object`, such as my_package.my_module:MyClass")
             return self._class(place).model_validate(dict(value))
         if word not in self.places:
-            raise ValueError(f"there is no kind {word!r}; known: {', '.join([*self.places, PYTHON])}")
+            known = ", ".join([*self.places, PYTHON])
+            raise ValueError(f"there is no kind {word!r}; known: {known}" if word else f"`kind` is missing: {known}")
         return self._class(self.places[word]).model_validate(dict(value))
 
     def _class(self, place: str) -> type[T]:

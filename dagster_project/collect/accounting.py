@@ -7,7 +7,6 @@ from functools import reduce
 from operator import add
 from typing import NamedTuple
 
-from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment
 from toolemu.chat import ModelUse
 from toolemu.evaluation import Evaluation
@@ -36,7 +35,7 @@ def trajectory_use(experiment: Experiment, agent: str, trajectories: Iterable[Tr
     """Returns what agent and emulator took for `trajectories`."""
     trajectories = list(trajectories)
     used = [_use(experiment, "agent", experiment.place_of(agent), (t.agent_use for t in trajectories))]
-    if isinstance(experiment.world, EmulatedWorld):
+    if experiment.world.role is not None:
         used.append(_use(experiment, "emulator", "world.emulator", (t.emulator_use for t in trajectories)))
     return used
 

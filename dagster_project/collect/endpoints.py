@@ -17,10 +17,10 @@ from pydantic import SecretStr
 
 from dagster_project.artifacts import Artifact, Ref
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
+from dagster_project.environments.emulated import LMEmulatorRole
 from dagster_project.experiment.graph import Graph, acting_model
 from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.nodes import Kind, Side
-from dagster_project.experiment.roles import LMEmulatorRole
 from dagster_project.experiment.spec import Experiment
 from dagster_project.judges.lm import LMJudgeRole
 from dagster_project.serving.adapters import ServedAdapter, load_adapter

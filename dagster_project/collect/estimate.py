@@ -13,15 +13,15 @@ from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.endpoints import roles_of
-from dagster_project.collect.world import World, open_world
+from dagster_project.collect.world import open_world
+from dagster_project.environments import World
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.nodes import Kind, Side
-from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from toolemu.chat import Message, ModelUse
 from toolemu.evaluation import Metric
-from toolemu.prompts import AgentPrompt, EmulatorPrompt
+from toolemu.prompts import AgentPrompt
 from toolemu.trajectory import StopReason, ToolCall, Trajectory
 
 TURNS = 4
@@ -154,8 +154,8 @@ def _agent_prompts(experiment: Experiment, world: World) -> Iterator[tuple[Messa
 
 
 def _emulator_prompts(experiment: Experiment, world: World) -> Iterator[tuple[Message, ...]]:
-    assert isinstance(experiment.world, EmulatedWorld)
-    prompt = EmulatorPrompt(experiment.world.emulator.style, experiment.prompts_dir)
+    prompt = experiment.world.prompt(experiment.prompts_dir)
+    assert prompt is not None, "an environment with a role has a prompt"
     for case in world.cases:
         toolkit = world.toolkits[case.toolkits[0]]
         yield prompt.messages(case, toolkit, (), ToolCall(next(iter(toolkit.tools_by_name)), "{}"))

@@ -16,7 +16,6 @@ from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.rollouts import Identity, endings, judgeable, make_evaluations, make_trajectories
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.nodes import Input, Node, Side, calibration_path, evaluations_path, name_of
-from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Sampling
 from toolemu.errors import shorten
 from toolemu.evaluation import Evaluation, Metric
@@ -66,7 +65,7 @@ def trajectories_asset(
         run.checks.append(Check("in_format", share >= least, description, metadata={"share": share}))
 
     checks = {"in_format": "Enough trajectories end in a final answer."}
-    lm = isinstance(factory.experiment.world, EmulatedWorld)
+    lm = factory.experiment.world.role is not None
     if lm:
         checks["models_asked"] = "Agent and emulator could be asked."
         checks["emulator_readable"] = "The emulator's answers can be read."

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.collect.endpoints import REPLIES, Workspace, open_chats, servers_folder
+from dagster_project.environments.emulated import EmulatedWorld
 from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS, CaseFiles, read_case_files
-from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment
 from toolemu.errors import FrontierError, InputError
 from toolemu.generation import Origin, Writer, Written, accepted, read_drafts, write_drafts

@@ -2,78 +2,43 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import orjson
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.collect.endpoints import ACTING, Acting, Chats, check_roles
 from dagster_project.collect.weights import model_folder, pin_weights
-from dagster_project.experiment.casefiles import read_case_files
+from dagster_project.environments import EmulatorTools, World
 from dagster_project.experiment.graph import IMPORT
 from dagster_project.experiment.imported import CASES
 from dagster_project.experiment.models import OwnAdapter, RunHere, WeightsModel
-from dagster_project.experiment.roles import EmulatedWorld
-from dagster_project.experiment.spec import Experiment, MiniatureModel, MiniatureWorld
+from dagster_project.experiment.spec import Experiment, MiniatureModel
 from dagster_project.judges import JudgeWorld
-from dagster_project.miniature.emulator import RuleEmulator
-from dagster_project.miniature.world import make_cases, toolkits
 from toolemu.cases import Case
 from toolemu.chat import ChatModel
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.emulator import Emulator
-from toolemu.errors import FrontierError, InputError
 from toolemu.judge import Judge
-from toolemu.lm_emulator import LMEmulator
-from toolemu.toolkits import Toolkit
 
 SERVED_MODEL = "served_model.json"
 """In the place of weights: the model behind an endpoint that a source model is."""
 
 
-class World(NamedTuple):
-    """The cases, in order of `case_idx`, and their toolkits."""
-
-    cases: list[Case]
-    toolkits: dict[str, Toolkit]
-
-
-@functools.lru_cache(maxsize=4)
-def _miniature_world(world: MiniatureWorld) -> World:
-    return World(make_cases(world.cases, world.seed), toolkits())
-
-
 def open_world(experiment: Experiment) -> World:
-    """Returns the experiment's world.
+    """Return the experiment's cases and toolkits.
 
     Raises:
-        FrontierError: It is imported, and there is nobody to act in it; or its files changed since it was loaded.
+        FrontierError: The experiment is imported, or its files changed since it was loaded.
     """
-    world = experiment.world
-    if isinstance(world, MiniatureWorld):
-        return _miniature_world(world)
-    if not isinstance(world, EmulatedWorld):
-        raise FrontierError(f"{experiment.name} is imported; there is no world to act in.")
-    found = read_case_files(world.case_files, world.toolkit_files)
-    if found.sha256 != world.sha256:
-        raise InputError(world.case_files, "", "cases or toolkits changed while the experiment ran.", "Run it again.")
-    return World(found.cases[world.first : world.first + world.cases], found.toolkits)
+    return experiment.world.open()
 
 
 def open_emulator(experiment: Experiment, chats: Chats) -> Emulator:
-    """Returns who plays the tools."""
-    world = experiment.world
-    if not isinstance(world, EmulatedWorld):
-        return RuleEmulator()
-    role = world.emulator
-    model = chats.model(role.chat(), role.model or role.endpoint)
-    return LMEmulator(
-        role.model or role.endpoint, model, open_world(experiment).toolkits, role.settings(), experiment.prompts_dir
-    )
+    """Return who plays the tools."""
+    return experiment.world.open_emulator(EmulatorTools(experiment.prompts_dir, chats.model))
 
 
 def open_cases(experiment: Experiment, store: ArtifactStore) -> dict[int, Case]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment
 from toolemu.evaluation import Metric
-from toolemu.prompts import AgentPrompt, EmulatorPrompt
+from toolemu.prompts import AgentPrompt
 
 LOOP_VERSION = "1"
 EVALUATION_VERSION = "3"
 
 
 def trajectory_code(experiment: Experiment) -> str:
-    """Returns the code version of trajectories: the agent loop's, and the prompts' by their texts."""
+    """Return the code version of trajectories: the agent loop's, the agent prompt's, and the environment's."""
     agent = AgentPrompt(experiment.agent.prompt_style, experiment.prompts_dir).version
-    if not isinstance(experiment.world, EmulatedWorld):
-        return f"{LOOP_VERSION}-{agent}"
-    emulator = EmulatorPrompt(experiment.world.emulator.style, experiment.prompts_dir).version
-    return f"{LOOP_VERSION}-{agent}-{emulator}"
+    world = experiment.world.code_version(experiment.prompts_dir)
+    return "-".join(filter(None, (LOOP_VERSION, agent, world)))
 
 
 def evaluation_code(experiment: Experiment, judge: str, metric: Metric) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dagster_project.artifacts import Manifest, Ref
+from dagster_project.environments.imported import ImportedWorld
 from dagster_project.experiment.agents import PAPER_METRICS, Agent, TrainedMetric
 from dagster_project.experiment.code import evaluation_code, trajectory_code
 from dagster_project.experiment.models import OwnAdapter
@@ -34,7 +35,7 @@ from dagster_project.experiment.nodes import (
 )
 from dagster_project.experiment.pods import check_rules
 from dagster_project.experiment.pools import pool_of
-from dagster_project.experiment.spec import Experiment, ImportedWorld
+from dagster_project.experiment.spec import Experiment
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.evaluation import Metric
 

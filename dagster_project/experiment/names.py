@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from toolemu.errors import FieldError
 
@@ -27,6 +30,12 @@ def valid_key(name: str) -> str:
             code="experiment.name",
         )
     return name
+
+
+Key = Annotated[str, AfterValidator(valid_key)]
+"""A name that can be a partition's key."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy takes; it is asked long after the file was read."""
 
 
 def alike(name: str) -> str:

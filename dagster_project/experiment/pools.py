@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.experiment.nodes import Kind, Side
-from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import Experiment, ImportedModel, MiniatureModel
 from toolemu.chat.settings import OpenAIModelSettings
 
@@ -46,6 +45,6 @@ def pool_of(experiment: Experiment, kind: Kind, side: Side | None, judge: str | 
     on_gpu = acts or kind in (Kind.adapters, Kind.merged) or (kind is Kind.model and side is Side.source)
     if on_gpu and uses_gpu(experiment):
         return GPU
-    if acts and isinstance(experiment.world, EmulatedWorld):
-        return f"endpoint/{experiment.world.emulator.endpoint}"
+    if acts and experiment.world.role is not None:
+        return f"endpoint/{experiment.world.role.endpoint}"
     return None

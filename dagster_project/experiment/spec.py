@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -22,6 +21,8 @@ from pydantic import (
 )
 
 from dagster_project.artifacts import ArtifactStore, Location
+from dagster_project.environments import AnyEnvironment
+from dagster_project.environments.emulated import parse_range
 from dagster_project.experiment.agents import (
     DECIMALS,
     VARIANT,
@@ -33,9 +34,8 @@ from dagster_project.experiment.agents import (
 )
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
-from dagster_project.experiment.names import KEY, MAX_PARTITION, check_distinct, check_names, valid_key
+from dagster_project.experiment.names import KEY, MAX_PARTITION, Key, Seed, check_distinct, check_names
 from dagster_project.experiment.pods import PodRule
-from dagster_project.experiment.roles import EmulatedWorld, parse_range
 from dagster_project.experiment.training import Trainer, Training
 from dagster_project.experiment.yaml_reader import read_yaml
 from dagster_project.judges import JUDGES, AnyJudge
@@ -49,33 +49,9 @@ from toolemu.trajectory import FAILURES, RUNAWAYS, StopReason
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
 
-Key = Annotated[str, AfterValidator(valid_key)]
-MAX_CASES = 100_000
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What NumPy takes; it is asked long after the file was read."""
-
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class MiniatureWorld(_Section):
-    """The embedded toy world: its cases are generated, its emulator and judges are programs."""
-
-    kind: Literal["miniature"] = "miniature"
-    cases: int = Field(60, ge=4, le=MAX_CASES, description="How many cases to generate; half of them are held out.")
-    seed: Seed = Field(0, description="Seed of the cases.")
-
-
-class ImportedWorld(_Section):
-    """The paper's released runs, or others in their format, imported: nothing is made, everything is counted again."""
-
-    kind: Literal["imported"]
-    cases: int = Field(144, ge=2, le=MAX_CASES, description="How many cases the runs are on; half are held out.")
-    seeds: tuple[Seed, ...] = Field((0, 1, 2), description="Seeds of the pairs where no trained agent names any.")
-    pairs_judges: dict[Key, str] = Field({}, description="Labels in the agents' names, to judges' names in files'.")
-    paths: tuple[Path, ...] = Field((), exclude=True, description="Trees or archives to import; or give --source.")
-    sources: dict[str, str] = Field({}, description="The trees' names and fingerprints; computed, never in the file.")
 
 
 class ImportedModel(_Section):
@@ -420,7 +396,7 @@ class Experiment(_Section):
     prompts_dir: Path | None = Field(
         None, exclude=True, description="Folder of templates that replace the shipped ones."
     )
-    world: MiniatureWorld | EmulatedWorld | ImportedWorld = Field(discriminator="kind")
+    world: AnyEnvironment
     models: dict[Key, SourceModel] = {}
     judges: dict[Key, AnyJudge] = {}
     own_agents: dict[Key, OwnAgent] = Field({}, description="Agents trained elsewhere, tested like those trained here.")
@@ -515,7 +491,7 @@ class Experiment(_Section):
             "grid.seeds": self.grid.seeds,
         }
         for name, values in given.items():
-            if isinstance(self.world, ImportedWorld):
+            if self.imports:
                 if values and name != "grid.betas" and self.inventory is None:
                     raise ValueError(f"{name} is given, but an imported experiment takes it from what it imports")
             elif not values and (name in ("models", "judges") or self._grid_needs(name)):
@@ -525,7 +501,7 @@ class Experiment(_Section):
     def _grid_needs(self, name: str) -> bool:
         """Says whether the grid needs `name`: without models and recipes nothing is trained, and it may be empty."""
         grid = self.grid
-        if grid.models or grid.every_recipe or isinstance(self.world, MiniatureWorld):
+        if grid.models or grid.every_recipe:
             return True
         return name == "grid.seeds" and bool(grid.pairs_judges)
 
@@ -711,8 +687,8 @@ class Experiment(_Section):
         found |= {
             f"own_agents.{name}": own for name, own in self.own_agents.items() if isinstance(own, OpenAIModelSettings)
         }
-        if isinstance(self.world, EmulatedWorld):
-            found["world.emulator"] = self.world.emulator
+        if self.world.role is not None:
+            found["world.emulator"] = self.world.role
         found |= {f"judges.{name}": judge.role for name, judge in self.judges.items() if judge.role is not None}
         served = {name: end.serve for name, end in self.all_endpoints().items() if isinstance(end, ServedEndpoint)}
         return {
@@ -757,7 +733,7 @@ class Experiment(_Section):
     @property
     def imports(self) -> bool:
         """Whether its trajectories and verdicts are imported and not made."""
-        return isinstance(self.world, ImportedWorld)
+        return self.world.imported
 
     def with_inventory(self, inventory: Inventory) -> Experiment:
         """Returns an imported experiment with what was imported in the place of models, judges and grid."""
@@ -786,8 +762,7 @@ class Experiment(_Section):
         """
         if self.imports:
             raise FrontierError(f"--limit: {self.name} is imported; what it holds cannot be run on fewer cases.")
-        made = isinstance(self.world, MiniatureWorld)
-        world = self.world.model_copy(update={"cases": n_cases if made else min(n_cases, self.world.cases)})
+        world = self.world.pilot(n_cases)
         pairs = self.pairs.model_copy(update={"floor": min(self.pairs.floor, 1)})
         named = {"name": f"{self.name}-pilot", "asked_as": f"{self.argument} --limit {n_cases}"}
         return self.model_copy(update={**named, "world": world, "pairs": pairs})
@@ -798,17 +773,17 @@ class Experiment(_Section):
         Raises:
             FrontierError: Its cases are not from files, or there are no such cases.
         """
-        if not isinstance(self.world, EmulatedWorld):
-            raise FrontierError(
-                f"--cases: {self.name} has no files of cases to take some from; --limit takes the first."
-            )
         try:
             first, count = parse_range(which)
         except ValueError as error:
             raise FrontierError(f"--cases: {error}.") from error
         if count < 2 or first + count > self.world.cases:
             raise FrontierError(f"--cases {which}: {self.name} has cases 0-{self.world.cases - 1}; two are the least.")
-        world = self.world.model_copy(update={"first": self.world.first + first, "cases": count})
+        world = self.world.on_cases(first, count)
+        if world is None:
+            raise FrontierError(
+                f"--cases: {self.name} has no files of cases to take some from; --limit takes the first."
+            )
         name = f"{self.name}-cases-{first}-{first + count - 1}"
         asked_as = f"{self.argument} --cases {shlex.quote(which)}"
         return self.model_copy(update={"name": name, "asked_as": asked_as, "world": world})

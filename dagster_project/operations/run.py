@@ -18,10 +18,11 @@ from rich.text import Text
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
 from dagster_project.artifacts.failures import failures, note_lost
+from dagster_project.environments.imported import ImportedWorld
 from dagster_project.experiment.graph import IMPORT, Graph, build_graph
 from dagster_project.experiment.nodes import Kind
 from dagster_project.experiment.pools import GPU
-from dagster_project.experiment.spec import Experiment, ImportedWorld, open_store
+from dagster_project.experiment.spec import Experiment, open_store
 from dagster_project.operations.preflight import preflight, webhook_url
 from dagster_project.operations.runner import Outcome, Worker, open_workers, prepare_workers, run_plan
 from dagster_project.operations.state import (

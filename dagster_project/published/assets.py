@@ -5,9 +5,9 @@ from __future__ import annotations
 import dagster as dg
 
 from dagster_project.artifacts import Artifact
+from dagster_project.environments.imported import ImportedWorld
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check, partitions_definition
 from dagster_project.experiment.graph import IMPORT
-from dagster_project.experiment.spec import ImportedWorld
 from dagster_project.published.importer import import_runs
 from dagster_project.published.opening import check_sources
 from dagster_project.published.sources import archives_in, source_name

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.environments.imported import ImportedWorld
 from dagster_project.experiment.graph import CODE_VERSIONS, IMPORT
 from dagster_project.experiment.imported import read_inventory
-from dagster_project.experiment.spec import Experiment, ImportedWorld
+from dagster_project.experiment.spec import Experiment
 from dagster_project.published.sources import fingerprints
 from toolemu.errors import FrontierError
 

@@ -9,6 +9,7 @@ import pytest
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.collect.endpoints import check_roles
+from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.preflight import preflight
 from tests import lm_world
@@ -55,7 +56,7 @@ def test_what_a_server_does_not_take_is_said(tmp_path: Path) -> None:
     with ChatServer(script) as server:
         checked = experiment(tmp_path, server.url)
         found = {report.place: report.reply.ignored for report in check_roles(checked)}
-        said = "\n".join(preflight(checked, ArtifactStore(tmp_path, "lm")))
+        said = "\n".join(preflight(build_graph(checked), ArtifactStore(tmp_path, "lm")))
     assert found.pop("judges.strict") == ("response_format", "system")
     assert {*found.values()} == {("system",)}
     assert "first user message" in said and "JSON schema" in said

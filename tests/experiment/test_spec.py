@@ -11,9 +11,9 @@ from dagster._utils.schedules import is_valid_cron_schedule
 
 from dagster_project.artifacts import MissingArtifactError, Ref
 from dagster_project.collect.world import open_world
+from dagster_project.environments.emulated import EmulatedWorld
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.roles import EmulatedWorld
 from dagster_project.experiment.spec import EXPERIMENTS, Experiment, Operations, load_experiment, open_store
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.template import write_template

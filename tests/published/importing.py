@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.environments.imported import ImportedWorld
 from dagster_project.experiment.graph import CODE_VERSIONS, IMPORT
 from dagster_project.experiment.imported import Inventory
-from dagster_project.experiment.spec import Experiment, ImportedWorld
+from dagster_project.experiment.spec import Experiment
 from dagster_project.published.importer import import_runs
 from dagster_project.published.opening import open_experiment
 from dagster_project.published.problems import Problem

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dagster_project.artifacts import ArtifactStore
+from dagster_project.environments.imported import ImportedWorld
 from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.spec import ImportedWorld
 from dagster_project.published.export import export_runs
 from tests.conftest import SMALL, Import, Lab
 from tests.published.importing import run_import
