@@ -7,13 +7,13 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from dagster_project.shipped import shipped
 from toolemu.cases import Case, load_cases
 from toolemu.jsonl import encode
 from toolemu.toolkits import Toolkit, load_toolkits
 
-_ASSETS = Path(__file__).resolve().parents[2] / "assets_data"
-SHIPPED_CASES = _ASSETS / "cases"
-SHIPPED_TOOLKITS = _ASSETS / "toolkits"
+SHIPPED_CASES = shipped("assets_data", "cases")
+SHIPPED_TOOLKITS = shipped("assets_data", "toolkits")
 
 
 class CaseFiles(NamedTuple):

@@ -40,6 +40,7 @@ from dagster_project.experiment.training import Trainer, Training
 from dagster_project.experiment.yaml_reader import read_yaml
 from dagster_project.judges import JUDGES, AnyJudge
 from dagster_project.serving.settings import ServedEndpoint, Weights
+from dagster_project.shipped import shipped
 from toolemu.agent import AgentSettings
 from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
@@ -47,7 +48,7 @@ from toolemu.errors import FieldError, FrontierError, InputError, validate_recor
 from toolemu.evaluation import Metric
 from toolemu.trajectory import FAILURES, RUNAWAYS, StopReason
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments"
+EXPERIMENTS = shipped("assets_data", "experiments")
 
 
 class _Section(BaseModel):

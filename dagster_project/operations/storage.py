@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dagster_project.shipped import ROOT, shipped
 from toolemu.errors import FrontierError, InputError
 
-ROOT = Path(__file__).resolve().parents[2]
-TEMPLATE = ROOT / "dagster.yaml"
-POSTGRESQL = ROOT / "deploy" / "dagster-postgresql.yaml"
+TEMPLATE = shipped("dagster.yaml")
+POSTGRESQL = shipped("deploy", "dagster-postgresql.yaml")
 HOST = "FRONTIER_POSTGRES_HOST"
 """Environment variable whose presence asks for PostgreSQL; `POSTGRESQL` names the others."""
 STORAGES = {"storage", "run_storage", "event_log_storage", "schedule_storage"}

@@ -31,7 +31,7 @@ from dagster._utils.interrupts import setup_interrupt_handlers
 
 from dagster_project.artifacts.processes import die_with_parent
 from dagster_project.operations.instance import dagster_home, instance_reference, open_instance
-from dagster_project.operations.storage import TEMPLATE
+from dagster_project.shipped import shipped
 from toolemu.errors import FrontierError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _check_port(port: int) -> None:
 def _workspace(experiment: Path | None) -> Path:
     """Returns the file that says which code locations there are."""
     if experiment is None:
-        return TEMPLATE.with_name("workspace.yaml")
+        return shipped("workspace.yaml")
     os.environ["FRONTIER_EXPERIMENT"] = str(experiment.resolve())
     module = {"module_name": "dagster_project.definitions", "attribute": "experiment"}
     path = dagster_home() / "workspace.yaml"

@@ -9,7 +9,7 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /opt/frontier
 
 # Dependencies first: they change less often than the code does.
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 RUN mkdir toolemu dagster_project && touch toolemu/__init__.py dagster_project/__init__.py \
     && pip install --constraint constraints.txt --editable '.[k8s]'
 

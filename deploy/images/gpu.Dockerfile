@@ -15,7 +15,7 @@ RUN apt-get update \
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /opt/frontier
 
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 RUN mkdir toolemu dagster_project && touch toolemu/__init__.py dagster_project/__init__.py \
     && pip install torch==2.13.0 \
     && pip install --constraint constraints.txt --editable '.[gpu,k8s,view]'
