@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.collect.endpoints import check_roles
 from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.spec import Experiment
+from dagster_project.experiment.spec import Experiment, load_experiment
 from dagster_project.operations.preflight import preflight
 from tests import lm_world
 from tests.lm_world import play, write_world
 from tests.toolemu.chat.batch_server import BatchServer
 from tests.toolemu.chat.server import Answer, ChatServer, Refusal, Script
-from toolemu.errors import FrontierError
+from toolemu.errors import FrontierError, InputError
 
 
 def experiment(folder: Path, url: str, **changes: Any) -> Experiment:
@@ -24,6 +25,17 @@ def experiment(folder: Path, url: str, **changes: Any) -> Experiment:
     value = lm_world.experiment(url, **{"endpoints": {"here": {"url": url, "give_up_after_s": 0.5}}, **changes})
     files = {name: folder / value["world"][name] for name in ("case_files", "toolkit_files")}
     return Experiment.model_validate({**value, "world": {**value["world"], **files}})
+
+
+@pytest.mark.parametrize("written", ["top_p: .nan", "logit_bias: {yes: 1}", "since: 2026-01-02"])
+def test_a_field_that_no_request_can_hold_is_named_with_its_file(tmp_path: Path, written: str) -> None:
+    write_world(tmp_path)
+    model = {"kind": "openai", "endpoint": "here", "model": "agent-a", "request": yaml.safe_load(f"{{{written}}}")}
+    path = tmp_path / "lm.yaml"
+    path.write_text(yaml.safe_dump(lm_world.experiment("http://127.0.0.1:1/v1", models={"first": model})))
+    with pytest.raises(InputError) as caught:
+        load_experiment(str(path))
+    assert caught.value.path == str(path) and "first" in caught.value.place and "request" in caught.value.place
 
 
 def system(body: dict[str, Any]) -> bool:

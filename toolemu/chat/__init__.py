@@ -4,7 +4,16 @@
 wants them, since each brings a large library along.
 """
 
-from toolemu.chat.protocol import ChatModel, ChatReply, ChatRequest, ContextFullError, Message, ModelError, Role
+from toolemu.chat.protocol import (
+    ChatModel,
+    ChatReply,
+    ChatRequest,
+    ContextFullError,
+    Message,
+    ModelError,
+    Role,
+    fold_system,
+)
 from toolemu.chat.usage import ModelUse, Price
 
 __all__ = [
@@ -17,4 +26,5 @@ __all__ = [
     "ModelUse",
     "Price",
     "Role",
+    "fold_system",
 ]

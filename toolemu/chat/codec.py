@@ -105,5 +105,6 @@ def check_json(value: object, place: str = "") -> Any:
     if isinstance(value, float) and abs(value) < float("inf"):
         return value
     raise ValueError(
-        f"{where}{value!r} is no text, number or truth value that a request can hold; if it is a text, put it in quotes"
+        f"{where}{value!r} cannot be sent as JSON. Expected a text, a finite number, true, false, null, a list or a "
+        "mapping. Put it in quotes if it is a text"
     )

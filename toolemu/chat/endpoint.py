@@ -263,7 +263,7 @@ class Endpoint:
             raise EndpointError(
                 f"{where} sends requests elsewhere (HTTP {status}): to {there}. Give its own address as `url`."
             )
-        if lacks_credit(status, told):
+        if lacks_credit(status, told, body):
             raise EndpointError(
                 f"{where} says that the account has no credit (HTTP {status}): {_sentence(message)} Expected: an "
                 "account that can pay. Add credit or name another key, and run again: finished work is kept.",

@@ -47,7 +47,8 @@ def read_told(content: bytes) -> Told:
     words = [text for kind, text in facts if kind == "word"]
     parameter = next((text for kind, text in facts if kind == "param"), "")
     code = next((text for kind, text in facts if kind == "code"), "")
-    text = "\n".join(text for _, text in facts) or content.decode(errors="replace")
+    # Periods keep the end of one fact and the beginning of the next from being read as one sentence.
+    text = "\n.\n".join(text for _, text in facts) or content.decode(errors="replace")
     return Told("; ".join(dict.fromkeys(words)), parameter, code, text[:_LONGEST])
 
 
@@ -102,7 +103,8 @@ _ACCOUNT = re.compile(
     r"|(?:run|ran|running) out|not sufficient|overdrawn)"
     r"|(?:not enough|no|out of|lacks?|low|more|zero|negative)\s+(?:\w+\s+)?(?:credits?|funds|balance)\b"
     r"|top[\s-]*up|recharge|replenish|(?:add|buy|purchase) (?:\w+ )?(?:funds|credits?)"
-    r"|payment[\s_-]*required|arrears?(?:age)?\b|overdue|余额不足|欠费|充值",
+    r"|payment[\s_-]*(?:required|method)|regain access|spend(?:ing)?[\s_-]*limit|key limit exceeded"
+    r"|arrears?(?:age)?\b|overdue|余额不足|欠费|充值",
     re.I,
 )
 _QUOTA = re.compile(r"insufficient[\s_-]*quota|exceeded your current quota|quota\b.{0,30}\b(?:exhausted|used up)", re.I)
@@ -111,10 +113,11 @@ _RATE = re.compile(r"rate[\s_-]*limit|per (?:minute|second|hour|day)\b|retry|try
 _URL = re.compile(r"https?://\S+")
 
 
-def lacks_credit(status: int, told: Told) -> bool:
+def lacks_credit(status: int, told: Told, body: Mapping[str, Any]) -> bool:
     """Return whether a refusal is for want of credit, which no waiting mends.
 
-    HTTP 429 is mostly about a rate. Such a refusal counts only if it speaks of the account and of no rate.
+    HTTP 429 is mostly about a rate. Such a refusal counts only if it speaks of the account and of no rate. Words that
+    the request `body` has as well may be a quotation, for instance of a case about a bank, and do not count.
     """
     if status == 402 or _CODES.search(told.code):
         return True
@@ -123,18 +126,23 @@ def lacks_credit(status: int, told: Told) -> bool:
     text = _URL.sub("", told.text)
     if status == 429:
         return bool(_CODES.search(text) or (_ACCOUNT.search(text) and not _RATE.search(text)))
-    return bool(_CODES.search(text) or _ACCOUNT.search(text) or _QUOTA.search(text))
+    found = _ACCOUNT.search(text) or _QUOTA.search(text)
+    return bool(_CODES.search(text) or (found and not _quotes(found[0], body)))
+
+
+def _quotes(words: str, body: Mapping[str, Any]) -> bool:
+    return any(words.lower() in str(message.get("content")).lower() for message in body.get("messages", ()))
 
 
 _MODEL = re.compile(
-    r"\bmodels?(?:[\s_-]*(?:id|name))?[\s:=/]*(?:[`'\"“‘]?[\w./:@+-]+[`'\"”’]?,?\s+)?"
+    r"\bmodels?(?:[\s_-]*(?:id|name))?[\s:=/_-]*(?:[`'\"“‘]?[\w./:@+-]+[`'\"”’]?,?\s+)?"
     r"(?:(?:is|was|are|has been|does|do|could|can)\s*)?(?:currently\s+)?"
     r"(?:(?:not|n't|cannot|can't)[\s_-]*(?:be\s+)?(?:a\s+)?(?:exist|found|available|supported|known|recogni[sz]ed|served"
     r"|valid|loaded|deployed|accessible)|unknown|unavailable|invalid|decommissioned|deprecated|retired"
     r"|no longer (?:available|supported|served))"
     r"|(?:unknown|invalid|no such|unrecogni[sz]ed|unsupported|nonexistent|non-existent|incorrect|find|locate)"
     r"[\s_-]+(?:the\s+|a\s+)?model\b|not a valid model|deployment\w*\b.{0,60}\bnot[\s_-]*(?:found|exist)"
-    r"|DeploymentNotFound|ModelNotFound|模型不存在",
+    r"|DeploymentNotFound|provider not provided|ModelNotFound|模型不存在",
     re.I,
 )
 
@@ -174,7 +182,8 @@ _CONTEXT = re.compile(
     r"|maximum number of (?:input )?tokens"
     r"|(?:prompt|inputs?|messages?|conversation) (?:is|are) too (?:long|large)"
     r"|input token count|too many (?:input )?tokens"
-    r"|model token limit|range of input length|max_new_tokens.? must be <=|prompt contains \d+ tokens"
+    r"|model token limit|range of input length|sequence length|n_ctx|n_positions|上下文"
+    r"|max_new_tokens.? must be <=|prompt contains \d+ tokens"
     r"|reduce (?:the length of )?(?:the|your) (?:input|prompt|messages?|conversation)",
     re.I,
 )
@@ -185,7 +194,9 @@ _TOO_LONG = re.compile(
 )
 _PROMPT_ALONE = re.compile(
     r"(?:prompt|inputs?|messages?) (?:is|are) too long|input token count|exceed_context_size|available context size"
-    r"|range of input length|prompt exceeds",
+    r"|maximum prompt length|prompt token count|input tokens exceed|input length (?:of )?\d+ exceeds"
+    r"|prompt contains \d+|in the prompt (?:cannot|must not) exceed|is longer than the model's context"
+    r"|keep the first \d+ tokens|range of input length|prompt exceeds",
     re.I,
 )
 

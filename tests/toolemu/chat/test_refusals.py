@@ -192,6 +192,7 @@ def test_messages_are_folded_without_losing_any(roles: str, folded: list[tuple[s
         "Please stop asking about the temperature and the system role.",
         "I will not write a JSON schema for that seed.",
         "No.",
+        "You must provide another text for this model",
         "Your text was flagged: it speaks of `temperature`.",
     ],
 )
@@ -253,6 +254,7 @@ def test_a_field_in_the_name_of_the_model_is_none(server: ChatServer) -> None:
         (404, "The model `m` does not exist or you do not have access to it."),
         (404, "The API deployment for this resource does not exist."),
         (422, "Unknown model m"),
+        (400, "model_not_found"),
         (400, "The requested model is not available in your region"),
     ],
 )
@@ -272,6 +274,7 @@ def test_an_address_where_nothing_is_ends_the_run(server: ChatServer) -> None:
         (402, "whatever", None),
         (402, "This request requires more credits, or fewer max_tokens.", None),
         (400, "Not enough credits", None),
+        (400, "You have reached your API usage limits. You will regain access on 2026-12-01.", None),
         (403, "Your account balance is insufficient. Please top up.", None),
         (429, "Your account is suspended due to insufficient balance, please recharge it", None),
         (429, "You are out of luck", "insufficient_quota"),
@@ -285,6 +288,12 @@ def test_an_account_without_credit_ends_the_run_at_once(
     (error,) = ask(server, lambda body: Refusal(status, words, code=code), WHOLE)
     assert isinstance(error, EndpointError) and error.code == "endpoint.no-credit"
     assert len(server.requests) == 1
+
+
+def test_a_refusal_that_quotes_a_case_about_a_bank_ends_only_that(server: ChatServer) -> None:
+    case = ChatRequest((Message("user", "Pay the bill. If there are insufficient funds, say so."),))
+    (error,) = ask(server, lambda body: Refusal(400, "I do not pay: '… insufficient funds, say so'"), case)
+    assert isinstance(error, ModelError)
 
 
 @pytest.mark.parametrize(
@@ -391,6 +400,9 @@ def test_a_limit_that_is_too_low_for_the_server_is_raised(server: ChatServer) ->
         "the request exceeds the available context size (4096 tokens)",
         "Input token count 5000 exceeds the maximum number of tokens allowed 4096",
         "Range of input length should be [1, 30720]",
+        "This model's maximum prompt length is 4096 but the request contains 5000 tokens.",
+        "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+        "Prompt contains 5000 tokens, too large for a model with 4096 maximum context length",
     ],
 )
 def test_messages_that_are_too_long_by_themselves_are_asked_for_once(server: ChatServer, words: str) -> None:
