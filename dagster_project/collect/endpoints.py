@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import SecretStr
 
 from dagster_project.artifacts import Artifact, Ref
+from dagster_project.collect.key_hosts import check_key_hosts
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
 from dagster_project.experiment.graph import CALIBRATION, acting_model, agents_by_key
 from dagster_project.experiment.models import RunHere, WeightsModel
@@ -138,7 +139,8 @@ async def open_chats(
         acting: The agent, if one acts.
 
     Raises:
-        FrontierError: A key is missing, another process has the file of replies open, or a server cannot be had.
+        FrontierError: A key is missing or may not go where it is sent, another process has the file of replies open,
+            or a server cannot be had.
     """
     roles, defined = experiment.roles(), experiment.all_endpoints()
     used = {role.endpoint: defined[role.endpoint] for role in (roles[place] for place in places if place in roles)}
@@ -150,6 +152,7 @@ async def open_chats(
     if not settings and not ours:
         yield Chats({}, None, {}, workspace.replies)
         return
+    check_key_hosts(settings, experiment.argument)
     from toolemu.chat.endpoint import SilentEndpointError, open_endpoints
     from toolemu.chat.replies import ReplyJournal
 
@@ -258,7 +261,8 @@ def check_roles(
     (`serves`), it must have vLLM.
 
     Raises:
-        FrontierError: A key is missing or refused, a server does not answer, or a model refuses such requests.
+        FrontierError: A key is missing or refused, or may not go where it is sent; a server does not answer, or a
+            model refuses such requests.
     """
     roles = experiment.roles()
     asked = {place: roles[place] for place in (roles if places is None else places)}
@@ -271,6 +275,7 @@ def check_roles(
     endpoints = {role.endpoint: endpoints[role.endpoint] for role in wanted.values()}
     for name, endpoint in endpoints.items():
         read_key(name, endpoint.key)
+    check_key_hosts(endpoints, experiment.argument)
     if not wanted:
         return []
     from toolemu.chat.endpoint import open_endpoints
