@@ -20,6 +20,7 @@ from dagster_project.experiment.spec import Experiment, experiment_path, load_ex
 from dagster_project.published.opening import open_experiment
 from toolemu.errors import FrontierError
 from toolemu.redaction import redact
+from toolemu.terminal import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +34,37 @@ err = open_console(stderr=True)
 ExperimentArgument = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="A shipped name or the path of a YAML file.")
 ]
+
+
+AllowKeyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-key",
+        metavar="VARIABLE=URL",
+        help="Allow this key to be sent to this server, from now on; repeat it for several.",
+    ),
+]
+
+
+def _permit_keys(experiment: Experiment, permitted: list[str] | None) -> None:
+    """Ask whether keys may go where the experiment sends them, if they never went there and a person can answer."""
+    from dagster_project.collect.key_hosts import allow, new_uses, parse_use
+    from toolemu.chat.settings import EndpointSettings
+
+    if permitted:
+        allow(map(parse_use, permitted))
+    every = experiment.all_endpoints()
+    endpoints = (every[role.endpoint] for role in experiment.roles().values())
+    new = new_uses(end for end in endpoints if isinstance(end, EndpointSettings))
+    if not new or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return  # it is refused where a key would be sent
+    for use in new:
+        question = (
+            f"{experiment.name} sends the key in {use.variable} to {use.origin}, where it was never sent. Allow it?"
+        )
+        if not typer.confirm(printable(question), default=False, err=True):
+            return
+        allow([use])
 
 
 def _open(name: str) -> tuple[Experiment, Graph, ArtifactStore]:
@@ -56,11 +88,12 @@ def init(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the n
 
 
 @app.command()
-def check(name: ExperimentArgument) -> None:
+def check(name: ExperimentArgument, allow_key: AllowKeyOption = None) -> None:
     """Validate an experiment before anything runs."""
     from dagster_project.operations.overview import describe
 
     experiment, graph, store = _open(name)
+    _permit_keys(experiment, allow_key)
     for line in describe(experiment, graph, store):
         out.print(line, markup=False)
 
@@ -96,11 +129,13 @@ def run(
     update: Annotated[bool, typer.Option(help="Also redo what is stale and expensive.")] = False,
     fresh: Annotated[bool, typer.Option(help="Delete the experiment's artifacts first.")] = False,
     processes: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one a core.")] = None,
+    allow_key: AllowKeyOption = None,
 ) -> None:
     """Make what is missing, in order; resumes after any interruption."""
     from dagster_project.operations.run import run_experiment
 
     experiment = load_experiment(name)
+    _permit_keys(experiment, allow_key)
     if cases is not None:
         experiment = experiment.on_cases(cases)
     if limit is not None:
@@ -336,11 +371,13 @@ def generate_cases(
     cases: Annotated[int, typer.Option(min=0, help="How many cases: for the new toolkits, if there are any.")] = 10,
     domain: Annotated[str, typer.Option(help="The field that the toolkits are from.")] = "",
     seed: Annotated[int, typer.Option(help="Another seed writes others.")] = 0,
+    allow_key: AllowKeyOption = None,
 ) -> None:
     """Have a model write toolkits and cases into a file of drafts, which `cases accept` takes after a review."""
     from dagster_project.collect.generation import generate
 
     experiment, _, store = _open(name)
+    _permit_keys(experiment, allow_key)
     written = generate(
         experiment, by, store, out_file, toolkits=toolkits, cases=cases, domain=domain, seed=seed, say=err.print
     )

@@ -7,7 +7,23 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from toolemu.secret_names import without_secrets
+
 T = TypeVar("T", bound=BaseModel)
+
+
+class HiddenValueError(ValueError):
+    """A field's value is wrong, and no message repeats it, since it may hold a secret; for validators of pydantic.
+
+    Args:
+        message: What is wrong, what was expected, what to do; pydantic adds the field's place.
+        code: The error's code; see `FrontierError`.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        self.code = code
+        super().__init__(message)
+
 
 UNSHOWN = "unshown"
 """The type of a pydantic error whose value no message repeats, since it may be a secret."""
@@ -84,8 +100,10 @@ def validation_problem(error: ValidationError) -> tuple[str, str]:
     problem = first["msg"]
     if first["type"] == "value_error":
         problem = problem.removeprefix("Value error, ")
-    if first["type"] != UNSHOWN and not (first["type"] == "value_error" and isinstance(first["input"], dict)):
-        problem += f", found {shorten(first['input'])}"
+    hidden = first["type"] == UNSHOWN or isinstance(first.get("ctx", {}).get("error"), HiddenValueError)
+    if not hidden and not (first["type"] == "value_error" and isinstance(first["input"], dict)):
+        name = str(first["loc"][-1]) if first["loc"] else ""
+        problem += f", found {shorten(without_secrets(first['input'], name))}"
     more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
     return f"'{place}'", f"{problem}{more}."
 
@@ -96,10 +114,5 @@ def validate_record(model: type[T], value: Any, path: Path | object, place: str,
         return model.model_validate(value)
     except ValidationError as error:
         where, problem = validation_problem(error)
-        raise InputError(path, f"{place} {where}".strip(), problem, remedy, code=_code_of(error)) from error
-
-
-def _code_of(error: ValidationError) -> str:
-    """Return the code of pydantic's first complaint; empty if the validator gave none."""
-    cause = error.errors()[0].get("ctx", {}).get("error")
-    return cause.code if isinstance(cause, FieldError) else ""
+        code = getattr(error.errors()[0].get("ctx", {}).get("error"), "code", "")
+        raise InputError(path, f"{place} {where}".strip(), problem, remedy, code=code) from error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import SecretStr
 
 from dagster_project.artifacts import Artifact, Ref
+from dagster_project.collect.key_hosts import check_key_hosts
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
 from dagster_project.environments.emulated import LMEmulatorRole
 from dagster_project.experiment.graph import Graph, acting_model
@@ -144,7 +145,8 @@ async def open_chats(
         acting: The agent, if one acts.
 
     Raises:
-        FrontierError: A key is missing, another process has the file of replies open, or a server cannot be had.
+        FrontierError: A key is missing or may not go where it is sent, another process has the file of replies open,
+            or a server cannot be had.
     """
     roles, defined = experiment.roles(), experiment.all_endpoints()
     used = {role.endpoint: defined[role.endpoint] for role in (roles[place] for place in places if place in roles)}
@@ -156,6 +158,7 @@ async def open_chats(
     if not settings and not ours:
         yield Chats({}, None, {}, workspace.replies)
         return
+    check_key_hosts(settings, experiment.argument)
     from toolemu.chat.endpoint import SilentEndpointError, open_endpoints
     from toolemu.chat.replies import ReplyJournal
 
@@ -263,8 +266,9 @@ def check_roles(
     vLLM.
 
     Raises:
-        FrontierError: A key is missing or refused, a server does not answer, the account has no credit, a model is
-            unknown or refuses such requests, or a server refuses a field that the experiment file names in `request`.
+        FrontierError: A key is missing or refused, or may not go where it is sent; a server does not answer, the
+            account has no credit, a model is unknown or refuses such requests, or a server refuses a field that the
+            experiment file names in `request`.
     """
     roles = experiment.roles()
     asked = {place: roles[place] for place in (roles if places is None else places)}
@@ -277,6 +281,7 @@ def check_roles(
     endpoints = {role.endpoint: endpoints[role.endpoint] for role in wanted.values()}
     for name, endpoint in endpoints.items():
         read_key(name, endpoint.key)
+    check_key_hosts(endpoints, experiment.argument)
     if not wanted:
         return []
     from toolemu.chat.batch import probe_batches

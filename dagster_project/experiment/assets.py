@@ -27,6 +27,7 @@ from dagster_project.experiment.pods import TAG, pod_config
 from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.retention import release
 from dagster_project.experiment.spec import Experiment
+from toolemu.errors import FrontierError
 from toolemu.evaluation import Metric
 from toolemu.redaction import redact_error
 
@@ -39,6 +40,12 @@ attended: ContextVar[bool] = ContextVar("attended", default=False)
 GPU has a pool, since its workers share endpoints among themselves."""
 LOG_EVERY_S = 10.0
 PRIORITY_TAG = "dagster/priority"
+
+
+def told(error: BaseException) -> str:
+    """Return an error's words, and its code if it has one of its own."""
+    code = error.code if isinstance(error, FrontierError) and error.code != type(error).default_code else ""
+    return f"{error or type(error).__name__}{f' [{code}]' if code else ''}"
 
 
 class CheckFailed(dg.Failure):
@@ -278,7 +285,7 @@ class AssetFactory:
         except Exception as error:
             cleaned = redact_error(error)  # Dagster keeps it, and all that led to it, in its database
             cause = Cause.check if isinstance(error, CheckFailed) else cause_of(error)
-            message = getattr(error, "description", None) or str(error) or type(error).__name__
+            message = getattr(error, "description", None) or told(error)
             for ref in refs:
                 note_failure(
                     self.store,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dagster_project.experiment.nodes import Node
-from toolemu.errors import FrontierError, validation_problem
+from toolemu.errors import FrontierError, HiddenValueError, validation_problem
+from toolemu.secret_names import is_secret_variable, looks_like_a_key
 
 TAG = "dagster-k8s/config"
 """The tag of an asset's op that Dagster's Kubernetes executor takes a step's pod from."""
@@ -52,6 +53,18 @@ class PodRule(_Section):
     secrets: tuple[Name, ...] = Field((), description="Secrets whose entries become variables.")
     claims: dict[MountPath, Name] = Field({}, description="Persistent volume claims by the path they are mounted at.")
     service_account: Name | None = Field(None, description="Null: that of all runs.")
+
+    @field_validator("env")
+    @classmethod
+    def _env_is_for_files(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            if is_secret_variable(name) or looks_like_a_key(value):
+                raise HiddenValueError(
+                    f"env holds {name}, which is a secret by its name or its form; values of env are in manifests and "
+                    "in Dagster's records; put it into a secret of the cluster, and name that in `secrets`",
+                    code="experiment.secret-in-file",
+                )
+        return env
 
     @model_validator(mode="after")
     def _mounts_once(self) -> PodRule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -46,6 +47,8 @@ from toolemu.chat import Price
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, VariableName
 from toolemu.errors import FieldError, FrontierError, InputError, validate_record, validation_problem
 from toolemu.evaluation import Metric
+from toolemu.prompts.sandbox import check_folder
+from toolemu.secret_names import is_secret_variable, keys_in
 from toolemu.trajectory import FAILURES, RUNAWAYS, StopReason
 
 EXPERIMENTS = shipped("assets_data", "experiments")
@@ -840,14 +843,31 @@ def load_experiment(name_or_path: str) -> Experiment:
     """
     path = experiment_path(name_or_path)
     value = read_yaml(path)
+    key_at = next(keys_in(value), None)
+    if key_at is not None:
+        raise InputError(
+            path,
+            f"'{key_at}'",
+            "holds an API key or a password by its form.",
+            "Take it out, and treat it as known to others. Put it into a variable (environment or .env), and name the "
+            "variable as `key` of the endpoint.",
+            code="experiment.secret-in-file",
+        )
+    expanded: dict[str, str] = {}
     try:
-        value = _resolved(_published(value), path.parent)
-    except KeyError as error:
-        variable = str(error.args[0])
-        needed = f"needs the environment variable {variable}, which is not set."
-        raise InputError(path, "", needed, "Set it to the folder that the file's comment names.") from None
-    experiment = validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+        value = _resolved(_published(value), path, expanded)
+        experiment = validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+    except InputError as error:
+        raise _unexpanded(error, expanded) from None
     return experiment.model_copy(update={"asked_as": shlex.quote(name_or_path)})
+
+
+def _unexpanded(error: InputError, expanded: Mapping[str, str]) -> InputError:
+    """Return an error without the values of variables that the experiment file names."""
+    parts = [error.path, error.place, error.problem, error.remedy]
+    for value, name in sorted(expanded.items(), key=lambda item: -len(item[0])):
+        parts = [part.replace(value, name) for part in parts]
+    return InputError(*parts, code=error.code)
 
 
 def _published(value: Any) -> Any:
@@ -865,17 +885,48 @@ def _published(value: Any) -> Any:
     return {"judge_failed": True, **value, **filled}
 
 
-def _place(folder: Path, path: str) -> Path:
-    """Returns a file that the experiment names: relative to it, ``$NAME`` standing for a variable of the environment.
+def _place(file: Path, field: str, text: str, expanded: dict[str, str]) -> Path:
+    """Return a file that the experiment names: relative to it, ``$NAME`` standing for a variable of the environment.
+
+    Args:
+        file: The experiment file.
+        field: The field that names the file, for the error.
+        text: What stands there.
+        expanded: Gets the variables' values with what they stand for; no message shows them.
 
     Raises:
-        KeyError: There is no such variable.
+        InputError: There is no such variable, it is for a secret, or there is no such file.
     """
-    return folder / re.sub(r"\$(\w+)", lambda found: os.environ[found[1]], path)
+    for name in re.findall(r"\$(\w+)", text):
+        if is_secret_variable(name):
+            raise InputError(
+                file,
+                f"'{field}'",
+                f"names the variable {name}, which is for a secret, and not for a path.",
+                "Name a path; keys go into variables that `key` of an endpoint names.",
+                code="experiment.secret-in-path",
+            )
+        if name not in os.environ:
+            raise InputError(
+                file,
+                f"'{field}'",
+                f"needs the environment variable {name}, which is not set.",
+                "Set it to the folder that the file's comment names.",
+                code="experiment.variable",
+            )
+        if len(os.environ[name]) > 1:
+            expanded[os.environ[name]] = f"${name}"
+    path = file.parent / re.sub(r"\$(\w+)", lambda found: os.environ[found[1]], text)
+    if "$" in text and not path.exists():
+        raise InputError(
+            file, f"'{field}'", f"there is no file or folder {text}.", "Set its variable.", code="experiment.no-file"
+        )
+    return path
 
 
-def _resolved(value: Any, folder: Path) -> Any:
-    """Returns an experiment's fields with the files it names taken from the folder of its own file."""
+def _resolved(value: Any, file: Path, expanded: dict[str, str]) -> Any:
+    """Return an experiment's fields with the files it names taken from the folder of its own file; see `_place`."""
+    folder = file.parent
     if not isinstance(value, dict):
         return value
     located = {name: _located(value[name], folder) for name in ("models", "own_agents") if name in value}
@@ -895,11 +946,12 @@ def _resolved(value: Any, folder: Path) -> Any:
         }
     if isinstance(value.get("prompts_dir"), str):
         value["prompts_dir"] = folder / value["prompts_dir"]
+        check_folder(value["prompts_dir"], folder)
     world = value.get("world")
     if isinstance(world, dict):
         files = {
-            name: _place(folder, world[name])
-            for name in ("case_files", "toolkit_files")
+            name: _place(file, f"world.{name}", world[name], expanded)
+            for name in ("toolkit_files", "case_files")
             if isinstance(world.get(name), str)
         }
         value["world"] = {**world, **files}

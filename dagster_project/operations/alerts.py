@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -83,7 +84,7 @@ def post(url: str, alert: Alert) -> None:
             problem = f"HTTP {error.code}"
             if error.code < 500 and error.code != 429:
                 break
-        except (urllib.error.URLError, OSError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # whose words may quote the URL
             problem = type(error).__name__
         if wait is not None:
             time.sleep(wait)

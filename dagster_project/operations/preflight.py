@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.manifest import gpu_name
@@ -14,7 +16,9 @@ from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.kubernetes import STEPS, check_secrets, step_executor
 from toolemu.chat.keys import read_secret
+from toolemu.chat.settings import EndpointSettings
 from toolemu.errors import FrontierError
+from toolemu.redaction import LEAST, remember
 
 SMALL_DISK = 2 * 1024**3
 
@@ -30,6 +34,7 @@ def preflight(graph: Graph, store: ArtifactStore, refs: Iterable[Ref] | None = N
     experiment, wanted = graph.experiment, None if refs is None else list(refs)
     check_disk(store)
     check_webhook(experiment)
+    yield from short_keys(experiment)
     if wanted is None or any(graph.node(ref).pool == GPU for ref in wanted):
         yield from check_gpu(experiment)
     names = graph.nodes if wanted is None else dict.fromkeys(ref.asset for ref in wanted)
@@ -43,6 +48,20 @@ def preflight(graph: Graph, store: ArtifactStore, refs: Iterable[Ref] | None = N
         yield from (f"  {role_line(report)}" for report in asked)
         for place in sorted(set(places) - {report.place for report in asked}):
             yield f"  {place}: {graph.roles[place].model}, on a vLLM server that is started when it is needed"
+
+
+def short_keys(experiment: Experiment) -> Iterator[str]:
+    """Yield which keys are too short to be removed from what servers send back."""
+    variables = {
+        end.key for end in experiment.all_endpoints().values() if isinstance(end, EndpointSettings) and end.key
+    }
+    for variable in sorted(variables):
+        with suppress(FrontierError):  # it is missing, which is said where it is needed
+            if not remember(read_secret("the check", variable).get_secret_value()):
+                yield (
+                    f"the key in {variable} has fewer than {LEAST} letters and digits: if a server repeats it, it "
+                    "stays in records and messages"
+                )
 
 
 def check_disk(store: ArtifactStore) -> None:
@@ -68,7 +87,12 @@ def webhook_url(experiment: Experiment) -> str:
     if not variable:
         return ""
     url = read_secret("operations.webhook: failures are to be posted", variable).get_secret_value()
-    if not url.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(url)
+        there = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        there = False
+    if not there:
         raise FrontierError(f"operations.webhook: {variable} holds no URL (it should begin with https://).")
     return url
 

@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from toolemu.chat.settings import EndpointSettings, Patience
-from toolemu.errors import FrontierError
+from toolemu.errors import HiddenValueError
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Adapter ranks that vLLM can be started for; an adapter of any smaller rank fits."""
@@ -53,10 +53,10 @@ class ServerSettings(BaseModel):
             name = re.split("[=. ]", argument, maxsplit=1)[0].replace("_", "-").lower()
             meant = [taken for taken in _NOT_FOR_FILES if taken.startswith(name)]  # vLLM takes abbreviations
             if name.startswith("--") and name != "--" and meant:
-                raise FrontierError(
-                    f"server.arguments holds {meant[0]}, which an experiment file cannot decide: it runs code of "
-                    "others, opens the server to others, or holds a secret. Remove it; or start vLLM yourself, and "
-                    "name its address as `url` of an endpoint.",
+                raise HiddenValueError(
+                    f"arguments holds {meant[0]}, which an experiment file cannot decide: it runs code of others, "
+                    "opens the server to others, or holds a secret; remove it, or start vLLM yourself and name its "
+                    "address as `url` of an endpoint",
                     code="serving.argument",
                 )
         return arguments

@@ -16,7 +16,7 @@ from dagster_project.serving.leases import leased
 from dagster_project.serving.settings import ServerSettings, server_of
 from dagster_project.serving.state import Servers, ServingError
 from tests.serving.test_leases import ask, running, server, servers  # noqa: F401 - a fixture
-from toolemu.errors import FrontierError
+from toolemu.errors import FrontierError, InputError, validate_record
 from toolemu.redaction import redact
 
 
@@ -134,8 +134,8 @@ def test_a_leased_server_has_a_key_that_nobody_else_sees(servers: Servers, capfd
     ],
 )
 def test_an_experiment_file_opens_no_server_and_runs_no_code(argument: str) -> None:
-    with pytest.raises(FrontierError) as raised:
-        ServerSettings(arguments=("--enforce-eager", argument, "0.0.0.0"))
+    with pytest.raises(InputError) as raised:
+        validate_record(ServerSettings, {"arguments": ["--enforce-eager", argument, "0.0.0.0"]}, "my.yaml", "")
     assert raised.value.code == "serving.argument"
     assert "sk-secret" not in str(raised.value)
     assert ServerSettings(arguments=("--enforce-eager", "--max-num-batched-tokens", "512", "--seed", "1"))

@@ -374,6 +374,13 @@ async def open_endpoints(
     """
     shared = AdaptiveLimit(max_in_flight)
     keys = {**{name: read_key(name, endpoint.key) for name, endpoint in settings.items()}, **(keys or {})}
+    for name, described in settings.items():
+        if redact(described.url) != described.url:
+            raise FrontierError(
+                f"The url of endpoint {name} holds a key. Write the address alone, and name the variable with the key "
+                "as `key`.",
+                code="endpoint.secret-in-url",
+            )
     endpoints = {name: Endpoint(name, settings[name], keys[name], shared) for name in settings}
 
     def take_share(processes: int) -> None:

@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pydantic_core import PydanticCustomError
 
 from toolemu.chat.codec import check_json
-from toolemu.errors import UNSHOWN
+from toolemu.errors import UNSHOWN, HiddenValueError
+from toolemu.secret_names import is_secret_field, looks_like_a_key
 
 OWN_FIELDS = frozenset(
     {
@@ -35,6 +36,22 @@ def _names_a_variable(text: str) -> str:
         # What stands there instead may be the secret itself.
         raise PydanticCustomError(UNSHOWN, "this is the name of the variable with the secret, such as OPENAI_API_KEY")
     return text
+
+
+def _check_no_secret(fields: Any) -> None:
+    """Raise `HiddenValueError` if a field's name says that it holds a secret: fields of requests are in records."""
+    if isinstance(fields, dict):
+        for name, value in fields.items():
+            if is_secret_field(str(name)):
+                raise HiddenValueError(
+                    f"{name} is no field of a request here, since requests are described in manifests; put the secret "
+                    "into a variable (environment or .env), and name the variable as `key` of the endpoint",
+                    code="experiment.secret-in-file",
+                )
+            _check_no_secret(value)
+    elif isinstance(fields, list):
+        for value in fields:
+            _check_no_secret(value)
 
 
 VariableName = Annotated[str, AfterValidator(_names_a_variable)]
@@ -76,9 +93,14 @@ class EndpointSettings(Patience):
         except ValueError:  # of a port that is none
             there = False
         if not there:
-            raise ValueError("url is the server's address, such as http://127.0.0.1:8000/v1")
-        if parts.username or parts.password:
-            raise PydanticCustomError(UNSHOWN, "url holds a password; put it into a variable, and name that as `key`")
+            raise PydanticCustomError(UNSHOWN, "url is the server's address, such as http://127.0.0.1:8000/v1")
+        if "@" in parts.netloc or "?" in url or "#" in url or looks_like_a_key(url):
+            raise HiddenValueError(
+                "url holds more than an address: a user, a password, a query or a key, which would be in messages and "
+                "records; write the address alone, such as https://api.example.com/v1, put the key into a variable "
+                "(environment or .env), and name the variable as `key`",
+                code="endpoint.secret-in-url",
+            )
         return url
 
 
@@ -112,7 +134,14 @@ class ModelOptions(BaseModel):
         taken = sorted(request.keys() & OWN_FIELDS)
         if taken:
             raise ValueError(f"{taken[0]} is not for `request`: what is asked and how is in fields of their own")
+        _check_no_secret(request)
         return request
+
+    @field_validator("chat_template")
+    @classmethod
+    def _holds_no_secret(cls, chat_template: dict[str, Any]) -> dict[str, Any]:
+        _check_no_secret(chat_template)
+        return chat_template
 
     def template_arguments(self) -> dict[str, Any]:
         """Returns the arguments of the chat template, the switch for thinking among them."""

@@ -248,13 +248,19 @@ class _Folders(BaseLoader):
         raise TemplateNotFound(template)
 
 
-def check_folder(folder: Path) -> None:
-    """Make sure that a folder of templates is no link out of the folder it lies in.
+def check_folder(folder: Path, within: Path | None = None) -> None:
+    """Make sure that a folder of templates is not reached by a link out of the folder it lies in.
+
+    Args:
+        folder: The folder of templates.
+        within: The folder that it should be in; None: its parent. A path that names another place openly is no link.
 
     Raises:
-        InputError: It is one.
+        InputError: It is reached by one.
     """
-    if folder.is_symlink() and not _real(folder).is_relative_to(_real(folder.parent)):
+    within = within or folder.parent
+    inside = Path(os.path.normpath(folder)).is_relative_to(os.path.normpath(within))
+    if inside and not _real(folder).is_relative_to(_real(within)):
         _refuse_link(folder)
 
 
