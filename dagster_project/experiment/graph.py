@@ -82,7 +82,7 @@ class Graph:
 IMPORT, INTERPOLATED = "imported_runs", "interpolated_adapters"
 CODE_VERSIONS = {
     "source_models": "1",
-    IMPORT: "1",
+    IMPORT: "2",
     "trajectories": "1",
     "evaluations": "1",
     "judge_calibration": "1",
@@ -96,7 +96,7 @@ CODE_VERSIONS = {
     "claims": "2",
     "report": "4",
     "transcripts": "1",
-    "page": "3",
+    "page": "4",
 }
 WEIGHTS = "*.safetensors"
 STAGE = "stage_"
