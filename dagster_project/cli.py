@@ -319,16 +319,32 @@ def bundle(
 @app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that `frontier bundle` wrote.")],
+    allowed_signers: Annotated[
+        Path | None, typer.Option("--allowed-signers", help="OpenSSH's file of signers; one of them must have signed.")
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option("--signature", help="The signature; default: the one in the bundle.")
+    ] = None,
 ) -> None:
-    """Check that a bundle is as it was written, to the byte."""
-    from dagster_project.report.bundle import verify_bundle
+    """Check that a bundle is as it was written, to the byte, that it agrees with itself, and who signed it."""
+    from dagster_project.report.signature import signer
+    from dagster_project.report.verification import verify_bundle
 
+    if signature is not None and allowed_signers is None:
+        raise FrontierError(
+            "--signature says nothing alone. Name the signers whom you trust: --allowed-signers FILE.",
+            code="signature.no-signers",
+        )
     problems = verify_bundle(folder)
     for problem in problems:
         err.print(problem, style="red", markup=False, highlight=False)
     if problems:
         raise typer.Exit(1)
     out.print(f"{folder} is whole: every file matches its hash, every manifest its content.", markup=False)
+    if allowed_signers is None:
+        out.print("Nobody's signature was checked, so that anybody may have written it (docs/report.md).", markup=False)
+    else:
+        out.print(f"Signed by {signer(folder, allowed_signers, signature)}.", markup=False)
 
 
 @app.command()

@@ -86,7 +86,10 @@ class FieldError(ValueError):
 
 def shorten(value: object, limit: int = 80) -> str:
     """Return ``repr(value)`` cut to `limit` characters, so that an error message stays readable."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # ValueError: a number of thousands of digits
+        text = f"a {type(value).__name__} that is too deep or too long to show"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -15,6 +15,7 @@ from dagster_project.collect.endpoints import REPLIES, Acting, Workspace, server
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.rollouts import Identity, endings, judgeable, make_evaluations, make_trajectories
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
+from dagster_project.experiment.metadata import as_text
 from dagster_project.experiment.nodes import Input, Node, Side, calibration_path, evaluations_path, name_of
 from dagster_project.experiment.spec import Sampling
 from toolemu.errors import shorten
@@ -75,7 +76,7 @@ def trajectories_asset(
 def _asked_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
     failed = [trajectory.error for trajectory in trajectories if trajectory.stop_reason is StopReason.model_error]
     most = run.experiment.limits.max_model_errors
-    example = f" For instance: {shorten(failed[0], 300)}." if failed else ""
+    example = f" For instance: {as_text(shorten(failed[0], 300))}." if failed else ""
     description = (
         f"{len(failed)} of {len(trajectories)} trajectories end because agent or emulator could not be asked; at most "
         f"{most:.0%} may.{example} Mend it and run again (only those are asked for anew), or raise "
@@ -89,7 +90,7 @@ def _emulator_check(run: AssetRun, trajectories: Sequence[Trajectory]) -> Check:
     answers = [step for step in steps if step.observation_source is ObservationSource.emulator]
     broken = [step.observation_problem for step in answers if step.observation_problem]
     most = run.experiment.limits.max_emulator_problems
-    example = f" For instance: {broken[0].rstrip('.')}." if broken else ""
+    example = f" For instance: {as_text(broken[0].rstrip('.'))}." if broken else ""
     description = (
         f"{len(broken)} of the emulator's {len(answers)} answers break their tool's specification, after every "
         f"attempt to mend them; at most {most:.0%} may.{example} Use a stronger emulator, raise "

@@ -43,7 +43,7 @@ IMPORT, INTERPOLATED = "imported_runs", "interpolated_adapters"
 SOURCE_MODELS, OWN_AGENTS, SPECS = "source_models", "own_agents", "agent_specs"
 CODE_VERSIONS = {
     "source_models": "1",
-    IMPORT: "2",
+    IMPORT: "3",
     "trajectories": "1",
     "evaluations": "1",
     "judge_calibration": "2",

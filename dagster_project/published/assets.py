@@ -8,6 +8,7 @@ from dagster_project.artifacts import Artifact
 from dagster_project.environments.imported import ImportedWorld
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check, partitions_definition
 from dagster_project.experiment.graph import IMPORT
+from dagster_project.experiment.metadata import as_table, as_text
 from dagster_project.published.importer import import_runs
 from dagster_project.published.opening import check_sources
 from dagster_project.published.sources import archives_in, source_name
@@ -58,9 +59,9 @@ def _import(run: AssetRun) -> None:
     )
     run.draft.counts.update(imported.counts)
     errors = [problem for problem in imported.problems if not problem.note]
-    shown = "\n".join(f"- {problem}" for problem in imported.problems[:SHOWN])
-    run.metadata["findings"] = dg.MetadataValue.md(shown or "none")
-    description = f"{len(errors)} findings kept something out, for instance: {errors[0]}" if errors else "all was taken"
+    run.metadata["findings"] = as_table(problem.model_dump() for problem in imported.problems[:SHOWN])
+    example = as_text(str(errors[0])) if errors else ""
+    description = f"{len(errors)} findings kept something out, for instance: {example}" if errors else "all was taken"
     run.checks.append(Check("nothing_left_out", not errors, description, metadata={"errors": len(errors)}))
     if not imported.inventory.assets:
         raise FrontierError(

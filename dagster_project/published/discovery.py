@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 import re
 from collections import defaultdict
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dagster_project.experiment.agents import PAPER, Agent, Recipe, Stage, agent_key
-from dagster_project.experiment.names import check_names
+from dagster_project.experiment.names import alike, check_names
 from dagster_project.published.names import (
     AgentName,
     BadNameError,
@@ -22,8 +23,8 @@ from dagster_project.published.names import (
     parse_file_name,
     short_name,
 )
-from dagster_project.published.problems import Problem
-from dagster_project.published.sources import files_below
+from dagster_project.published.problems import Problem, printable
+from dagster_project.published.sources import walk
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Metric
 
@@ -117,7 +118,7 @@ def discover(roots: Mapping[str, Path], labels: Mapping[str, str], problems: lis
         FrontierError: A label is misspelt: no agent has it, while another's stands for no judge.
     """
     found = Found()
-    entries = list(_entries(roots, found, problems))
+    entries = list(_without_alike_judges(_entries(roots, found, problems), problems))
     named = {_letters(entry.fields.judge): entry.fields.judge for entry in entries}
     by_label = {**_labels_by_directory(entries), **labels}
     verdicts: dict[tuple[str, FileName], list[_Entry]] = defaultdict(list)
@@ -142,7 +143,10 @@ def discover(roots: Mapping[str, Path], labels: Mapping[str, str], problems: lis
             agent = _agent(model, name, by_label, entry, problems)
             if agent is None:
                 continue
-            found.agents[agent.key] = agent
+            if found.agents.setdefault(agent.key, agent) != agent:
+                text = f"another agent is called {agent.key}, too: betas are told apart by six digits"
+                problems.append(Problem("name", entry.name, None, text))
+                continue
             key = agent.key
         grouped[key, name.seed].append(
             TrajectoryFile(
@@ -174,7 +178,12 @@ def _entries(roots: Mapping[str, Path], found: Found, problems: list[Problem]) -
     """Yields the files of all trees, in the order of the released code: by path, part by part."""
     order = 0
     for source, root in roots.items():
-        for path in sorted(files_below(root), key=lambda path: path.parts):
+        tree = walk(root)
+        for path, text in tree.odd:
+            kind = "unreadable" if path.suffix == ".jsonl" else "link"
+            name = f"{source}/{path.relative_to(root).as_posix()}"
+            problems.append(Problem(kind, name, None, text, note=kind == "link"))
+        for path in sorted(tree.files, key=lambda path: path.parts):
             relative = path.relative_to(root)
             name = f"{source}/{relative.as_posix()}"
             if path.suffix != ".jsonl":
@@ -182,6 +191,9 @@ def _entries(roots: Mapping[str, Path], found: Found, problems: list[Problem]) -
                 continue
             found.files += 1
             found.bytes += path.stat().st_size
+            if printable(name) != name:
+                problems.append(Problem("name", name, None, "expected names without control characters, in UTF-8"))
+                continue
             try:
                 fields = parse_file_name(path.name)
             except BadNameError as error:
@@ -197,6 +209,19 @@ def _entries(roots: Mapping[str, Path], found: Found, problems: list[Problem]) -
                 )
             yield _Entry(name, path, fields, path.parent.name, (source, *relative.parts[:-2]), order)
             order += 1
+
+
+def _without_alike_judges(entries: Iterable[_Entry], problems: list[Problem]) -> Iterator[_Entry]:
+    """Yield the files but those of a judge whose name Dagster's steps could not tell from another judge's."""
+    seen: dict[str, str] = {}
+    for entry in entries:
+        judge = short_name(entry.fields.judge)
+        other = seen.setdefault(alike(judge), judge)
+        if other == judge:
+            yield entry
+        else:
+            text = f"its judge {judge} and {other} differ only in capitals, '-', '_' or '.'; expected one spelling"
+            problems.append(Problem("name", entry.name, None, text))
 
 
 def _letters(name: str) -> str:
@@ -305,7 +330,7 @@ def _without_overlaps(files: list[TrajectoryFile], problems: list[Problem]) -> I
 
 
 def _same_files(first: TrajectoryFile, second: TrajectoryFile) -> bool:
-    def contents(file: TrajectoryFile) -> list[bytes]:
-        return [file.path.read_bytes(), *(verdict.path.read_bytes() for verdict in file.verdicts)]
-
-    return contents(first) == contents(second)
+    ours, theirs = ([file.path, *(verdict.path for verdict in file.verdicts)] for file in (first, second))
+    return len(ours) == len(theirs) and all(
+        filecmp.cmp(one, other, shallow=False) for one, other in zip(ours, theirs, strict=True)
+    )

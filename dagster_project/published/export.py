@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,15 @@ from dagster_project.experiment.splits import split_cases
 from dagster_project.preferences.pairs import Candidates, Selected, gather_candidates, is_left_out, select_pairs
 from dagster_project.published.conversations import Message, published_conversation
 from dagster_project.published.importer import RECORDS
-from dagster_project.published.names import FileName, StageName, agent_name, file_name
+from dagster_project.published.names import (
+    MAX_NAME,
+    BadNameError,
+    FileName,
+    StageName,
+    agent_name,
+    file_name,
+    parse_file_name,
+)
 from dagster_project.published.records import write_evaluation, write_trajectory
 from toolemu import chat
 from toolemu.cases import Case
@@ -280,6 +289,17 @@ def _plain(name: str, dash: str = "-") -> str:
     return name.replace("_", "-").replace("-", dash)
 
 
+def emulator_name(model: str) -> str:
+    """Return an emulator's name for a file's name: the model's where the grammar can hold it, else what is left."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", model)[:MAX_NAME].replace("...", "-").strip("_.-") or "none"
+    fields = FileName("agent", name, "judge", start=0, end=1)
+    try:
+        same = parse_file_name(file_name(fields)) == fields
+    except BadNameError:
+        same = False
+    return name if same else _plain(name)
+
+
 def _verdicts(
     graph: Graph, store: ArtifactStore, node: Node, judge: str, ref: Ref
 ) -> dict[Metric, dict[str, list[Evaluation]]]:
@@ -305,9 +325,8 @@ def _write_agent(
     n_cases: int,
     counts: dict[str, int],
 ) -> None:
-    fields = FileName(
-        directory, trajectories[0].emulator or "none", _plain(judge), start=0, end=n_cases, stamp="0101_000000"
-    )
+    emulator = emulator_name(trajectories[0].emulator)
+    fields = FileName(directory, emulator, _plain(judge), start=0, end=n_cases, stamp="0101_000000")
     records = [write_trajectory(trajectory, cases[trajectory.case_idx]) for trajectory in trajectories]
     counts["records"] += write_lines(folder / file_name(fields), iter(records))
     counts["files"] += 1

@@ -10,7 +10,8 @@ import re
 from typing import NamedTuple
 
 from dagster_project.experiment.agents import TrainedMetric
-from toolemu.errors import FrontierError
+from dagster_project.experiment.names import KEY
+from toolemu.errors import FrontierError, shorten
 from toolemu.evaluation import Metric
 
 METRICS = {
@@ -21,20 +22,25 @@ METRICS = {
 """Names of metrics in file names; see `Metric` for what they mean."""
 SCORE_KEYS = {Metric.safe: "ToolCallRisk", Metric.help: "Helpfulness", Metric.help_safe: "Helpfulness"}
 DEFAULT_BETA = 0.1
+MAX_SEED = 2**31
 
 _FILE = re.compile(
     r"(?P<agent>.+?)_emu-(?P<emulator>.+?)_eval-(?P<judge>.+?)"
     r"(?:_(?P<quantisation>(?:int|fp|bf)\d+))?"
     r"(?:_r(?P<start>\d+)-(?P<end>\d+))?"
     r"(?:_(?P<stamp>\d{4}_\d{6}))?"
-    r"(?:_eval_(?P<metric>agent_safe|agent_help_ignore_safety|agent_help)(?:_t(?P<temperature>\d+(?:\.\d+)?))?)?"
+    r"(?:_eval_(?P<metric>agent_safe|agent_help_ignore_safety|agent_help)(?:_t(?P<temperature>\d+(?:\.\d+)?))?)?",
+    re.ASCII,
 )
+MAX_NAME = 120
+"""The most characters of a model's or a judge's name."""
 _BROKEN_RANGE = re.compile(r"_r\d")
 _STAGE = re.compile(
     r"(?:(?:int|fp|bf)\d+_)?(?P<metric>safe-help|help-safe|safe|help|both)_(?P<label>[A-Za-z0-9.]+)"
-    r"(?P<options>(?:_(?:msd|mcs)\d+|_avg|_b-\d+|_ml-\d+|_lr-[0-9.e-]+|_beta-\d+(?:\.\d+)?)*)_s(?P<seed>\d+)(?:_|$)"
+    r"(?P<options>(?:_(?:msd|mcs)\d+|_avg|_b-\d+|_ml-\d+|_lr-[0-9.e-]+|_beta-\d+(?:\.\d+)?)*)_s(?P<seed>\d+)(?:_|$)",
+    re.ASCII,
 )
-_BETA = re.compile(r"_beta-(\d+(?:\.\d+)?)")
+_BETA = re.compile(r"_beta-(\d+(?:\.\d+)?)", re.ASCII)
 _TRAINED = re.compile(r"dpo_(?P<model>[^_]+)_(?P<stages>.+)")
 _CANONICAL_NOISE = re.compile(r"(?:instruct|chat|it|16k)$")
 
@@ -103,6 +109,8 @@ def parse_file_name(name: str) -> FileName:
     fields = found.groupdict()
     if _BROKEN_RANGE.search(fields["judge"]):
         raise BadNameError("expected a range of cases as _r<start>-<end>, both whole numbers")
+    for role in ("agent", "emulator", "judge"):
+        _check_characters(fields[role], role)
     start, end = (None if fields[key] is None else int(fields[key]) for key in ("start", "end"))
     if start is not None and end is not None and start >= end:
         raise BadNameError(f"the range of cases {start}-{end} is empty; its end is not included")
@@ -117,6 +125,16 @@ def parse_file_name(name: str) -> FileName:
         METRICS[fields["metric"]] if fields["metric"] else None,
         float(fields["temperature"]) if fields["temperature"] else None,
     )
+
+
+def _check_characters(name: str, role: str) -> None:
+    """Raise `BadNameError` if a name cannot be a key: of a partition, of a folder, or in a table for a terminal."""
+    key = short_name(name)
+    if not KEY.fullmatch(key) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or "..." in name or len(name) > MAX_NAME:
+        raise BadNameError(
+            f"expected a name of at most {MAX_NAME} letters (A-Z), digits, '_', '.' and '-' for the {role}, without "
+            f"'...', and a letter or digit first; found {shorten(name)}"
+        )
 
 
 def file_name(fields: FileName) -> str:
@@ -159,6 +177,8 @@ def parse_agent_name(name: str) -> AgentName:
         place = stage.end()
     if not found or not stages or place < len(rest):
         raise BadNameError("expected dpo_<model>_<metric>_<judge>[_beta-<beta>]_s<seed>, once for every stage")
+    if any(seed >= MAX_SEED for seed in seeds) or any(stage.beta <= 0 for stage in stages):
+        raise BadNameError(f"expected seeds below {MAX_SEED} and betas above 0")
     if len(seeds) > 1:
         raise BadNameError(f"its stages have the seeds {sorted(seeds)}; all stages of an agent have one seed")
     return AgentName(short_name(found["model"]), tuple(stages), seeds.pop())

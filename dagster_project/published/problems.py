@@ -12,6 +12,7 @@ KINDS = {
     "directory": "the file lies in another agent's directory",
     "recipe": "a training sequence that is none of the recipes",
     "unreadable": "the file cannot be read",
+    "link": "a link that was not followed, or something that is no file",
     "json": "a line is not JSON",
     "record": "a record is not as its format says",
     "failed": "a run that failed, without a trajectory",
@@ -34,8 +35,13 @@ KINDS = {
 """Every kind of finding, in words."""
 
 
+def printable(text: str) -> str:
+    """Return a text with every character that cannot be printed, half a character too, as its number."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 class Problem(BaseModel):
-    """One finding.
+    """One finding; its texts are printable, whatever the names and records are that they quote.
 
     Attributes:
         kind: One of `KINDS`.
@@ -54,7 +60,7 @@ class Problem(BaseModel):
     note: bool = False
 
     def __init__(self, kind: str, file: str, line: int | None, text: str, *, note: bool = False) -> None:
-        super().__init__(kind=kind, file=file, line=line, text=text, note=note)
+        super().__init__(kind=kind, file=printable(file), line=line, text=printable(text), note=note)
 
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}: line {self.line}"

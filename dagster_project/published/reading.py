@@ -15,9 +15,13 @@ from dagster_project.experiment.splits import split_cases
 from dagster_project.published.discovery import REQUIRED, Group, TrajectoryFile, VerdictFile
 from dagster_project.published.problems import Problem
 from dagster_project.published.records import Origin, RecordError, case_index, read_evaluations, read_trajectory
-from toolemu.errors import shorten
+from toolemu.errors import InputError, shorten
 from toolemu.evaluation import Evaluation, Metric
+from toolemu.textfile import read_bytes
 from toolemu.trajectory import StopReason, Trajectory
+
+MAX_FILE = 2**30
+"""The most bytes of one released file."""
 
 
 class RecordPlace(NamedTuple):
@@ -135,9 +139,9 @@ def read_group(group: Group, experiment: str, n_cases: int) -> Reading:
 
 def _content(path: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _BadFile(Problem("unreadable", name, None, f"cannot be read: {error.strerror}")) from None
+        return read_bytes(path, MAX_FILE)
+    except InputError as error:
+        raise _BadFile(Problem("unreadable", name, None, error.problem.rstrip("."))) from None
 
 
 def _parse(content: bytes, name: str) -> _Lines:
@@ -192,7 +196,7 @@ def _check_cases(lines: _Lines, file: TrajectoryFile, allowed: list[set[int]]) -
             raise _BadFile(Problem("count", file.name, None, "holds no record"))
         return
     found = {record["case_idx"] for record in lines.records}
-    expected = [cases & set(range(start, end)) for cases in allowed]
+    expected = [{index for index in cases if start <= index < end} for cases in allowed]
     if found not in expected:
         numbers = " or ".join(str(len(cases)) for cases in expected)
         missing = sorted(min(expected, key=len) - found)[:5]

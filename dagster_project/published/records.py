@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from dagster_project.published.names import SCORE_KEYS
 from toolemu.cases import Case
-from toolemu.errors import FrontierError, shorten
+from toolemu.errors import FrontierError, shorten, validation_problem
 from toolemu.evaluation import Evaluation, Metric
+from toolemu.jsonl import MAX_LEVELS, is_deeper
 from toolemu.react import cut_at_observation
 from toolemu.trajectory import ObservationSource, Step, StopReason, Trajectory, trajectory_id
 
@@ -27,6 +30,8 @@ ENDINGS = {
 """What `output` says where it is no answer. The first also stands where re-prompts ran out."""
 REFUSED = '{"error": "InvalidRequestException'
 OOM_MARK = "[OOM]"
+MAX_TOKENS = 2**53
+"""A number of tokens that a table can hold."""
 
 
 class RecordError(FrontierError):
@@ -85,6 +90,7 @@ def read_trajectory(record: Mapping[str, Any], origin: Origin) -> Trajectory:
     case = record.get("case")
     if not isinstance(case, dict) or not isinstance(case.get("User Instruction"), str):
         raise RecordError(f"'case': expected a case with its 'User Instruction', found {shorten(case)}")
+    _check_case(case)
     if stop is not StopReason.out_of_memory and _text(record, "input") != case["User Instruction"]:
         raise RecordError(f"'input': expected the case's instruction, found {shorten(record['input'])}")
     parsed = [_read_step(step, number) for number, step in enumerate(steps[:-1])]
@@ -106,6 +112,17 @@ def read_trajectory(record: Mapping[str, Any], origin: Origin) -> Trajectory:
         agent_tokens=None,
         emulator=origin.emulator,
     )
+
+
+def _check_case(case: Mapping[str, Any]) -> None:
+    """Raise `RecordError` if a case is not as ToolEmu has them, which the report would find too late."""
+    if is_deeper(case):
+        raise RecordError(f"'case': its values lie more than {MAX_LEVELS} levels deep")
+    try:
+        Case.model_validate(case)
+    except ValidationError as error:
+        place, problem = validation_problem(error)
+        raise RecordError(f"'case'.{place}: {problem}") from None
 
 
 def _read_step(step: object, number: int) -> Step:
@@ -220,7 +237,7 @@ def _verdict(record: object, replicate: int, metric: Metric, judge: str, of: Tra
     if raw is not None and type(raw) not in (str, int):
         raise RecordError(f"'Overall Quantitative Score': expected text or a number, found {shorten(raw)}")
     tokens = record.get("efficiency")
-    if tokens is not None and type(tokens) is not int:
+    if tokens is not None and (type(tokens) is not int or not 0 <= tokens < MAX_TOKENS):
         raise RecordError(f"'efficiency': expected a number of tokens, found {shorten(tokens)}")
     problem = shorten(failed) if failed else ("the judge's reply holds no score" if score is None else "")
     return Evaluation.of(

@@ -5,7 +5,6 @@ What draws and writes them is imported where it is used: a code location, and ru
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import shutil
@@ -15,9 +14,11 @@ import dagster as dg
 
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.assets import AssetFactory, AssetRun
+from dagster_project.experiment.metadata import as_picture, as_table, as_text
 from dagster_project.experiment.nodes import Input
 from dagster_project.report.wording import RESULTS_CSV, ui_url
 from dagster_project.results.files import WAREHOUSE
+from toolemu.tables import plain_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +68,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
             annotate_svg(run.draft.path / f"{name}.svg", links)
             preview = io.BytesIO()
             figure.savefig(preview, format="png", dpi=PREVIEW_DPI, bbox_inches="tight")
-            image = base64.b64encode(preview.getvalue()).decode()
-            run.metadata[name] = dg.MetadataValue.md(f"![{name}](data:image/png;base64,{image})")
+            run.metadata[name] = as_picture(name, preview.getvalue())
         run.draft.counts["figures"] = len(drawn)
 
     def tables(run: AssetRun) -> None:
@@ -79,17 +79,17 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
 
         found = read_tables(run)
         rows = result_rows(found["frontier_points"])
-        markdown = rows.to_markdown(index=False)
+        markdown = rows.assign(model=[as_text(model) for model in rows["model"]]).to_markdown(index=False)
         (run.draft.path / "results.md").write_text(markdown + "\n", encoding="utf-8")
         (run.draft.path / "results.tex").write_text(to_latex(rows), encoding="utf-8")
         (run.draft.path / "latex").mkdir()
         for name, text in latex_tables(found, hyperparameters(run.experiment)).items():
             (run.draft.path / "latex" / f"{name}.tex").write_text(text, encoding="utf-8")
-        rows.to_csv(run.draft.path / RESULTS_CSV, index=False)
+        rows.map(plain_cell).to_csv(run.draft.path / RESULTS_CSV, index=False)
         parquet = [path for made in run.all(Input.tables) for path in sorted(made.path.glob("*.parquet"))]
         target = run.draft.path / database_name(run.experiment.name)
         publish_database(run.one(Input.warehouse).path / WAREHOUSE, parquet, target)
-        run.metadata["results"] = dg.MetadataValue.md(markdown)
+        run.metadata["results"] = as_table(rows.to_dict("records"))
         run.draft.counts["rows"] = len(rows)
 
     def transcripts(run: AssetRun) -> None:

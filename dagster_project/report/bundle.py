@@ -8,31 +8,30 @@ from importlib import metadata
 from pathlib import Path
 
 import orjson
-from pydantic import ValidationError
 
-from dagster_project.artifacts import ArtifactStore, Manifest, Ref
-from dagster_project.artifacts.bag import DATA, bag_problems, seal
+from dagster_project.artifacts import ArtifactStore, Ref
+from dagster_project.artifacts.bag import DATA, seal
 from dagster_project.artifacts.database import open_database
-from dagster_project.artifacts.manifest import content_sha256, git_commit
+from dagster_project.artifacts.manifest import git_commit
 from dagster_project.artifacts.store import MANIFEST
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.nodes import Kind
+from dagster_project.report.verification import ARTIFACTS, EXPERIMENT, MANIFESTS, place_of
 from dagster_project.report.wording import PAGE
-from toolemu.errors import FrontierError, InputError, validation_problem
+from toolemu.errors import FrontierError
 
 RECORDS = (Kind.trajectories, Kind.evaluations, Kind.pairs)
 ADAPTERS = (Kind.adapters, Kind.interpolated)
-MANIFESTS, ARTIFACTS = "manifests", "artifacts"
 
 
 def write_bundle(
     graph: Graph, store: ArtifactStore, folder: Path, *, trajectories: bool = False, adapters: bool = False
 ) -> dict[str, int]:
-    """Writes a bundle into a new folder and returns how many files and bytes it has.
+    """Write a bundle into a new folder and return how many files and bytes it has.
 
     It holds the database, the result tables, the figures, the report's page, every artifact's manifest, the experiment
     and the environment; on request the records (trajectories, verdicts, pairs) and the adapters themselves. Paths in
-    it are relative to the data folder.
+    it are relative to the data folder, and names of hosts are left out.
 
     Args:
         graph: The graph of the experiment that was run.
@@ -51,7 +50,7 @@ def write_bundle(
     finished = {name: store.get(Ref(name)).path for name in ("tables", "figures", "report")}
     data = folder / DATA
     data.mkdir(parents=True)
-    (data / "experiment.json").write_bytes(orjson.dumps(experiment.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+    (data / EXPERIMENT).write_bytes(orjson.dumps(experiment.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
     (data / "environment.json").write_bytes(orjson.dumps(environment(), option=orjson.OPT_INDENT_2))
     database = f"{experiment.name}.duckdb"
     portable_database(finished["tables"] / database, data / database, store.place())
@@ -63,45 +62,19 @@ def write_bundle(
         (data / "report").mkdir()
         shutil.copy2(finished["report"] / PAGE, data / "report" / PAGE)
     for manifest in list(store.manifests()):
-        place = Path(manifest.asset) / manifest.ref.partition_label
-        (data / MANIFESTS / place).mkdir(parents=True)
-        (data / MANIFESTS / place / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+        place = place_of(manifest)
+        (data / MANIFESTS / place).mkdir(parents=True, exist_ok=True)
+        shared = manifest.model_copy(update={"host": ""})
+        (data / MANIFESTS / place / MANIFEST).write_text(shared.model_dump_json(indent=1), encoding="utf-8")
         kind = graph.kind_of(manifest)
-        if (trajectories and kind in RECORDS) or (adapters and kind in ADAPTERS):
+        if manifest.kept and ((trajectories and kind in RECORDS) or (adapters and kind in ADAPTERS)):
             shutil.copytree(store.get(manifest.ref).path, data / ARTIFACTS / place)
     files = seal(folder, {"External-Identifier": experiment.name, "Bag-Software-Agent": "safety-frontier"})
     return {"files": files, "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())}
 
 
-def verify_bundle(folder: Path) -> list[str]:
-    """Returns what is wrong with a bundle, each with the file's name; nothing if it is whole.
-
-    Every file against the bundle's lists; every manifest against its own content hash; and every artifact in it
-    against its manifest.
-
-    Raises:
-        InputError: The folder is no bundle, or a file in it cannot be understood.
-    """
-    problems = bag_problems(folder)
-    root = folder / DATA / MANIFESTS
-    for path in sorted(root.rglob(MANIFEST)):
-        try:
-            manifest = Manifest.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            place, problem = validation_problem(error)
-            raise InputError(path, place, problem) from error
-        name = path.relative_to(folder).as_posix()
-        if content_sha256(manifest.files) != manifest.sha256:
-            problems.append(f"{name}: its content hash is not that of the files it lists")
-        there = folder / DATA / ARTIFACTS / path.parent.relative_to(root)
-        if there.is_dir():
-            lacking = [file.path for file in manifest.files if not (there / file.path).is_file()]
-            problems += [f"{(there / file).relative_to(folder).as_posix()}: in {name}, but missing" for file in lacking]
-    return problems
-
-
 def portable_database(source: Path, target: Path, base: str) -> None:
-    """Writes a copy of a database whose paths are relative to `base`, so that it says nothing of this machine."""
+    """Write a copy of a database that says nothing of this machine: paths are relative to `base`, hosts are empty."""
     with open_database(target, read_only=False) as database:
         database.execute(f"ATTACH '{str(source).replace(chr(39), chr(39) * 2)}' AS source (READ_ONLY)")
         tables = database.execute(
@@ -109,9 +82,10 @@ def portable_database(source: Path, target: Path, base: str) -> None:
             "AND NOT internal GROUP BY 1 ORDER BY 1"
         ).fetchall()
         for name, columns in tables:
-            short = "replace(path, $base, '')" if "path" in columns else ""
-            replaced = f"REPLACE ({short} AS path)" if short else ""
-            parameters = {"base": f"{base}/"} if short else {}
+            changes = ["replace(path, $base, '') AS path"] if "path" in columns else []
+            parameters = {"base": f"{base}/"} if changes else {}
+            changes += ["'' AS host"] if "host" in columns else []
+            replaced = f"REPLACE ({', '.join(changes)})" if changes else ""
             database.execute(f'CREATE TABLE "{name}" AS SELECT * {replaced} FROM source."{name}"', parameters)
         database.execute("DETACH source")
 

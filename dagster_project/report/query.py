@@ -19,6 +19,7 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.spec import Experiment
 from toolemu.errors import FrontierError
+from toolemu.tables import plain_cell
 from toolemu.terminal import printable
 
 FORMATS = ("table", "csv", "json")
@@ -104,9 +105,14 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     names, rows = _safe(names, rows)
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([names, *rows])
-    return file.getvalue()
+    lines = []
+    for row in (names, *rows):
+        file = io.StringIO()
+        # With this line end the writer quotes both of its characters inside cells.
+        writer = csv.writer(file, lineterminator="\r\n")
+        writer.writerow([plain_cell(cell) if isinstance(cell, str) else cell for cell in row])
+        lines.append(file.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def _json(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -12,6 +12,7 @@ import dagster as dg
 
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.graph import CLAIMS
+from dagster_project.experiment.metadata import as_table
 from dagster_project.experiment.nodes import Input
 from dagster_project.results.files import WAREHOUSE
 from dagster_project.results.statements import STATEMENTS
@@ -37,9 +38,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
             for name, table in compute(run).items():
                 table.to_parquet(run.draft.path / f"{name}.parquet", index=False)
                 run.draft.counts[name] = len(table)
-                run.metadata[name] = dg.MetadataValue.md(
-                    table.head(ROWS_SHOWN).to_markdown(index=False, floatfmt=".2f")
-                )
+                run.metadata[name] = as_table(table.head(ROWS_SHOWN).to_dict("records"))
 
         return write
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -20,6 +19,7 @@ from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Stage
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.graph import stage_adapters
+from dagster_project.experiment.metadata import as_picture
 from dagster_project.experiment.nodes import Input, Kind
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
@@ -117,8 +117,7 @@ def _adapter(run: AssetRun) -> None:
     )
     run.metadata["attention"] = result.attention
     (run.draft.path / CARD).write_text(model_card(job, result), encoding="utf-8")
-    picture = base64.b64encode(training_curve(result.steps)).decode()
-    run.metadata["curve"] = dg.MetadataValue.md(f"![training](data:image/png;base64,{picture})")
+    run.metadata["curve"] = as_picture("training", training_curve(result.steps))
     if result.notes:
         run.metadata["notes"] = " ".join(result.notes)
     run.checks.append(_learned(result.steps, run.experiment.limits.min_reward_accuracy))

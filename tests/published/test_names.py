@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_project.experiment.agents import PAPER_METRICS, TrainedMetric
+from dagster_project.published.export import emulator_name
 from dagster_project.published.names import (
     BadNameError,
     FileName,
@@ -133,3 +134,35 @@ def test_different_models_do_not_meet() -> None:
         "gpt-5.1",
     ]
     assert len({canonical_name(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "../../planted",
+        "/etc/planted",
+        "a/b",
+        "a\\b",
+        "..",
+        "x_eval-y",
+        "x_emu-y",
+        "m\x1b[31m",
+        "m\n",
+        "",
+        "..." * 9,
+        "é" * 99,
+        "m" * 500,
+        "x_r0-5",
+        "x_0102_030405",
+    ],
+)
+def test_an_emulators_name_cannot_lead_an_export_elsewhere(model: str) -> None:
+    name = file_name(FileName("agent", emulator_name(model), "judge", start=0, end=3))
+    assert "/" not in name and "\\" not in name and ".." not in name and name.isprintable() and len(name) < 200
+    fields = parse_file_name(name)
+    assert (fields.agent, fields.judge, fields.start, fields.end) == ("agent", "judge", 0, 3)
+
+
+@pytest.mark.parametrize("model", ["org_Emu", "Qwen_Qwen3-8B", "gpt-5-mini", "none"])
+def test_a_released_emulators_name_stays(model: str) -> None:
+    assert emulator_name(model) == model

@@ -54,6 +54,15 @@ def test_csv_and_json_hold_every_value(store: ArtifactStore) -> None:
     assert records[0]["moment"].startswith("2026-01-02T03:04:05")
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", " =1", "＝1+1"])
+def test_a_text_that_a_spreadsheet_would_run_begins_with_an_apostrophe(store: ArtifactStore, text: str) -> None:
+    quoted = text.replace("'", "''")
+    sql = f"""SELECT '{quoted}' AS "{text}", -1.5 AS x, -3 AS n, '-0.25' AS t"""
+    (names, row) = csv.reader(io.StringIO(run_query(EXPERIMENT, store, sql, "csv"), newline=""))
+    assert (names[0], row) == (f"'{text}", [f"'{text}", "-1.5", "-3", "-0.25"])
+    assert json.loads(run_query(EXPERIMENT, store, sql, "json"))[0][text] == text, "programs get it as it is"
+
+
 def test_warehouse_and_results_are_one_database(store: ArtifactStore) -> None:
     sql = "SELECT count(*) AS n, (SELECT case_idx FROM trajectories) AS c FROM frontier_points"
     assert json.loads(run_query(EXPERIMENT, store, sql, "json")) == [{"n": 2, "c": 7}]

@@ -76,6 +76,29 @@ def test_three_clicks_to_one_case_across_agents_and_back(page: Page) -> None:
     assert page.locator("#report").is_visible() and page.locator("#panel").is_hidden()
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "#/constructor/x",
+        "#/toString",
+        "#/__proto__/x",
+        "#/hasOwnProperty/point",
+        "#/",
+        "#/nowhere",
+        "#/run/constructor",
+        "#/point/__proto__",
+        "#/compare/x/<img src=x onerror=window.hacked=1>",
+        "#/%",
+        "#/run/%E0%A4%A",
+    ],
+)
+def test_an_address_that_the_page_has_not_is_answered_in_words(page: Page, address: str) -> None:
+    page.evaluate("address => { location.hash = address; }", address)
+    page.locator("#panel h2").wait_for()
+    assert page.locator("#panel h2").inner_text() in ("Not in this report", "Cannot be shown")
+    assert page.locator("#panel a").first.is_visible(), "a way back"
+
+
 def test_what_changed_against_the_source_model(page: Page) -> None:
     page.locator("#points tbody a").first.click()
     page.locator("#panel tbody tr").nth(1).locator("a").first.click()

@@ -240,6 +240,7 @@
         break;
       }
     }
+    if (!cards.length) return missing("case", index);
     return [crumbs(link(visible(runTitle(run)), "run", name)), el("h2", {}, `Case ${index} across agents`), el("p", {}, el("strong", {}, visible(title))), el("div", { class: "columns" }, cards)];
   }
   // Two agents case by case, biggest changes first; samples and replicates of a case are averaged.
@@ -277,13 +278,16 @@
   const shown = { point: pointView, run: runView, read: readView, compare: compareView, differences: differencesView };
   let turn = 0;
   async function navigate() {
-    const mine = ++turn, asked = location.hash.startsWith("#/") ? location.hash.slice(2).split("/").map(decodeURIComponent) : null;
+    const mine = ++turn, asked = location.hash.startsWith("#/") ? location.hash.slice(2).split("/") : null;
     report.hidden = Boolean(asked);
     panel.hidden = !asked;
     if (!asked) { const place = location.hash.length > 1 && document.getElementById(location.hash.slice(1)); if (place) place.scrollIntoView(); return; }
     panel.replaceChildren(el("p", { role: "status" }, "Loading …"));
     let content;
-    try { content = await (shown[asked[0]] || (() => missing("page", asked[0])))(...asked.slice(1)); }
+    try {
+      const [view, ...parts] = asked.map(decodeURIComponent); // throws if somebody altered the address
+      content = await (Object.hasOwn(shown, view) ? shown[view](...parts) : missing("page", view));
+    }
     catch (problem) { content = [crumbs(), el("h2", {}, "Cannot be shown"), el("p", { role: "alert" }, visible(problem.message))]; }
     if (mine !== turn) return; // somebody went on meanwhile
     panel.replaceChildren(...content.filter(Boolean));
