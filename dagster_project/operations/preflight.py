@@ -13,9 +13,12 @@ from dagster_project.experiment.pods import secrets_of
 from dagster_project.experiment.pools import GPU, pool_of
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.kubernetes import STEPS, check_secrets, step_executor
+from dagster_project.training.trainable import check_trainable
 from toolemu.chat.keys import read_secret
 from toolemu.errors import FrontierError
 
+TRAINED = ("trajectories", "adapters")
+"""Endings of the assets before which it is validated that agents can be trained."""
 SMALL_DISK = 2 * 1024**3
 
 
@@ -30,6 +33,8 @@ def preflight(experiment: Experiment, store: ArtifactStore, refs: Iterable[Ref] 
     wanted = None if refs is None else list(refs)
     check_disk(store)
     check_webhook(experiment)
+    if wanted is None or any(ref.asset.endswith(TRAINED) for ref in wanted):
+        yield from check_trainable(experiment)
     if wanted is None or any(pool_of(experiment, ref.asset) == GPU for ref in wanted):
         yield from check_gpu(experiment)
     assets = build_graph(experiment).nodes if wanted is None else dict.fromkeys(ref.asset for ref in wanted)

@@ -20,7 +20,7 @@ from dagster_project.collect.weights import model_folder, pinned_weights
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Agent, Stage
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
-from dagster_project.experiment.graph import INTERPOLATED, agents_by_key, stage_adapters
+from dagster_project.experiment.graph import INTERPOLATED, agents_by_key, stage_adapters, template_arguments
 from dagster_project.preferences.assets import PAIRS
 from dagster_project.preferences.pairs import PreferencePair
 from dagster_project.serving.leases import cards_alone
@@ -103,6 +103,7 @@ def _adapter(run: AssetRun, agents: dict[str, Agent], stage: int) -> None:
     run.draft.counts.update(
         pairs=result.pairs,
         pairs_too_long=result.too_long,
+        pairs_without_words=result.without_words,
         conversations=result.conversations,
         steps=len(result.steps),
         references_reused=result.references_reused,
@@ -187,6 +188,7 @@ def _job(run: AssetRun, agent: Agent, stage: int) -> TrainingJob:
         references=run.store.base / REFERENCES,
         tracking=run.store.base / TRACKING / run.ref.asset / run.ref.partition_label,
         name=f"{experiment.name}: {run.ref.label}",
+        chat_template=template_arguments(experiment, agent.model),
         beta=this.beta,
         epochs=this.epochs,
         seed=int(run.ref.key("seed")),
