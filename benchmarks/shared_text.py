@@ -45,7 +45,8 @@ from dagster_project.experiment.splits import split_cases
 from dagster_project.miniature.models import HIDDEN, LAYERS
 from dagster_project.miniature.tokenizer import build_tokenizer
 from dagster_project.preferences.pairs import build_pairs
-from dagster_project.training.conversations import TokenPair, Tokens, conversation_records, tokenize_pairs
+from dagster_project.training.chat_template import Tokens
+from dagster_project.training.conversations import TokenPair, conversation_records, tokenize_pairs
 from dagster_project.training.grouping import group_by_prompt
 from dagster_project.training.job import NamedPair, PairFile
 from dagster_project.training.shared_text import share_text

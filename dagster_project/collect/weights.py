@@ -53,6 +53,22 @@ def find_weights(weights: Weights) -> Path:
     return folder
 
 
+def folder_at_hand(weights: Weights) -> Path | None:
+    """Return the folder of weights if they are on this machine with their configuration, and None otherwise.
+
+    Nothing is fetched. Weights of the hub are looked for in its cache.
+    """
+    folder = weights.folder
+    if folder is None:
+        try:
+            from huggingface_hub import snapshot_download
+
+            folder = Path(snapshot_download(weights.source, revision=weights.revision, local_files_only=True))
+        except (ImportError, ValueError, OSError):  # huggingface_hub's own errors are among these
+            return None
+    return folder if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")) else None
+
+
 def pin_weights(weights: Weights, out: Path) -> int:
     """Writes which weights these are into `out`, and returns their size in bytes."""
     folder = find_weights(weights)

@@ -7,7 +7,7 @@ import re
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from toolemu.evaluation import Metric
@@ -180,12 +180,12 @@ PAPER = (Recipe.safe, Recipe.help, Recipe.both, Recipe.safe_then_help, Recipe.he
 class Stage(BaseModel):
     """One DPO training: on whose pairs for which metric, with which beta and how long (None: nobody recorded it)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     metric: TrainedMetric
     judge: str
-    beta: float
-    epochs: float | None
+    beta: float = Field(gt=0)
+    epochs: float | None = Field(gt=0)
 
 
 class Agent(NamedTuple):

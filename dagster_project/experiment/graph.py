@@ -36,7 +36,7 @@ from dagster_project.experiment.nodes import (
 from dagster_project.experiment.pods import check_rules
 from dagster_project.experiment.pools import pool_of
 from dagster_project.experiment.spec import Experiment
-from toolemu.chat.settings import OpenAIModelSettings
+from toolemu.chat.settings import ModelOptions, OpenAIModelSettings
 from toolemu.evaluation import Metric
 
 IMPORT, INTERPOLATED = "imported_runs", "interpolated_adapters"
@@ -512,10 +512,18 @@ def agent_spec(experiment: Experiment, agent: Agent) -> dict[str, Any]:
     """Return what decides an agent besides pairs and base: its stages and their training, or what it is mixed from."""
     if agent.parts:
         return {"mixed": [{"agent": key, "weight": weight} for key, weight in agent.parts]}
+    arguments = template_arguments(experiment, agent.model)
     return {
         "stages": [stage.model_dump(mode="json") for stage in agent.stages],
         "training": experiment.training_of(agent.model, agent.recipe).model_dump(mode="json"),
+        **({"chat_template": arguments} if arguments else {}),
     }
+
+
+def template_arguments(experiment: Experiment, model: str) -> dict[str, Any]:
+    """Return the arguments of the chat template with which a source model, and what is trained from it, is asked."""
+    section = experiment.section(model)
+    return section.template_arguments() if isinstance(section, ModelOptions) else {}
 
 
 def _add_measured(builder: _Builder) -> None:

@@ -7,9 +7,9 @@ rounding, and makes nothing stale.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Preset = Literal["default", "published"]
 Loss = Literal[
@@ -28,6 +28,22 @@ Loss = Literal[
 
 SMOOTHED: tuple[Loss, ...] = ("robust", "exo_pair")
 """Losses that read `label_smoothing`; TRL leaves it alone in all others, without a word."""
+
+
+VOCABULARY_MODULES = frozenset(
+    {
+        "embed_tokens",
+        "embed_in",
+        "embed_out",
+        "lm_head",
+        "tok_embeddings",
+        "token_embedding",
+        "word_embeddings",
+        "wpe",
+        "wte",
+    }
+)
+"""Names of embeddings and heads in common architectures. What a base calls others is found by their shape."""
 
 
 class _WithPreset(BaseModel):
@@ -118,8 +134,10 @@ class Training(_WithPreset):
     lora_dropout: float = Field(
         0.0, ge=0, lt=1, description="Dropout on the adapter's input; on when asked, while the base never has any."
     )
-    lora_targets: Literal["all-linear"] | tuple[str, ...] = Field(
-        "all-linear", description="Names of the modules with an adapter, or every linear layer but the head."
+    lora_targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        "all-linear",
+        description="Names of the linear layers with an adapter, or every linear layer but the head. Not embeddings or "
+        "the head: such an adapter cannot be merged and served.",
     )
     rslora: bool = Field(False, description="Scale by the root of the rank (Kalajdzievski 2023).")
     quantization: Literal["none", "int8", "int4"] = Field(
@@ -134,6 +152,19 @@ class Training(_WithPreset):
     )
     mask_observations: bool = Field(True, description="Only the agent's own turns count in the loss.")
     seed: int | None = Field(None, description="Of order, adapter and dropout; null: the agent's seed.")
+
+    @field_validator("lora_targets")
+    @classmethod
+    def _targets_can_be_served(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for target in () if isinstance(targets, str) else targets:
+            if not target.strip("."):
+                raise ValueError("lora_targets names modules such as q_proj; one of the names is blank")
+            if target.rpartition(".")[2].strip() in VOCABULARY_MODULES:
+                raise ValueError(
+                    f"lora_targets names {target!r}, which has a row for each token: an adapter on the embeddings or "
+                    "the head cannot be merged and served. Name linear layers between them, or all-linear"
+                )
+        return targets
 
     @model_validator(mode="after")
     def _loss_is_complete(self) -> Training:

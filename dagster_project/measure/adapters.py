@@ -11,16 +11,17 @@ from dagster_project.artifacts import Artifact
 from dagster_project.collect.weights import model_folder
 from dagster_project.experiment.models import OwnAdapter
 from dagster_project.serving.adapters import ServedAdapter
-from dagster_project.training.concatenate import check_fits, concatenate_adapters
+from dagster_project.training.concatenate import check_fits, check_servable, concatenate_adapters
 
 
 def own_adapter(base: Path, section: OwnAdapter, pinned: Artifact) -> ServedAdapter:
     """Returns an adapter that was trained elsewhere.
 
     Raises:
-        InputError: It is not of `base`.
+        InputError: It is not of `base`, or no server can load it.
     """
     folder = model_folder(section, pinned.path)
+    check_servable(folder)
     check_fits(base, folder)
     name = f"adapter@{pinned.manifest.sha256[:16]}"
     return ServedAdapter(name, lambda out: shutil.copytree(folder, out, dirs_exist_ok=True))

@@ -11,15 +11,19 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.collect.endpoints import RoleReport, check_roles, roles_of
 from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.nodes import Kind
 from dagster_project.experiment.pods import secrets_of
 from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.kubernetes import STEPS, check_secrets, step_executor
+from dagster_project.training.trainable import check_trainable
 from toolemu.chat.keys import read_secret
 from toolemu.chat.settings import EndpointSettings
 from toolemu.errors import FrontierError
 from toolemu.redaction import LEAST, remember
 
+TRAINED = (Kind.trajectories, Kind.adapters)
+"""What assets hold before which it is validated that agents can be trained."""
 SMALL_DISK = 2 * 1024**3
 
 
@@ -35,6 +39,8 @@ def preflight(graph: Graph, store: ArtifactStore, refs: Iterable[Ref] | None = N
     check_disk(store)
     check_webhook(experiment)
     yield from short_keys(experiment)
+    if wanted is None or any(graph.node(ref).kind in TRAINED for ref in wanted):
+        yield from check_trainable(experiment)
     if wanted is None or any(graph.node(ref).pool == GPU for ref in wanted):
         yield from check_gpu(experiment)
     names = graph.nodes if wanted is None else dict.fromkeys(ref.asset for ref in wanted)

@@ -18,7 +18,7 @@ from dagster_project.collect.weights import model_folder, pinned_weights
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.agents import Stage
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
-from dagster_project.experiment.graph import stage_adapters
+from dagster_project.experiment.graph import stage_adapters, template_arguments
 from dagster_project.experiment.metadata import as_picture
 from dagster_project.experiment.nodes import Input, Kind
 from dagster_project.preferences.assets import PAIRS
@@ -95,6 +95,7 @@ def _adapter(run: AssetRun) -> None:
     run.draft.counts.update(
         pairs=result.pairs,
         pairs_too_long=result.too_long,
+        pairs_without_words=result.without_words,
         conversations=result.conversations,
         steps=len(result.steps),
         references_reused=result.references_reused,
@@ -180,6 +181,7 @@ def _job(run: AssetRun) -> TrainingJob:
         references=run.store.base / REFERENCES,
         tracking=run.store.base / TRACKING / run.ref.asset / run.ref.partition_label,
         name=f"{experiment.name}: {run.ref.label}",
+        chat_template=template_arguments(experiment, agent.model),
         beta=this.beta,
         epochs=this.epochs,
         seed=seed,

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dagster_project.experiment.training import VOCABULARY_MODULES
 from toolemu.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,8 +67,38 @@ def read_adapter_config(path: Path) -> dict[str, Any]:
     odd = [name for name, value in _PLAIN.items() if config.get(name, value) not in (value, [])]
     odd += [name for name in _PATTERNS if config.get(name)]
     if odd:
-        raise InputError(path / CONFIG, f"{odd[0]!r}", f"{config[odd[0]]!r} is more than plain LoRA, which is needed.")
+        raise InputError(
+            path / CONFIG,
+            f"{odd[0]!r}",
+            f"{config[odd[0]]!r} is more than plain LoRA, which cannot be merged or served.",
+            "Train the adapter without it.",
+            code="adapter.not-plain",
+        )
     return config
+
+
+def check_servable(path: Path) -> None:
+    """Check that a server can load an adapter: that it changes linear layers and nothing else.
+
+    Raises:
+        InputError: The adapter trains whole modules (`modules_to_save`), tokens or embeddings, or is no plain LoRA.
+    """
+    read_adapter_config(path)
+    if not (path / WEIGHTS).is_file():
+        raise InputError(path, "", f"is no adapter: it holds no {WEIGHTS}.", "Give the folder PEFT saved.")
+    from safetensors import safe_open
+
+    with safe_open(path / WEIGHTS, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118
+            module, _, side = name.removesuffix(".weight").rpartition(".")
+            if side not in ("lora_A", "lora_B") or module.rpartition(".")[2] in VOCABULARY_MODULES:
+                raise InputError(
+                    path / WEIGHTS,
+                    repr(name),
+                    "is no matrix of LoRA on a linear layer between embeddings and head, so no server loads it.",
+                    "Train the adapter without modules_to_save, and with target_modules that are linear layers.",
+                    code="adapter.not-servable",
+                )
 
 
 def read_adapter(path: Path) -> Adapter:

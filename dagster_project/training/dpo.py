@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dagster_project.artifacts.manifest import content_sha256, file_sha256, tree_entries
 from dagster_project.artifacts.snapshots import last_complete, mark_complete, number_of
-from dagster_project.training.conversations import Tokens
+from dagster_project.training.chat_template import Tokens
 from dagster_project.training.estimate import (
     KEPT_CHECKPOINTS,
     Plan,
@@ -95,6 +95,7 @@ class TrainingResult(BaseModel):
         steps: The curve.
         pairs: Pairs used.
         too_long: Pairs left out for their length.
+        without_words: Pairs left out because the agent says nothing on one side.
         conversations: Distinct conversations in the pairs.
         references_reused: Of these, how many had their reference log-probability from the store.
         kl: Divergence KL(agent ‖ base) a token of the agent's, in nats; exact over the vocabulary, mean over tokens of
@@ -118,6 +119,7 @@ class TrainingResult(BaseModel):
     steps: list[TrainingStep]
     pairs: int
     too_long: int
+    without_words: int
     conversations: int
     references_reused: int
     kl: float
@@ -269,6 +271,7 @@ class _Attempt:
             steps=steps,
             pairs=len(prepared.pairs),
             too_long=prepared.too_long,
+            without_words=prepared.without_words,
             conversations=len(prepared.conversations),
             references_reused=reused,
             kl=kl,
@@ -488,7 +491,8 @@ def _identity(job: TrainingJob) -> str:
     """Returns a hash of all that a checkpoint depends on, so that no other training is taken for this one."""
     files = [file_sha256(path) for path in (job.pairs, job.conversations) if path is not None]
     settings = job.training.model_dump(mode="json")
-    parts = [settings, job.beta, job.epochs, job.seed, job.trainer.processes, job.base_sha256, files]
+    run = [job.beta, job.epochs, job.seed, job.trainer.processes]
+    parts = [settings, *run, job.base_sha256, job.chat_template, files]
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:12]
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import orjson
 
-from dagster_project.training.conversations import Tokens
+from dagster_project.training.chat_template import Tokens
 
 Group = Mapping[str, Tokens]
 """Conversations that are computed together, by id."""

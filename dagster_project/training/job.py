@@ -20,7 +20,7 @@ Messages = Annotated[tuple[Message, ...], Field(min_length=1)]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ConversationRecord(_Record):
@@ -53,6 +53,9 @@ class TrainingJob(_Record):
     )
     tracking: Path | None = Field(None, description="Folder for TensorBoard's files; null: in `work`.")
     name: str = Field("", description="The training's name, for trackers and model cards.")
+    chat_template: dict[str, Any] = Field(
+        {}, description="Arguments of the chat template, the same that the agent's requests have."
+    )
     beta: float = Field(0.1, gt=0, description="DPO's beta.")
     epochs: float = Field(1, gt=0, description="Passes over the pairs, unless training.max_steps is given.")
     seed: int = Field(0, description="The seed, unless training.seed is given.")

@@ -6,12 +6,13 @@ import importlib.util
 import math
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dagster_project.training.concatenate import weight_shapes
-from dagster_project.training.conversations import TokenPair, Tokens, tokenize_pairs
+from dagster_project.training.bases import base_weights, check_targets
+from dagster_project.training.chat_template import Tokens, end_tokens
+from dagster_project.training.conversations import TokenPair, has_words, tokenize_pairs
 from dagster_project.training.estimate import (
     EXPECTED_MFU,
     Card,
@@ -45,6 +46,7 @@ class Prepared(NamedTuple):
         conversations: The distinct conversations of the pairs that are used, by id.
         pairs: The pairs that are used.
         too_long: How many were left out for their length.
+        without_words: How many were left out because the agent says nothing on one side.
         shape: The base's.
         card: The GPU; None without one.
         plan: How batches are cut up.
@@ -58,6 +60,7 @@ class Prepared(NamedTuple):
     conversations: dict[str, Tokens]
     pairs: list[TokenPair]
     too_long: int
+    without_words: int
     shape: Shape
     card: Card | None
     plan: Plan
@@ -73,7 +76,8 @@ class Prepared(NamedTuple):
         peak = self.card.peak if self.card else None
         hours = f"about {self.flops / (EXPECTED_MFU * peak) / 3600:.1f} h" if peak else "unknown time"
         return (
-            f"{len(self.pairs)} pairs ({self.too_long} too long), {len(self.conversations)} conversations, "
+            f"{len(self.pairs)} pairs (left out: {self.too_long} too long, {self.without_words} without a word of the "
+            f"agent on one side), {len(self.conversations)} conversations, "
             f"{self.steps} steps, {self.tokens:,} tokens, {self.flops:.2g} operations: {hours} on {where}; at most "
             f"{self.plan.memory / 2**30:.1f} GiB{room} and {self.disk / 2**30:.2f} GiB of disk, with "
             f"{self.plan.micro_batch} pairs at once and "
@@ -89,27 +93,33 @@ def prepare(job: TrainingJob) -> Prepared:
     """
     card = find_card()
     _check_settings(job, card)
-    weights = _base_weights(job.base)
-    _check_targets(job, weights)
+    weights = base_weights(job.base)
+    check_targets(job.base, weights, job.training.lora_targets)
     shape = base_shape(job.base, weights)
     if job.trainer.shared_text:
         _check_sharing(job.base)
     tokenizer = load_tokenizer(job.base)
     file = read_pairs(job)
-    tokens, everything = tokenize_pairs(tokenizer, file, mask_observations=job.training.mask_observations)
+    tokens, everything = tokenize_pairs(
+        tokenizer,
+        file,
+        mask_observations=job.training.mask_observations,
+        arguments=job.chat_template,
+        ends=end_tokens(job.base),
+    )
     limit, prompts = job.training.max_length, job.training.max_prompt_length
-    pairs = [
+    spoken = [
         pair
         for pair in everything
+        if all(has_words(file.conversations[side]) for side in (pair.chosen_id, pair.rejected_id))
+    ]
+    pairs = [
+        pair
+        for pair in spoken
         if pair.length <= limit and len(pair.prompt_ids) <= (limit if prompts is None else prompts)
     ]
     if not pairs:
-        further = "" if prompts is None else f", and a prompt of at most max_prompt_length = {prompts}"
-        raise FrontierError(
-            f"None of the {len(everything)} pairs has at most max_length = {limit} tokens{further}; raise it."
-            if everything
-            else f"{job.pairs} holds no pair."
-        )
+        raise _no_pairs(job, len(everything), len(spoken))
     used = dict.fromkeys(side for pair in pairs for side in (pair.chosen_id, pair.rejected_id))
     micro_batches = _micro_batches(job, pairs)
     plan = plan_batches(shape, job.training, job.trainer, micro_batches, card)
@@ -123,7 +133,35 @@ def prepare(job: TrainingJob) -> Prepared:
     disk = _check_disk(job, shape, steps)
     conversations = {identity: tokens[identity] for identity in used}
     return Prepared(
-        tokenizer, conversations, pairs, len(everything) - len(pairs), shape, card, plan, steps, total, flops, disk
+        tokenizer,
+        conversations,
+        pairs,
+        len(spoken) - len(pairs),
+        len(everything) - len(spoken),
+        shape,
+        card,
+        plan,
+        steps,
+        total,
+        flops,
+        disk,
+    )
+
+
+def _no_pairs(job: TrainingJob, found: int, spoken: int) -> FrontierError:
+    """Return the error that says why no pair is left to train on."""
+    limit, prompts = job.training.max_length, job.training.max_prompt_length
+    if not found:
+        return FrontierError(f"{job.pairs} holds no pair. Training needs at least one.", code="pairs.none")
+    if not spoken:
+        return FrontierError(
+            f"{job.pairs}: in each of the {found} pairs the agent says nothing on one side. Give conversations with "
+            "turns of the agent (assistant) on both sides.",
+            code="pairs.without-words",
+        )
+    further = "" if prompts is None else f", and a prompt of at most max_prompt_length = {prompts}"
+    return FrontierError(
+        f"None of the {spoken} pairs has at most max_length = {limit} tokens{further}; raise it.", code="pairs.too-long"
     )
 
 
@@ -150,18 +188,6 @@ def require_disk(folder: Path, needed: float, purpose: str) -> None:
             f"{there} has {free / 2**30:.1f} GiB free, and {needed / 2**30:.1f} GiB are needed for {purpose} and a "
             "reserve. Free some, or choose another place ($FRONTIER_DATA)."
         )
-
-
-def _base_weights(base: Path) -> dict[str, list[int]]:
-    if not base.is_dir():
-        raise InputError(
-            base, "", "is no folder.", "Give the folder of a base's weights; nothing is fetched from a hub."
-        )
-    if not (base / "config.json").is_file():
-        raise InputError(base, "", "is no model: there is no config.json in it.", "Check the path of the base.")
-    if (base / "adapter_config.json").is_file():
-        raise InputError(base, "", "holds an adapter, not a base.", "Merge it into its base first.")
-    return weight_shapes(base)
 
 
 def _check_settings(job: TrainingJob, card: Card | None) -> None:
@@ -204,20 +230,6 @@ def _check_sharing(base: Path) -> None:
 
     with torch.device("meta"):
         check_can_share(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True)))
-
-
-def _check_targets(job: TrainingJob, weights: Mapping[str, Sequence[int]]) -> None:
-    """Checks that the base has the modules that an adapter is asked for on."""
-    if isinstance(job.training.lora_targets, str):
-        return
-    modules = [name.removesuffix(".weight").split(".") for name, shape in weights.items() if len(shape) == 2]
-    for target in job.training.lora_targets:
-        wanted = target.split(".")
-        if not any(module[-len(wanted) :] == wanted for module in modules):
-            raise FrontierError(
-                f"training.lora_targets: {job.base} has no module {target!r}; it has "
-                f"{', '.join(sorted({module[-1] for module in modules}))}."
-            )
 
 
 def _check_disk(job: TrainingJob, shape: Shape, steps: int) -> float:

@@ -27,7 +27,8 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from dagster_project.training import shared_text
-from dagster_project.training.conversations import TokenPair, Tokens
+from dagster_project.training.chat_template import Tokens
+from dagster_project.training.conversations import TokenPair
 from dagster_project.training.grouping import Group, PairOf, order_by_case
 from dagster_project.training.token_tree import TokenTree
 from toolemu.errors import FrontierError

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dagster_project.miniature.tokenizer import ASSISTANT, END, USER, build_tokenizer
-from dagster_project.training.conversations import Tokens, tokenize
+from dagster_project.training.chat_template import Tokens, tokenize
 from toolemu.chat import Message
 from toolemu.errors import FrontierError
 from toolemu.prompts.render import Conversation
@@ -99,15 +99,17 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(corpus: Corpus, templ
     tokenizer = build_tokenizer()
     tokenizer.chat_template = template
     longest = max(corpus.trajectories.values(), key=lambda trajectory: len(trajectory.steps))
-    with pytest.raises(FrontierError, match="changes earlier tokens"):
+    with pytest.raises(FrontierError) as refused:
         tokenize(tokenizer, *conversation(longest))
+    assert refused.value.code in ("chat-template.rewrites-reply", "chat-template.rewrites-turns")
 
 
 def test_a_tokenizer_without_a_template_is_refused() -> None:
     tokenizer: Any = build_tokenizer()
     tokenizer.chat_template = None
-    with pytest.raises(FrontierError, match="no chat template"):
+    with pytest.raises(FrontierError) as refused:
         tokenize(tokenizer, [Message("user", "Task: x")], [Message("assistant", "y")])
+    assert refused.value.code == "chat-template.missing"
 
 
 def test_an_agent_that_wrote_nothing_has_no_tokens() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_project.training.conversations import Tokens
+from dagster_project.training.chat_template import Tokens
 from dagster_project.training.grouping import PairOf, group_by_prompt, group_keys, order_by_case
 
 PAIRS = st.lists(st.builds(PairOf, st.integers(0, 3), st.integers(0, 3), st.integers(4, 7)), max_size=40)

@@ -207,7 +207,7 @@ def test_what_a_training_takes_is_said_beforehand(corpus: Corpus, base: Path, tm
     prepared = prepare(corpus.job(base, tmp_path / "out", FAST.model_copy(update={"max_steps": None}), epochs=3))
     assert prepared.steps == -(-len(corpus.pairs) // FAST.batch_size) * 3
     said = prepared.summary()
-    assert f"{len(corpus.pairs)} pairs (0 too long)" in said
+    assert f"{len(corpus.pairs)} pairs (left out: 0 too long, 0 without a word" in said
     assert f"{prepared.steps} steps" in said
     assert "at most 2.0 GiB and 0.00 GiB of disk, with 2 pairs at once" in said
     wide = FAST.model_copy(update={"lora_rank": 2048, "max_steps": 101})

@@ -11,7 +11,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from dagster_project.experiment.training import Trainer
-from dagster_project.training.conversations import TokenPair, Tokens
+from dagster_project.training.chat_template import Tokens
+from dagster_project.training.conversations import TokenPair
 from dagster_project.training.dpo import TrainingResult, train_adapter
 from dagster_project.training.grouping import Group, group_by_prompt
 from dagster_project.training.references import ReferenceStore

@@ -20,7 +20,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from dagster_project.miniature.tokenizer import build_tokenizer
 from dagster_project.training import shared_text
-from dagster_project.training.conversations import TokenPair, Tokens
+from dagster_project.training.chat_template import Tokens
+from dagster_project.training.conversations import TokenPair
 from dagster_project.training.grouping import group_by_prompt
 from dagster_project.training.shared_text import in_blocks, score, share_text, tree_of
 from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset

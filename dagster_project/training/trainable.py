@@ -1,0 +1,114 @@
+"""Which source models can be trained: validated before the run, on what of their weights is on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dagster_project.collect.weights import folder_at_hand
+from dagster_project.collect.world import open_world
+from dagster_project.experiment.graph import template_arguments
+from dagster_project.experiment.models import OwnAdapter, RunHere, WeightsModel
+from dagster_project.experiment.spec import Experiment
+from dagster_project.training.bases import base_weights, check_base, check_targets
+from dagster_project.training.chat_template import check_clock, end_tokens, tokenize
+from dagster_project.training.concatenate import check_servable
+from dagster_project.training.preflight import load_tokenizer
+from toolemu.chat import Message
+from toolemu.errors import FrontierError
+from toolemu.prompts.render import AgentPrompt
+from toolemu.react import render_final, render_turn
+from toolemu.toolkits import tools_of
+from toolemu.trajectory import Step, StopReason, Trajectory
+
+_TEMPLATE_OPTION = "--chat-template"
+_TEMPLATE_FIELDS = ("chat_template", "add_generation_prompt", "continue_final_message", "documents", "tools")
+"""Fields of a request to vLLM that change what the template renders."""
+
+
+def check_trainable(experiment: Experiment) -> Iterator[str]:
+    """Check every source model that is to be trained and every adapter that joins, and yield a line for each.
+
+    A conversation of the experiment's first case is rendered with the model's tokenizer as training would render it.
+    Weights that are not on this machine are not fetched for this.
+
+    Raises:
+        FrontierError: A model cannot be trained, or an adapter cannot be served; names its place in the file.
+    """
+    stages = range(1, experiment.n_stages + 1)
+    trained = [] if experiment.imports else [agent for stage in stages for agent in experiment.stage_agents(stage)]
+    for name in dict.fromkeys(agent.model for agent in trained):
+        section = experiment.section(name)
+        place = experiment.place_of(name)
+        if isinstance(section, RunHere):
+            _check_requests(place, section)
+        if not isinstance(section, WeightsModel):
+            continue
+        folder = folder_at_hand(section)
+        if folder is None:
+            yield f"{place}: {section.source} is not on this machine yet; its chat template is checked once it is"
+            continue
+        recipes = dict.fromkeys(agent.recipe for agent in trained if agent.model == name)
+        targets = {experiment.training_of(name, recipe).lora_targets for recipe in recipes}
+        try:
+            _check_model(experiment, name, folder, targets)
+        except FrontierError as error:
+            raise FrontierError(f"{place}: {error}", code=error.code) from error
+        yield f"{place}: {section.source} can be trained: its chat template renders what its agents are sent"
+    for name, own in experiment.own_agents.items():
+        folder = folder_at_hand(own) if isinstance(own, OwnAdapter) else None
+        if folder is not None:
+            check_servable(folder)
+            yield f"own_agents.{name}: the adapter can be served"
+
+
+def sample_conversation(experiment: Experiment) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """Return prompt and completion of a made-up trajectory on the first case: two calls and an answer."""
+    world = open_world(experiment)
+    case = world.cases[0]
+    toolkits = [world.toolkits[name] for name in case.toolkits]
+    tool = next(iter(tools_of(toolkits)))
+    log = render_turn("I will look.", tool, "{}")
+    step = Step(log=log, tool=tool, tool_input="{}", observation='{"found": []}')
+    trajectory = Trajectory(
+        trajectory_id="sample",
+        experiment=experiment.name,
+        agent="sample",
+        seed=None,
+        case_idx=0,
+        sample=0,
+        user_input=case.user_instruction,
+        steps=(step, step),
+        output="Done.",
+        final_log=render_final("That is all.", "Done."),
+        stop_reason=StopReason.final_answer,
+    )
+    agent = experiment.agent
+    prompt = AgentPrompt(agent.prompt_style, experiment.prompts_dir, layout=agent.prompt_layout)
+    return prompt.conversation(case, toolkits, trajectory)
+
+
+def _check_requests(place: str, section: RunHere) -> None:
+    """Check that agents are asked with the template that training renders: the tokenizer's own."""
+    option = next((text for text in section.server.arguments if text.startswith(_TEMPLATE_OPTION)), None)
+    field = next((name for name in _TEMPLATE_FIELDS if name in section.request), None)
+    if option or field:
+        where = f"server.arguments: {option}" if option else f"request.{field}"
+        raise FrontierError(
+            f"{place}.{where} changes what the chat template renders for the agent, and training would not know of "
+            "it. Put the template into chat_template.jinja of a copy of the model, and its arguments under "
+            "`chat_template`.",
+            code="chat-template.given-to-server",
+        )
+
+
+def _check_model(experiment: Experiment, name: str, folder: Path, targets: Iterable[str | tuple[str, ...]]) -> None:
+    check_base(folder)
+    if any(folder.glob("*.safetensors")):
+        weights = base_weights(folder)
+        for names in targets:
+            check_targets(folder, weights, names)
+    tokenizer, arguments = load_tokenizer(folder), template_arguments(experiment, name)
+    prompt, completion = sample_conversation(experiment)
+    tokenize(tokenizer, prompt, completion, arguments, end_tokens(folder))
+    check_clock(tokenizer, [*prompt, *completion], arguments)
