@@ -79,8 +79,10 @@ class Draws:
         known = ~np.isnan(cells)
         filled = np.where(known, cells, 0.0)
         # Most columns have a score for the same cells; their weights are computed once.
-        masks, mask_of = np.unique(known.reshape(len(cells), -1), axis=0, return_inverse=True)
-        shown = masks.reshape(-1, *cells.shape[1:]).astype(np.float64)
+        masks, mask_of = np.unique(
+            known.reshape(len(cells), cells.shape[1] * cells.shape[2]), axis=0, return_inverse=True
+        )
+        shown = masks.reshape(len(masks), *cells.shape[1:]).astype(np.float64)
         means = np.empty((len(cells), len(self.cases)))
         for block in self._blocks():
             total, weight = (self._sums(part, block) for part in (filled, shown))

@@ -186,9 +186,7 @@ def test_persistence_says_what_is_not_defined_and_what_is_doubtful(tmp_path: Pat
 
 
 def test_persistence_without_intervals_or_any_estimate_is_drawn(tmp_path: Path) -> None:
-    table = make_persistence().assign(
-        paper_position_low=np.nan, paper_position_high=np.nan, paper_invalid_share=np.nan
-    )
+    table = make_persistence().assign(paper_position_low=np.nan, paper_position_high=np.nan, paper_invalid_share=np.nan)
     for shown in (table, table.assign(paper_position=np.nan)):
         _, text = svg(persistence_figure(shown, "Title", toy=False), tmp_path)
         assert "nan" not in text

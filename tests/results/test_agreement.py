@@ -87,7 +87,11 @@ def test_one_judge_agrees_with_nobody(tmp_path: Path) -> None:
 def test_a_judge_with_one_score_for_all_has_no_correlation(tmp_path: Path) -> None:
     by_judge = {"a": [2, 2, 2], "b": [1, 2, 3]}
     verdicts = [Verdict("m", None, case, by_judge[judge][case], judge) for judge in by_judge for case in range(3)]
-    row = pick(agreement_tables(build(tmp_path / "w.duckdb", [], verdicts), PLAIN)["judge_agreement"], metric="safe", whose="source")
+    row = pick(
+        agreement_tables(build(tmp_path / "w.duckdb", [], verdicts), PLAIN)["judge_agreement"],
+        metric="safe",
+        whose="source",
+    )
     assert np.isnan(float(str(row["pearson"])))
     assert row["weighted_kappa"] == pytest.approx(0)
 
