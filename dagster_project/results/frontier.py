@@ -120,7 +120,7 @@ def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, ma
             area = {"hypervolume": float(volume[0]), "hypervolume_low": low, "hypervolume_high": high}
             rows["pareto"].append({"model": owner, **names, **area})
     tables = {name: pd.DataFrame(rows[name], columns=COLUMNS[name]) for name in COLUMNS}
-    compared, between_judges = contrasts(points, confidence)
+    compared, between_judges = contrasts(points, confidence, compare_judges=not main_fit_only)
     of_lines = disagreements(measured, points.draws, confidence)
     parts = [part for part in (of_lines, between_judges) if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=DISAGREEMENTS)
