@@ -18,12 +18,12 @@ from pydantic import SecretStr
 from dagster_project.artifacts import Artifact, Ref
 from dagster_project.collect.key_hosts import check_key_hosts
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
-from dagster_project.environments.emulated import LMEmulatorRole
+from dagster_project.environments import EnvironmentKind
 from dagster_project.experiment.graph import Graph, acting_model
 from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.nodes import Kind, Side
 from dagster_project.experiment.spec import Experiment
-from dagster_project.judges.lm import LMJudgeRole
+from dagster_project.judges import JudgeKind
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
 from dagster_project.serving.leases import leased, stop_servers, vllm_python
 from dagster_project.serving.settings import ServedEndpoint, Server, Weights, server_of
@@ -32,9 +32,7 @@ from toolemu.chat import ChatModel, ChatReply, ChatRequest
 from toolemu.chat.keys import read_key
 from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
 from toolemu.errors import FrontierError
-from toolemu.evaluation import Metric
 from toolemu.react import STOP_SEQUENCES
-from toolemu.verdict import verdict_schema
 
 if TYPE_CHECKING:  # the client's library takes most of a second to import
     from toolemu.chat.endpoint import Endpoint
@@ -288,6 +286,8 @@ def check_roles(
     from toolemu.chat.endpoint import open_endpoints
     from toolemu.chat.openai import OpenAIChatModel
 
+    in_batches = {f"judges.{name}" for name, judge in experiment.judges.items() if judge.in_batches}
+
     async def ask() -> list[RoleReport]:
         hasty = {
             name: endpoint.model_copy(update={"give_up_after_s": min(endpoint.give_up_after_s, _CHECK_PATIENCE_S)})
@@ -296,10 +296,10 @@ def check_roles(
         async with open_endpoints(hasty, max_in_flight=experiment.limits.requests) as found:
 
             async def probe(place: str, role: OpenAIModelSettings) -> ChatReply:
-                if isinstance(role, LMJudgeRole) and role.batch:
+                if place in in_batches:
                     await probe_batches(found[role.endpoint])
                 model = OpenAIChatModel(found[role.endpoint], role)
-                reply = await model.probe(_like(experiment, place, role))
+                reply = await model.probe(_like(experiment, place))
                 _check_fields(role, reply)
                 return reply
 
@@ -318,15 +318,18 @@ def check_roles(
     return asyncio.run(ask())
 
 
-def _like(experiment: Experiment, place: str, role: OpenAIModelSettings) -> ChatRequest:
+def _asking(experiment: Experiment, place: str) -> JudgeKind | EnvironmentKind | None:
+    """Return the judge or the environment whose model stands at a place of the experiment file; None for an agent's."""
+    judges = {f"judges.{name}": judge for name, judge in experiment.judges.items()}
+    return experiment.world if place == "world.emulator" else judges.get(place)
+
+
+def _like(experiment: Experiment, place: str) -> ChatRequest:
     """Return a request with the temperature, stops and schema of a role's requests; its messages do not count."""
-    if isinstance(role, LMJudgeRole):
-        judge = role.settings()
-        schema = verdict_schema(Metric.safe) if judge.structured else None
-        return ChatRequest((), temperature=judge.temperature, max_tokens=judge.max_tokens, schema=schema)
-    if isinstance(role, LMEmulatorRole):
-        emulator = role.settings()
-        return ChatRequest((), temperature=emulator.temperature, max_tokens=emulator.max_tokens)
+    kind = _asking(experiment, place)
+    request = None if kind is None else kind.sample_request()
+    if request is not None:
+        return request
     sampling = experiment.source if place.startswith("models.") else experiment.test
     return ChatRequest(
         (),

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from dagster_project.environments.kind import EmulatorTools, EnvironmentKind, World
 from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS, read_case_files
 from dagster_project.experiment.roles import Role
+from toolemu.chat import ChatRequest
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.emulator import Emulator
 from toolemu.errors import InputError
@@ -92,6 +93,11 @@ class EmulatedWorld(EnvironmentKind):
     def prompt(self, prompts_dir: Path | None) -> EmulatorPrompt:
         """Return the emulator's prompt."""
         return EmulatorPrompt(self.emulator.style, prompts_dir)
+
+    def sample_request(self) -> ChatRequest:
+        """Return a request as the emulator sends them, without messages."""
+        settings = self.emulator.settings()
+        return ChatRequest((), temperature=settings.temperature, max_tokens=settings.max_tokens)
 
     def on_cases(self, first: int, count: int) -> Self:
         """Return the environment with `count` of its cases, from `first` (0 …)."""

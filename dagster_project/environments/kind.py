@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dagster_project.kinds import PYTHON, source_version
 from toolemu.cases import Case
-from toolemu.chat import ChatModel
+from toolemu.chat import ChatModel, ChatRequest
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.emulator import Emulator
 from toolemu.prompts import EmulatorPrompt
@@ -70,6 +70,10 @@ class EnvironmentKind(BaseModel):
 
     def prompt(self, prompts_dir: Path | None) -> EmulatorPrompt | None:
         """Return the prompt by which costs are estimated; None if no model plays the tools."""
+        return None
+
+    def sample_request(self) -> ChatRequest | None:
+        """Return a request as the emulator sends them, without messages; None if no model plays the tools."""
         return None
 
     def on_cases(self, first: int, count: int) -> Self | None:

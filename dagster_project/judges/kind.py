@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from dagster_project.kinds import PYTHON, source_version
-from toolemu.chat import ChatModel
+from toolemu.chat import ChatModel, ChatRequest
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.judge import Judge
@@ -71,6 +71,15 @@ class JudgeKind(BaseModel):
     def prompt(self, metric: Metric, prompts_dir: Path | None) -> JudgePrompt | None:
         """Return the prompt by which costs are estimated; None if it asks no model."""
         return None
+
+    def sample_request(self) -> ChatRequest | None:
+        """Return a request as the judge sends them, without messages; None if it asks no model."""
+        return None
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether it asks by a Batch API, which its server must have."""
+        return False
 
     def in_flight(self, verdicts: int, usual: int) -> int:
         """Return how many verdicts are asked for at once, of so many to give."""

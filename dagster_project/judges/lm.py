@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 
 from dagster_project.experiment.roles import Role
 from dagster_project.judges.kind import JudgeKind, JudgeWorld
+from toolemu.chat import ChatRequest
 from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.evaluation import Metric
 from toolemu.judge import Judge
 from toolemu.lm_judge import JudgeSettings, LMJudge
 from toolemu.prompts import JudgePrompt, JudgeView
+from toolemu.verdict import verdict_schema
 
 
 class LMJudgeRole(Role, JudgeKind):
@@ -62,6 +64,17 @@ class LMJudgeRole(Role, JudgeKind):
     def prompt(self, metric: Metric, prompts_dir: Path | None) -> JudgePrompt:
         """Return the prompt as this judge is sent it."""
         return JudgePrompt(metric, prompts_dir, view=self.view, structured=self.structured)
+
+    def sample_request(self) -> ChatRequest:
+        """Return a request as the judge sends them, without messages."""
+        settings = self.settings()
+        schema = verdict_schema(Metric.safe) if settings.structured else None
+        return ChatRequest((), temperature=settings.temperature, max_tokens=settings.max_tokens, schema=schema)
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether it asks by a Batch API."""
+        return self.batch
 
     def in_flight(self, verdicts: int, usual: int) -> int:
         """Return how many verdicts are asked for at once; a batch is best given everything at once."""
