@@ -50,8 +50,8 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "assets_data" / "experiments
 
 Key = Annotated[str, AfterValidator(valid_key)]
 MAX_CASES = 100_000
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What NumPy takes; it is asked long after the file was read."""
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+"""What NumPy and the tables' INTEGER columns take; they are asked long after the file was read."""
 
 
 class _Section(BaseModel):
