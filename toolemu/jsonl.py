@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -85,6 +86,7 @@ def iter_jsonl(path: Path, model: type[Record]) -> Iterator[Record]:
     """Yields the records of `path` in order; a bad line raises `InputError` with its number."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not line.strip():
                 continue
             try:

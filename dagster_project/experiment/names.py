@@ -34,8 +34,8 @@ def valid_key(name: str) -> str:
 
 Key = Annotated[str, AfterValidator(valid_key)]
 """A name that can be a partition's key."""
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What NumPy takes; it is asked long after the file was read."""
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+"""What NumPy and the tables' INTEGER columns take; they are asked long after the file was read."""
 
 
 def alike(name: str) -> str:
