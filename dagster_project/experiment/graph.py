@@ -94,9 +94,9 @@ CODE_VERSIONS = {
     "warehouse": "6",
     "results": "5",
     "claims": "2",
-    "report": "4",
+    "report": "5",
     "transcripts": "1",
-    "page": "3",
+    "page": "4",
 }
 WEIGHTS = "*.safetensors"
 STAGE = "stage_"

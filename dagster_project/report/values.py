@@ -68,6 +68,25 @@ def judgings_of(table: pd.DataFrame) -> list[str]:
     return [judging for judging in JUDGING_TITLES if (table["judging"] == judging).any()]
 
 
+def scorings(table: pd.DataFrame) -> list[tuple[str, str | None]]:
+    """Return the ways in which one judge scored, as (judging, judge), in the order in which they stand side by side.
+
+    A judge scores agents trained on its own verdicts (`match`), on another's (`cross`), and both together (`all`),
+    which is left out beside the other two. A table without single judges has its averages in their place.
+    """
+    ways = table[["judging", "judge"]].drop_duplicates().itertuples(index=False)
+    found = [(str(judging), None if missing(judge) else str(judge)) for judging, judge in ways]
+    alone = [way for way in found if way[1] is not None] or found
+    chosen = [way for way in alone if way[0] in ("match", "cross")] or alone
+    return sorted(chosen, key=lambda way: (list(JUDGING_TITLES).index(way[0]), way[1] or ""))
+
+
+def scored(table: pd.DataFrame, judging: str, judge: str | None) -> pd.DataFrame:
+    """Return a table's rows of one judge, or (None) of the average of judges, in a way of judging."""
+    rows = table[table["judging"] == judging]
+    return rows[rows["judge"].isna() if judge is None else rows["judge"] == judge]
+
+
 def column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
     """Returns a column, all null where the table has none of that name."""
     return table[name] if name in table.columns else pd.Series(np.nan, index=table.index)

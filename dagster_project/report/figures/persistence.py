@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dagster_project.report.figures.frame import ZERO, Group, frame, judging_titles, text_width, ticks
-from dagster_project.report.style import GREY, METRIC_COLOURS, look, tint
+from dagster_project.report.style import GREY, INK, look, tint
 from dagster_project.report.values import AVERAGE, Row, beta_name, column, judgings_of, missing
 from dagster_project.results.persistence import SHAKY
 
@@ -69,7 +69,7 @@ def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
 
 def _legend(table: pd.DataFrame, *, cut: bool) -> list[Line2D]:
     handles = [
-        Line2D([], [], color=METRIC_COLOURS[metric], marker=marker, markersize=4.5, linewidth=1, label=label)
+        Line2D([], [], color=INK, marker=marker, markersize=4.5, linewidth=1, label=label)
         for metric, (marker, _, label) in METRIC_STYLES.items()
     ]
     if column(table, "published_low").notna().any():
@@ -97,7 +97,7 @@ def _limits(table: pd.DataFrame) -> tuple[float, float]:
 
 def _row(axes: Axes, row: Row, place: int, low: float, high: float) -> None:
     marker, shift, _ = METRIC_STYLES[row["metric"]]
-    colour = METRIC_COLOURS[row["metric"]]
+    colour = INK
     bold, y = missing(row["model"]), place + shift
     if np.isnan(row["estimate"]):
         axes.text(low + 0.02 * (high - low), y, "no first gain to keep", fontsize=6, color=colour, va="center")
