@@ -28,7 +28,12 @@ def _():
 
 @app.cell
 def _(database, mo):
-    claims = database.execute("SELECT statement, verdict, rule FROM claims WHERE main").df()
+    claims = database.execute("""
+        SELECT statement, judge, verdict, judges_differ_p, rule FROM claims
+        WHERE without IS NULL AND model IS NULL
+            AND judging IS NOT DISTINCT FROM (SELECT any_value(judging) FROM claims WHERE main)
+        ORDER BY statement, judge NULLS FIRST
+    """).df()
     mo.vstack([mo.md("## What holds?"), claims])
     return (claims,)
 
@@ -36,8 +41,9 @@ def _(database, mo):
 @app.cell
 def _(database, mo):
     kept = database.execute("""
-        SELECT judging, beta, metric, estimate, low, high, cautious_low, cautious_high, invalid_share
-        FROM persistence WHERE judge IS NULL AND model IS NULL ORDER BY ALL
+        SELECT judging, judge, beta, metric, gain, gain_low, gain_high, gain_verdict, kept, kept_low, kept_high,
+            share, share_low, share_high, paper_position, paper_position_low, paper_position_high
+        FROM persistence WHERE model IS NULL ORDER BY ALL
     """).df()
     mo.vstack([mo.md("## Does what was trained first survive what is trained second?"), kept])
     return (kept,)
@@ -46,8 +52,9 @@ def _(database, mo):
 @app.cell
 def _(database, mo):
     lines = database.execute("""
-        SELECT judging, point_set, n, r2, r2_low, r2_high, slope FROM frontier_fits WHERE judge IS NULL
-        ORDER BY judging, r2 DESC
+        SELECT judging, judge, point_set, n, slope, slope_low, slope_high, intercept, intercept_low, intercept_high,
+            scatter, scatter_low, scatter_high, r2, r2_low, r2_high
+        FROM frontier_fits ORDER BY judging, judge NULLS FIRST, r2 DESC
     """).df()
     mo.vstack([mo.md("## Do all agents lie on one line?"), lines])
     return (lines,)
@@ -76,7 +83,7 @@ def _(database, mo):
     endings = database.execute("""
         SELECT stop_reason, count(*) AS n, avg((self_observed > 0)::INT) AS self_written,
             avg((emulator_calls = 0)::INT) AS no_tool
-        FROM trajectories GROUP BY ALL ORDER BY n DESC
+        FROM trajectories WHERE split IS DISTINCT FROM 'train' GROUP BY ALL ORDER BY n DESC
     """).df()
     mo.vstack([mo.md("## How did the trajectories end, and what did agents invent?"), endings])
     return (endings,)
@@ -85,8 +92,8 @@ def _(database, mo):
 @app.cell
 def _(database, mo):
     without = database.execute("""
-        SELECT without, judging, beta, metric, estimate, low, high FROM audited_persistence
-        WHERE judge IS NULL AND model IS NULL ORDER BY ALL
+        SELECT without, judging, judge, beta, metric, gain, gain_verdict, share, share_low, share_high, cells, cases
+        FROM audited_persistence WHERE model IS NULL ORDER BY ALL
     """).df()
     mo.vstack([mo.md("## And without those?"), without])
     return (without,)

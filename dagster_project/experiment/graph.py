@@ -92,11 +92,11 @@ CODE_VERSIONS = {
     "merged_models": "2",
     INTERPOLATED: "2",
     "warehouse": "6",
-    "results": "5",
-    "claims": "2",
-    "report": "5",
+    "results": "6",
+    "claims": "3",
+    "report": "6",
     "transcripts": "1",
-    "page": "4",
+    "page": "5",
 }
 WEIGHTS = "*.safetensors"
 STAGE = "stage_"
@@ -491,13 +491,12 @@ def _add_measured(builder: _Builder) -> None:
 RESULTS = {
     "scores": "Mean scores of every agent, seed, judge and metric; trained agents against their source models.",
     "frontier": "Deltas over the source models, and the line through them, on every set of points.",
-    "persistence": "The share of the first stage's gain that survives the second.",
+    "persistence": "How much of the first training's gain is left after the second, and the paper's own measure.",
     "judge_agreement": "How far judges agree with each other, with themselves, and their metrics with one another.",
     "audits": "How trajectories ended and what was invented, per agent, and what is left without those.",
-    "mixed_effects": "The trainings' effects in one model of all scores, with cases and source models as random.",
 }
 """The result assets that are computed from the warehouse alone."""
-SLOW_RESULTS = ("audits", "mixed_effects")
+SLOW_RESULTS = ("audits",)
 """Those made in a run of their own, beside the others."""
 CLAIMS, TRANSCRIPTS = "claims", "transcripts"
 DECIDING = ("frontier", "persistence", "audits")

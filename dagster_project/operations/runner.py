@@ -25,7 +25,7 @@ PRELOAD = (
     "dagster_project.definitions",
     "dagster_project.operations.instance",
     "alembic",  # Dagster's databases
-    *(f"dagster_project.results.{name}" for name in ("warehouse", "audits", "agreement", "comparisons", "mixed")),
+    *(f"dagster_project.results.{name}" for name in ("warehouse", "audits", "agreement", "comparisons")),
 )
 """What every worker imports sooner or later."""
 

@@ -14,15 +14,16 @@ from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Statistics
 from dagster_project.report.values import recipe_order
+from dagster_project.results.intervals import Array
 from dagster_project.results.points import AXES, Points, make_points
-from dagster_project.results.scores import CELLS, Array, interval, load_agents, load_scores
+from dagster_project.results.scores import BEST, CELLS, GOOD, load_agents, load_scores
 
 JUDGINGS = ("match", "cross")
 """Ways of judging that name one judge for each agent."""
 STEP = 0.5
 """Points of score to which a case's means are rounded, so that equal slopes are one line."""
 CHANGES = [
-    "judging", "judge", "model", "beta", "first", "second", "metric", "before", "after", "change", "low", "high",
+    "judging", "judge", "model", "beta", "first", "second", "metric", "before", "after", "change", "low", "high", "p",
     "pairs", "cases",
 ]  # fmt: skip
 
@@ -47,8 +48,9 @@ def case_scores(warehouse: Path) -> pd.DataFrame:
     Samples and replicates of a case are averaged. A source model has rows for every seed: those of its held-out cases.
     """
     with open_database(warehouse) as database:
-        table: pd.DataFrame = database.execute(CELLS.format(where="true")).df()
-        return table
+        table = database.execute(CELLS.format(where="true", best=BEST, good=GOOD)).df()
+    judged: pd.DataFrame = table[table["metric"] != BEST].reset_index(drop=True)
+    return judged
 
 
 def load_changes(warehouse: Path, statistics: Statistics) -> pd.DataFrame:
@@ -67,8 +69,8 @@ def changes(points: Points, confidence: float) -> pd.DataFrame:
 
     `second` minus `first`, where null stands for the source model. Agents are paired by model, beta and pairs' judge;
     seeds are pooled. `judge` is null where the judges of a way of judging are pooled, `model` where models are.
-    `low` and `high` come from the bootstrap of seeds and cases. `pairs` counts the pairs of agents by judge, `cases`
-    the cases.
+    Intervals and p-values are those of all results (`results.intervals`). `pairs` counts the pairs of agents by judge,
+    `cases` the cases.
     """
     rows: list[tuple[Any, ...]] = []
     for names, members in _members(points):
@@ -81,10 +83,10 @@ def changes(points: Points, confidence: float) -> pd.DataFrame:
             known = both[:, place]
             if not known.any():
                 continue
-            low, high = interval(means[place, 1:], confidence)
+            found = points.draws.summary(means[place], confidence)
             first_mean, second_mean = (_mean(side[:, place], known) for side in (before, after))
             n_cases = int(known.any(axis=(0, 1)).sum())
-            numbers = first_mean, second_mean, float(means[place, 0]), low, high
+            numbers = first_mean, second_mean, found.estimate, found.low, found.high, found.p
             rows.append((*names, metric, *numbers, len(members), n_cases))
     return pd.DataFrame(rows, columns=CHANGES)
 

@@ -50,13 +50,24 @@ def _counts(counts: pd.DataFrame) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("judge", "metric"):
         table.add_column(name)
-    for name in ("scored", "cases", "first", "second", "difference", "improved", "worse", "same", "p"):
+    for name in (
+        "scored",
+        "cases",
+        "first",
+        "second",
+        "difference",
+        "improved",
+        "worse",
+        "same",
+        "p",
+        "holds for other",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for row in counts.to_dict("records"):
         numbers = f"{row['first']:.2f}", f"{row['second']:.2f}", f"{row['difference']:+.2f} ± {row['stderr']:.2f}"
         changes = (str(row[name]) for name in ("improved", "worse", "same"))
         texts = visible(row["judge"]), row["metric"], str(row["n"]), str(row["cases"]), *numbers, *changes
-        table.add_row(*(Text(text) for text in (*texts, f"{row['p']:.3g}")))
+        table.add_row(*(Text(text) for text in (*texts, f"{row['p']:.3g}", row["generalises_to"])))
     return table
 
 

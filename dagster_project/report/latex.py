@@ -12,6 +12,7 @@ from dagster_project.experiment.agents import Recipe
 from dagster_project.report.tabular import NONE, escape, number, tabular, to_latex
 from dagster_project.report.values import (
     MAIN_SET,
+    PAPER_POSITION,
     beta_name,
     column,
     judgings_of,
@@ -111,8 +112,8 @@ def recipes_table(recipes: pd.DataFrame, *, deltas: bool) -> str:
 
 
 def persistence_table(persistence: pd.DataFrame) -> str:
-    """Returns persistence averaged over judges: every beta's models, then their average, then a rule."""
-    rows = persistence[persistence["judge"].isna()].copy()
+    """Return the paper's positions averaged over judges: every beta's models, then their average, then a rule."""
+    rows = persistence[persistence["judge"].isna()].rename(columns=PAPER_POSITION)
     rows["place"] = rows["model"].isna()
     rows["judging"] = pd.Categorical(rows["judging"], list(JUDGINGS), ordered=True)
     keys = ["judging", "beta", "place", "model"]
@@ -126,7 +127,7 @@ def persistence_table(persistence: pd.DataFrame) -> str:
         key = (row["judging"], beta_name(row["beta"]), _model(row["model"]))
         shares = [_interval(found.get((*key, metric)), "estimate") for metric in ("safe", "help")]
         cells.append([beta_name(row["beta"]), escape(key[2]), *shares])
-    header = [r"$\beta$", "Source model", "Safety kept", "Helpfulness kept"]
+    header = [r"$\beta$", "Source model", "Safety, H to S", "Helpfulness, S to H"]
     return _judged(wide, header, cells, "llrr", rules=[place for place, last in enumerate(wide["place"]) if last])
 
 

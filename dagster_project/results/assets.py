@@ -1,6 +1,6 @@
 """The warehouse and the result tables.
 
-What computes them is imported where it is used: a code location, and a run that only imports, start a second sooner.
+Modules that compute them are imported inside functions: a code location, and a run that only imports, start sooner.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         from dagster_project.results.scores import load_agents, load_scores
 
         path = run.input("warehouse") / WAREHOUSE
-        return {"persistence": persistence(load_scores(path), load_agents(path), run.experiment.statistics)}
+        return persistence(load_scores(path), load_agents(path), run.experiment.statistics).tables()
 
     def agreement(run: AssetRun) -> dict[str, pd.DataFrame]:
         from dagster_project.results.agreement import agreement_tables
 
-        return agreement_tables(run.input("warehouse") / WAREHOUSE)
+        return agreement_tables(run.input("warehouse") / WAREHOUSE, run.experiment.statistics)
 
     def audits(run: AssetRun) -> dict[str, pd.DataFrame]:
         from dagster_project.results.audits import audit_tables
@@ -76,11 +76,6 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
 
         path = run.input("warehouse") / WAREHOUSE
         return audit_tables(path, load_agents(path), run.experiment)
-
-    def mixed(run: AssetRun) -> dict[str, pd.DataFrame]:
-        from dagster_project.results.mixed import mixed_effects
-
-        return {"mixed_effects": mixed_effects(run.input("warehouse") / WAREHOUSE)}
 
     def claims_tables(run: AssetRun) -> dict[str, pd.DataFrame]:
         import pandas as pd
@@ -102,7 +97,6 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         "persistence": persistence_table,
         "judge_agreement": agreement,
         "audits": audits,
-        "mixed_effects": mixed,
     }
     described = {name: statement.claim for name, statement in STATEMENTS.items()}
     return [

@@ -20,15 +20,18 @@ AGENTS = """
         FROM (SELECT trajectory_id, judge, metric, avg(score) AS score FROM evaluations
               WHERE metric IN ('safe', 'help') GROUP BY ALL)
         GROUP BY ALL
-    ), names AS (SELECT DISTINCT agent, model, recipe, beta FROM agents)
-    SELECT t.agent, t.seed, count(*) AS trajectories,
+    ), names AS (SELECT DISTINCT agent, model, recipe, beta FROM agents), tested AS (
+        SELECT t.* EXCLUDE (seed), s.seed FROM trajectories t
+        JOIN splits s ON s.case_idx = t.case_idx AND s.split = 'test' AND coalesce(t.seed, s.seed) = s.seed
+    )
+    SELECT t.agent, t.seed, count(*) AS trajectories, count(DISTINCT t.case_idx) AS cases,
         avg((stop_reason = 'final_answer')::INTEGER) AS in_format,
         avg((stop_reason = 'token_budget')::INTEGER) AS token_budget,
         avg((stop_reason = 'step_limit')::INTEGER) AS step_limit,
         avg((stop_reason = 'unparseable')::INTEGER) AS unparseable,
         avg((stop_reason = 'context_full')::INTEGER) AS context_full,
         avg((self_observed > 0)::INTEGER) AS self_observed,
-        avg((steps = 0)::INTEGER) AS without_tool_call,
+        avg((emulator_calls = 0)::INTEGER) AS without_tool_call,
         avg(steps) AS mean_steps,
         avg(agent_tokens) AS mean_agent_tokens,
         n.model, n.recipe, n.beta,
@@ -37,9 +40,10 @@ AGENTS = """
         avg((stop_reason IN ('limit', 'token_budget', 'step_limit', 'repetition'))::INTEGER) AS runaway,
         avg((self_observed > 0 AND emulator_calls = 0)::INTEGER) AS invented_only,
         sum(empty_observations) / nullif(sum(emulator_calls), 0) AS emulator_unparsed,
-        avg((least >= 2 AND metrics = 2)::INTEGER) AS best_of_both,
+        avg((least >= 2)::INTEGER) FILTER (metrics = 2) AS best_of_both,
+        count(*) FILTER (metrics = 2) AS scored,
         avg(agent_characters) AS mean_agent_characters
-    FROM trajectories t LEFT JOIN names n USING (agent) LEFT JOIN scored USING (trajectory_id)
+    FROM tested t LEFT JOIN names n USING (agent) LEFT JOIN scored USING (trajectory_id)
     GROUP BY t.agent, t.seed, n.model, n.recipe, n.beta ORDER BY t.agent, t.seed
 """
 TOKEN_LIMIT = """
@@ -72,8 +76,8 @@ PAIRS = """
         avg((r.safe >= 2 AND r.help >= 2)::INTEGER) AS rejected_best_of_both,
         avg((ct.self_observed > 0)::INTEGER) AS chosen_self_observed,
         avg((rt.self_observed > 0)::INTEGER) AS rejected_self_observed,
-        avg((ct.steps = 0)::INTEGER) AS chosen_without_tool_call,
-        avg((rt.steps = 0)::INTEGER) AS rejected_without_tool_call,
+        avg((ct.emulator_calls = 0)::INTEGER) AS chosen_without_tool_call,
+        avg((rt.emulator_calls = 0)::INTEGER) AS rejected_without_tool_call,
         avg((ct.agent = rt.agent)::INTEGER) AS same_model
     FROM preference_pairs p
     JOIN scored c ON c.trajectory_id = p.chosen_trajectory_id AND c.judge = p.judge
@@ -89,14 +93,24 @@ WITHOUT = {
     "self_observed_or_runaways": f"t.self_observed = 0 AND {NO_RUNAWAY}",
 }
 """What is left out, and the condition on trajectories that leaves it out."""
+AUDITED = (
+    "audited_points",
+    "audited_fits",
+    "audited_persistence",
+    "audited_persistence_differences",
+    "audited_contrasts",
+)
+"""The tables of what is left."""
 
 
 def audit_tables(warehouse: Path, agents: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
-    """Returns the audits by their names in the database.
+    """Return the audits by their names in the database.
 
-    `audits`: a row for every agent and seed (null: source model, all cases); shares are of its trajectories, except
-    `emulator_unparsed`, of its emulator's answers. `audited_*`: points, fits, persistence and contrasts over the
-    trajectories that are left when some are left out (`without`); deltas then compare the cases that both still have.
+    `audits`: a row for every agent and seed, on that seed's held-out cases, for source models as for trained agents;
+    shares are of its trajectories, except `emulator_unparsed` (of its emulator's answers) and `best_of_both` (of the
+    `scored` ones). `audited_*`: points, fits, persistence and contrasts over the trajectories that are left when some
+    are left out (`without`); deltas then compare the cases that both still have. How a trajectory ended, and what the
+    agent invented, is an outcome of training: what is left is a selection, and no sample of the same cases.
     """
     statistics = experiment.statistics
     with open_database(warehouse) as database:
@@ -106,19 +120,14 @@ def audit_tables(warehouse: Path, agents: pd.DataFrame, experiment: Experiment) 
             "pair_audits": database.execute(PAIRS).df(),
             "pair_options": pair_options(database, experiment),
         }
-    audited: dict[str, list[pd.DataFrame]] = {
-        "audited_points": [],
-        "audited_fits": [],
-        "audited_persistence": [],
-        "audited_contrasts": [],
-    }
+    audited: dict[str, list[pd.DataFrame]] = {name: [] for name in AUDITED}
     for name, where in WITHOUT.items():
         scores = load_scores(warehouse, where)
         if not scores.index:
             continue
         found = frontier(scores, agents, statistics, main_fit_only=True)
         kept = persistence(scores, agents, statistics, as_published=False)
-        parts = found.points, found.fits, kept, found.contrasts
+        parts = found.points, found.fits, kept.persistence, kept.differences, found.contrasts
         for frames, part in zip(audited.values(), parts, strict=True):
             frames.append(part.assign(without=name))
     return {**tables, **{name: _joined(frames) for name, frames in audited.items()}}

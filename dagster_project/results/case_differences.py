@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import duckdb
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from dagster_project.artifacts.database import open_database
-from dagster_project.results.comparisons import SMALLEST_DIFFERENCE
-from dagster_project.results.scores import clustered_stderr
+from dagster_project.results.comparisons import SMALLEST_DIFFERENCE, signed_rank_p
+from dagster_project.results.intervals import draw
 from toolemu.errors import FrontierError
 
 Change = Literal["improved", "worse", "same"]
@@ -39,7 +37,10 @@ CELLS = """
     WHERE a.agent = $first AND b.agent = $second AND ($seed IS NULL OR coalesce(a.seed, b.seed, $seed) = $seed)
     ORDER BY abs(difference) DESC, difference, a.case_idx, seed, a.judge, a.metric
 """
-COUNTS = ["judge", "metric", "n", "cases", "first", "second", "difference", "stderr", "improved", "worse", "same", "p"]
+COUNTS = ["judge", "metric", "n", "cases", "seeds", "first", "second", "difference", "low", "high", "stderr"]
+COUNTS += ["improved", "worse", "same", "p", "p_cases", "generalises_to"]
+N_DRAWS, CONFIDENCE = 10_000, 0.95
+"""Of the intervals; the same draws for all."""
 
 
 class Sides(NamedTuple):
@@ -76,20 +77,25 @@ def case_differences(warehouse: Path, sides: Sides) -> pd.DataFrame:
 
 
 def difference_counts(differences: pd.DataFrame) -> pd.DataFrame:
-    """Returns, for each judge and metric, means, their difference, how many improved, and whether it may be chance.
+    """Return, for each judge and metric, means, their difference with its interval, and how many cases improved.
 
-    `stderr` is of the difference, clustered by case; `p` is Wilcoxon's signed-rank test on the cases' mean
-    differences.
+    Interval, `stderr` and `p` are of the one error model of `intervals`; `generalises_to` says what they hold for: with
+    one seed, other cases alone, and both agents as they are. `p_cases` is Wilcoxon's signed-rank test on the cases'
+    mean differences, which takes the agents as they are with any number of seeds.
     """
     rows = []
     for (judge, metric), group in differences.groupby(["judge", "metric"], sort=True):
         cells = group.assign(seed=group["seed"].fillna(-1))
         grid = cells.pivot_table(index="seed", columns="case_idx", values="difference").to_numpy(dtype=float)
+        draws = draw(*grid.shape, N_DRAWS, 0)
+        found = draws.summary(draws.means(grid[None])[0], CONFIDENCE)
         by_case = cells.groupby("case_idx")["difference"].mean().to_numpy(dtype=float)
-        p = float(stats.wilcoxon(by_case).pvalue) if np.any(by_case) else 1.0
-        means = (float(group[name].mean()) for name in ("first", "second", "difference"))
+        first, second = (float(group[name].mean()) for name in ("first", "second"))
         changes = (int((group["change"] == change).sum()) for change in ("improved", "worse", "same"))
-        rows.append((judge, metric, len(group), len(by_case), *means, clustered_stderr(grid), *changes, p))
+        counts = len(group), len(by_case), len(grid)
+        numbers = found.estimate, found.low, found.high, found.stderr
+        tests = found.p, signed_rank_p(by_case), draws.scope
+        rows.append((judge, metric, *counts, first, second, *numbers, *changes, *tests))
     return pd.DataFrame(rows, columns=COUNTS)
 
 

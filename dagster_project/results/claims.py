@@ -1,366 +1,267 @@
-"""The paper's findings, each held against the result tables: it holds, it does not, or this data does not decide.
+"""The paper's findings, each held against the result tables, by every judge and for every source model.
 
-The same rules for every experiment; statements.py has them in words.
+The same rules for every experiment; statements.py has them in words, evidence.py applies them to numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from dagster_project.experiment.agents import Recipe
 from dagster_project.results.comparisons import holm
-from dagster_project.results.contrasts import DISTANCE
-from dagster_project.results.statements import HALF, MARGIN, PAIRS, STATEMENTS
+from dagster_project.results.evidence import (
+    ALPHA,
+    Evidence,
+    Gather,
+    Place,
+    Tables,
+    Verdict,
+    best_of_both,
+    beyond_line,
+    extreme,
+    kept,
+    kept_less,
+    line,
+    lines,
+    order,
+)
+from dagster_project.results.statements import STATEMENTS
 
-CONFIDENCE = 0.95
-MAIN_SET, ORIGIN = "model_recipe", "through_origin"
-
-Tables = Mapping[str, pd.DataFrame]
-
-
-class Verdict(StrEnum):
-    """What the data says of a claim."""
-
-    holds = "holds"
-    does_not = "does not"
-    not_decided = "not decided"
+CLAIM_COLUMNS = ["claim", "judging", "judge", "model", "without", "verdict", "verdict_of_average", "judges_differ_p"]
+CLAIM_COLUMNS += ["judges_differ", "selected_on_outcome", "evidence", "least_cells", "least_cases", "statement", "rule"]
+CLAIM_COLUMNS += ["main", "toy"]
+EVIDENCE_COLUMNS = ["claim", "judging", "judge", "model", "without", *Evidence._fields[:-1]]
+AUDITED = {
+    "contrasts": "audited_contrasts",
+    "persistence": "audited_persistence",
+    "persistence_differences": "audited_persistence_differences",
+    "frontier_fits": "audited_fits",
+}
+"""The tables that claims are decided by, and what the audits leave of them."""
+DISAGREEMENTS = ("frontier_disagreements", "persistence_disagreements")
+JUDGINGS = ("match", "cross", "all")
 
 
 class Scope(NamedTuple):
-    """What a claim is held against: who judged (`judge` None: their average), and what is left out (None: nothing)."""
+    """What a claim is held against.
+
+    Attributes:
+        judging: The way of judging; None where there is none.
+        judge: None for their average.
+        model: The source model; None for the average.
+        without: The trajectories that are left out; None for none.
+    """
 
     judging: str | None
     judge: str | None
+    model: str | None
     without: str | None
 
 
-class Evidence(NamedTuple):
-    """One number with its interval, what it would have to be, and what it says for itself."""
-
-    subject: str
-    quantity: str
-    estimate: float
-    low: float
-    high: float
-    expected: str
-    verdict: Verdict
-
-
 class Claim(NamedTuple):
-    """A finding of the paper.
-
-    Attributes:
-        name: Its name in tables and checks.
-        gather: Returns the evidence in the tables of one scope.
-        combine: Returns the claim's verdict from the evidence's, of which there is some.
-        every_scope: Whether there are tables for it by judging, judge and with trajectories left out.
-    """
+    """A finding of the paper: its name in tables and checks, its evidence, and its verdict from the evidence's."""
 
     name: str
-    gather: Callable[[Tables], list[Evidence]]
-    combine: Callable[[list[Verdict]], Verdict]
-    every_scope: bool = True
-
-
-CLAIM_COLUMNS = ["claim", "judging", "judge", "without", "verdict", "statement", "rule", "evidence", "main", "toy"]
-EVIDENCE_COLUMNS = ["claim", "judging", "judge", "without", *Evidence._fields]
-AUDITED = {"contrasts": "audited_contrasts", "persistence": "audited_persistence", "frontier_fits": "audited_fits"}
-"""The tables that claims are decided by, and what the audits leave of them; `pair_audits` comes to these."""
+    gather: Gather
+    combine: Callable[[Sequence[Verdict]], Verdict]
 
 
 def claims(tables: Tables, *, toy: bool) -> dict[str, pd.DataFrame]:
-    """Returns `claims`, a row for every claim and scope, and `claim_evidence`, the numbers behind each.
+    """Return `claims`, a row for every claim and scope, and `claim_evidence`, the numbers behind each.
 
-    `main` marks a claim's row that answers it: judges averaged, nothing left out, judged as the pairs were where that
-    was done.
+    A claim is held against each judge's scores alone. The row whose `judge` is null says what the judges say together:
+    the verdict that all of them give, `judges disagree` where it holds by one and does not by another, and else that it
+    is not decided. Averages over judges decide nothing: `verdict_of_average` says what they would. `judges_differ_p` is
+    the least p, after Holm, of the differences between judges in the claim's own numbers. `main` marks the row that
+    answers: all judges and models, nothing left out, judged as the pairs were where that was done.
+    `selected_on_outcome` marks rows that leave trajectories out by how they ended.
 
     Args:
         tables: The result tables, by name; any may be missing.
         toy: Marks the rows as being about a toy world.
     """
-    verdicts: list[tuple[Any, ...]] = []
-    evidence: list[tuple[Any, ...]] = []
-    scopes = _scopes(tables)
+    rows: list[dict[str, Any]] = []
+    evidence: list[dict[str, Any]] = []
+    scopes, parts, tests = _scopes(tables), _parts(tables), _tests(tables)
     for claim in CLAIMS:
-        for scope in scopes if claim.every_scope else scopes[:1]:
-            found = claim.gather(_within(tables, scope) if claim.every_scope else tables)
-            verdict = claim.combine([item.verdict for item in found]) if found else Verdict.not_decided
-            if not found and scope != scopes[0]:
+        for place, judges in scopes.items():
+            by_judge = {
+                judge: claim.gather(_within(parts, place._replace(judge=judge)), place.model)
+                for judge in (*judges, None)
+            }
+            if place != next(iter(scopes)) and not any(by_judge.values()):
                 continue
-            place = (claim.name, *scope)
-            main = scope == scopes[0]
-            verdicts.append((*place, verdict.value, *STATEMENTS[claim.name], len(found), main, toy))
-            evidence += [(*place, *item[:-1], item.verdict.value) for item in found]
+            verdicts = {
+                judge: claim.combine([item.verdict for item in found]) if found else Verdict.no_data
+                for judge, found in by_judge.items()
+            }
+            averaged = verdicts.pop(None)
+            together = combined(list(verdicts.values())) if verdicts else averaged
+            asked = {item.place for items in by_judge.values() for item in items} if place.without is None else set()
+            values = [p for item in asked for p in tests.get((str(place.judging), place.model, item), [])]
+            differ = min(holm(values), default=float("nan"))
+            for judge in (None, *judges):
+                found = by_judge[judge]
+                row = {**place._asdict(), "judge": judge, "claim": claim.name, "evidence": len(found), "toy": toy}
+                row |= {"verdict": (together if judge is None else verdicts[judge]).value}
+                row |= {"least_cells": min((item.cells for item in found), default=0)}
+                row |= {"least_cases": min((item.cases for item in found), default=0)}
+                row |= {"verdict_of_average": averaged.value if judge is None and found else None}
+                row |= {"judges_differ_p": differ if judge is None else float("nan")}
+                row |= {"judges_differ": bool(differ < ALPHA) if judge is None else False}
+                row |= {"selected_on_outcome": place.without is not None}
+                row |= {"main": judge is None and place == next(iter(scopes))}
+                said = STATEMENTS[claim.name]
+                rows.append({**row, "statement": said.claim, "rule": said.rule})
+                for item in found:
+                    shown = {**item._asdict(), "verdict": item.verdict.value}
+                    evidence.append({**place._asdict(), "judge": judge, "claim": claim.name, **shown})
     return {
-        "claims": _text_columns(pd.DataFrame(verdicts, columns=CLAIM_COLUMNS)),
-        "claim_evidence": _text_columns(pd.DataFrame(evidence, columns=EVIDENCE_COLUMNS)),
+        "claims": _text_columns(pd.DataFrame(rows).reindex(columns=CLAIM_COLUMNS)),
+        "claim_evidence": _text_columns(pd.DataFrame(evidence).reindex(columns=EVIDENCE_COLUMNS)),
     }
 
 
 def _text_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the table with its nullable columns as text, whatever is in them: a column of nulls has no type."""
-    return table.astype(dict.fromkeys(("judging", "judge", "without"), "string"))
+    """Return the table with its nullable columns as text, whatever is in them: a column of nulls has no type."""
+    names = ("judging", "judge", "model", "without", "verdict_of_average")
+    return table.astype({name: "string" for name in names if name in table})
 
 
-def _scopes(tables: Tables) -> list[Scope]:
-    """Returns every scope, the one that answers first."""
-    found: list[Scope] = []
-    for name in ("contrasts", "frontier_fits", "persistence"):
-        for source, without in ((name, False), (AUDITED[name], True)):
+def _scopes(tables: Tables) -> dict[Scope, list[str]]:
+    """Return every scope, `judge` None in all, the one that answers first; and the judges there are in each."""
+    found: dict[Scope, dict[str, None]] = {}
+    for name, audited in AUDITED.items():
+        for source in (name, audited):
             table = tables.get(source, pd.DataFrame())
-            if {"judging", "judge"} <= set(table.columns):
-                left_out = table["without"] if without else pd.Series([None] * len(table), dtype=object)
-                found += [
-                    Scope(str(judging), None if pd.isna(judge) else str(judge), None if pd.isna(out) else str(out))
-                    for judging, judge, out in zip(table["judging"], table["judge"], left_out, strict=True)
-                ]
-    order = {"match": 0, "cross": 1, "all": 2}
+            if not {"judging", "judge"} <= set(table.columns):
+                continue
+            for row in table.drop_duplicates(_present(table, "judging", "judge", "model", "without")).to_dict(
+                "records"
+            ):
+                model, out, judge = (_text(row.get(column)) for column in ("model", "without", "judge"))
+                for of_model in dict.fromkeys((None, model)):
+                    judges = found.setdefault(Scope(str(row["judging"]), None, of_model, out), {})
+                    if judge is not None:
+                        judges[judge] = None
 
     def rank(scope: Scope) -> tuple[Any, ...]:
-        return scope.without or "", order.get(str(scope.judging), 3), scope.judge or ""
+        place = JUDGINGS.index(scope.judging) if scope.judging in JUDGINGS else len(JUDGINGS)
+        return scope.without or "", place, scope.model or ""
 
-    return sorted(set(found), key=rank) or [Scope(None, None, None)]
-
-
-def _within(tables: Tables, scope: Scope) -> dict[str, pd.DataFrame]:
-    """Returns the tables' rows of one scope, under the names that they have with nothing left out."""
-    chosen = {}
-    for name in AUDITED:
-        table = tables.get(name if scope.without is None else AUDITED[name], pd.DataFrame())
-        if len(table):
-            judge = table["judge"].isna() if scope.judge is None else table["judge"] == scope.judge
-            kept = (table["judging"] == scope.judging) & judge
-            table = table[kept if scope.without is None else kept & (table["without"] == scope.without)]
-        chosen[name] = table
-    return chosen
+    ordered = {scope: sorted(found[scope]) for scope in sorted(found, key=rank)}
+    return ordered or {Scope(None, None, None, None): []}
 
 
-def every(verdicts: list[Verdict]) -> Verdict:
-    """Returns that a claim holds if all of its evidence does, and does not if any of it does not."""
-    if Verdict.does_not in verdicts:
-        return Verdict.does_not
-    return Verdict.holds if set(verdicts) == {Verdict.holds} else Verdict.not_decided
+def _present(table: pd.DataFrame, *names: str) -> list[str]:
+    return [name for name in names if name in table]
 
 
-def some(verdicts: list[Verdict]) -> Verdict:
-    """Returns that a claim holds if any of its evidence does, and does not if none of it does."""
-    if Verdict.holds in verdicts:
-        return Verdict.holds
-    return Verdict.does_not if set(verdicts) == {Verdict.does_not} else Verdict.not_decided
+def _text(value: Any) -> str | None:
+    return None if value is None or pd.isna(value) else str(value)
 
 
-def above(low: float, high: float, threshold: float) -> Verdict:
-    """Returns whether an interval lies above a threshold, below it, or on both sides (or is none)."""
-    if low > threshold:
-        return Verdict.holds
-    return Verdict.does_not if high < threshold else Verdict.not_decided
+Parts = Mapping[tuple[str, str | None, str, str | None], pd.DataFrame]
+"""Tables' rows by the table's name, what is left out, judging and judge."""
 
 
-def _opposite(verdict: Verdict) -> Verdict:
-    return {Verdict.holds: Verdict.does_not, Verdict.does_not: Verdict.holds}.get(verdict, verdict)
-
-
-def _extreme(single: Recipe) -> Callable[[Tables], list[Evidence]]:
-    """Returns what gathers how far a single training is from every other one, in the direction of its metric."""
-
-    def gather(tables: Tables) -> list[Evidence]:
-        table = tables["contrasts"]
-        if table.empty:
-            return []
-        table = table[(table["first"] == single.value) | (table["second"] == single.value)]
-        table = table[table["axis"] != DISTANCE]
-        rows = []
-        for row in table.to_dict("records"):
-            turned = row["second"] == single.value
-            other = Recipe(row["first"] if turned else row["second"])
-            more = row["axis"] == single.value  # it should have more of its own metric, and less of the other
-            sign = 1 if more != turned else -1
-            low, high = sorted((sign * row["low"], sign * row["high"]))
-            quantity = f"{'safety' if row['axis'] == 'safe' else 'helpfulness'}, {'more' if more else 'less'}"
-            subject = f"{single.label} than {other.label}, β {_beta(row['beta'])}"
-            rows.append((subject, quantity, sign * row["estimate"], low, high, row["p"]))
-        corrected = holm([1.0 if pd.isna(p) else p for *_, p in rows])
-        return [
-            Evidence(*row[:5], "above 0", _extreme_verdict(row[2], row[3], p))
-            for row, p in zip(rows, corrected, strict=True)
-        ]
-
-    return gather
-
-
-def _extreme_verdict(estimate: float, low: float, corrected_p: float) -> Verdict:
-    # To hold, all comparisons must hold, so that none needs a correction for their number; to fail, one is enough.
-    if low > 0:
-        return Verdict.holds
-    return Verdict.does_not if estimate < 0 and corrected_p < 1 - CONFIDENCE else Verdict.not_decided
-
-
-def _order(tables: Tables) -> list[Evidence]:
-    table = tables["contrasts"]
-    if table.empty:
-        return []
-    first, second = Recipe.safe_then_help, Recipe.help_then_safe
-    rows = table[(table["first"] == first.value) & (table["second"] == second.value)].to_dict("records")
-    corrected = holm([1.0 if pd.isna(row["p"]) else row["p"] for row in rows])
-    found = []
-    for row, p in zip(rows, corrected, strict=True):
-        verdict = Verdict.not_decided
-        if p < 1 - CONFIDENCE:
-            verdict = Verdict.holds
-        elif row["low"] > -MARGIN and row["high"] < MARGIN:
-            verdict = Verdict.does_not
-        axis = "safety" if row["axis"] == "safe" else "helpfulness"
-        subject = f"{first.label} minus {second.label}, β {_beta(row['beta'])}"
-        numbers = row["estimate"], row["low"], row["high"]
-        found.append(Evidence(subject, axis, *numbers, f"other than 0; p {p:.3f} after Holm", verdict))
+def _parts(tables: Tables) -> Parts:
+    """Return the rows of every scope, by the names that tables have with nothing left out."""
+    found = {}
+    for name, audited in AUDITED.items():
+        for source in (name, audited):
+            table = tables.get(source, pd.DataFrame())
+            names = _present(table, "without", "judging", "judge")
+            for key, rows in table.groupby(names, dropna=False, sort=False) if "judging" in names else ():
+                without, judging, judge = key if len(names) == 3 else (None, *key)
+                found[name, _text(without), str(judging), _text(judge)] = rows
     return found
 
 
-def _persists(tables: Tables) -> list[Evidence]:
-    return [
-        Evidence(
-            _kept(row),
-            "share of safety's gain kept",
-            *_ratio(row),
-            f"above {HALF}",
-            above(row["cautious_low"], row["cautious_high"], HALF),
-        )
-        for row in _persistence_rows(tables, "safe")
-    ]
+def _within(parts: Parts, scope: Scope) -> dict[str, pd.DataFrame]:
+    """Return the rows of one way of judging and judge."""
+    place = scope.without, str(scope.judging), scope.judge
+    return {name: parts.get((name, *place), pd.DataFrame()) for name in AUDITED}
 
 
-def _less_so(tables: Tables) -> list[Evidence]:
-    """Returns helpfulness's share beside safety's, held against where safety's interval begins and ends."""
-    safety = {_beta(row["beta"]): row for row in _persistence_rows(tables, "safe")}
-    found = []
-    for row in _persistence_rows(tables, "help"):
-        other = safety.get(_beta(row["beta"]))
-        if other is None:
-            continue
-        verdict = Verdict.not_decided
-        if row["cautious_high"] < other["cautious_low"]:
-            verdict = Verdict.holds
-        elif row["cautious_low"] > other["cautious_high"]:
-            verdict = Verdict.does_not
-        expected = f"below safety's [{other['low']:.2f}, {other['high']:.2f}]"
-        found.append(Evidence(_kept(row), "share of helpfulness's gain kept", *_ratio(row), expected, verdict))
+def _tests(tables: Tables) -> dict[tuple[str, str | None, Place], list[float]]:
+    """Return the p-values of two judges' differences by judging, model and place."""
+    found: dict[tuple[str, str | None, Place], list[float]] = {}
+    for name in DISAGREEMENTS:
+        for row in tables.get(name, pd.DataFrame()).to_dict("records"):
+            if not pd.isna(row["p"]):
+                key = str(row["judging"]), _text(row["model"]), _place(row)
+                found.setdefault(key, []).append(float(row["p"]))
     return found
 
 
-def _persistence_rows(tables: Tables, metric: str) -> list[dict[Any, Any]]:
-    table = tables["persistence"]
-    if table.empty:
-        return []
-    return table[table["model"].isna() & (table["metric"] == metric)].to_dict("records")
+def _place(row: Mapping[Any, Any]) -> Place:
+    return Place(*(str(row[name]) for name in Place._fields))
 
 
-def _kept(row: Mapping[Any, Any]) -> str:
-    missing = f", {row['invalid_share']:.1%} of draws without a gain" if row["invalid_share"] > 0 else ""
-    return f"average of models, β {_beta(row['beta'])}{missing}"
+def every(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return that a claim holds if all of its evidence does, and does not if any of it does not."""
+    return _first(verdicts, Verdict.does_not, Verdict.holds)
 
 
-def _ratio(row: Mapping[Any, Any]) -> tuple[float, float, float]:
-    return float(row["estimate"]), float(row["low"]), float(row["high"])
+def some(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return that a claim holds if any of its evidence does, and does not if none of it does."""
+    return _first(verdicts, Verdict.holds, Verdict.does_not)
 
 
-def _line(*, main: bool) -> Callable[[Tables], list[Evidence]]:
-    def gather(tables: Tables) -> list[Evidence]:
-        table = tables["frontier_fits"]
-        if table.empty:
-            return []
-        # The R² of a line through the origin is another quantity and can be negative.
-        kept = table["point_set"] == MAIN_SET if main else table["point_set"] != ORIGIN
-        if not main and kept.sum() < 2:  # nothing but the main set is not everywhere
-            return []
-        return [
-            Evidence(
-                f"{row['point_set'].replace('_', ' ')}, {row['n']:.0f} points",
-                "R²",
-                row["r2"],
-                row["r2_low"],
-                row["r2_high"],
-                f"above {HALF}, slope below 0",
-                above(row["r2_low"], row["r2_high"], HALF) if row["slope_high"] < 0 else _rising(row),
-            )
-            for row in table[kept].to_dict("records")
-        ]
-
-    return gather
+def _first(verdicts: Sequence[Verdict], any_of: Verdict, all_of: Verdict) -> Verdict:
+    if any_of in verdicts:
+        return any_of
+    if set(verdicts) == {all_of}:
+        return all_of
+    return Verdict.too_little if Verdict.too_little in verdicts else Verdict.not_decided
 
 
-def _rising(row: Mapping[Any, Any]) -> Verdict:
-    """Returns what a line says that is not clearly falling: a trade-off would be."""
-    loose = above(row["r2_low"], row["r2_high"], HALF) is Verdict.does_not
-    return Verdict.does_not if row["slope_low"] > 0 or loose else Verdict.not_decided
-
-
-def _beyond_line(tables: Tables) -> list[Evidence]:
-    table = tables["contrasts"]
-    if table.empty:
-        return []
-    return [
-        Evidence(
-            f"{Recipe.both.label} beyond the others' line, β {_beta(row['beta'])}",
-            "points of score",
-            row["estimate"],
-            row["low"],
-            row["high"],
-            f"below {MARGIN}",
-            _opposite(above(row["low"], row["high"], MARGIN)),
-        )
-        for row in table[table["axis"] == DISTANCE].to_dict("records")
-    ]
-
-
-def _in_pairs(tables: Tables) -> list[Evidence]:
-    from scipy.stats import binomtest
-
-    table = tables.get("pair_audits", pd.DataFrame())
-    if table.empty:
-        return []
-    found = []
-    for judge, rows in table[table["metric"] == Recipe.both.value].groupby("judge"):
-        share = float((rows["chosen_best_of_both"] * rows["pairs"]).sum() / rows["pairs"].sum())
-        # Pairs of one case share its trajectories, so that there are no more independent ones than cases.
-        cases = int(rows["cases"].max())
-        interval = binomtest(round(share * cases), cases).proportion_ci(CONFIDENCE, method="wilson")
-        bounds = min(float(interval.low), share), max(float(interval.high), share)
-        verdict = above(*bounds, PAIRS)
-        subject = f"pairs for both by {judge}"
-        found.append(
-            Evidence(subject, "share with a safe and helpful choice", share, *bounds, f"above {PAIRS}", verdict)
-        )
-    return found
-
-
-def _beta(beta: float) -> str:
-    return "mixed" if pd.isna(beta) else f"{beta:g}"
+def combined(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return what judges say together, from what each says alone."""
+    said = set(verdicts)
+    if len(said) == 1:
+        return verdicts[0]
+    if {Verdict.holds, Verdict.does_not} <= said:
+        return Verdict.judges_disagree
+    return Verdict.too_little if Verdict.too_little in said else Verdict.not_decided
 
 
 def answers(table: pd.DataFrame) -> Iterable[dict[Any, Any]]:
-    """Returns the rows of `claims` that answer each claim, with what becomes of it as trajectories are left out.
+    """Return the rows of `claims` that answer each claim, with what each judge says and what trajectories change.
 
-    `left_out` maps what is left out to the verdict on what remains, judged in the same way.
+    `left_out` maps what is left out to the verdict on what remains, judged in the same way; `by_judge` a judge to its
+    own; `by_model` a source model to what all judges say of it.
     """
+
+    def verdicts(rows: pd.DataFrame, name: str) -> dict[str, str]:
+        return dict(zip(rows[name], rows["verdict"], strict=True))
+
     for row in table[table["main"]].to_dict("records"):
-        same = table[(table["claim"] == row["claim"]) & table["judge"].isna() & table["without"].notna()]
-        same = same[same["judging"] == row["judging"]] if not pd.isna(row["judging"]) else same
-        yield {**row, "left_out": dict(zip(same["without"], same["verdict"], strict=True))}
+        same = table[table["claim"] == row["claim"]]
+        if not pd.isna(row["judging"]):
+            same = same[same["judging"] == row["judging"]]
+        together, all_models, whole = same["judge"].isna(), same["model"].isna(), same["without"].isna()
+        yield {
+            **row,
+            "left_out": verdicts(same[together & all_models & ~whole], "without"),
+            "by_judge": verdicts(same[~together & all_models & whole], "judge"),
+            "by_model": verdicts(same[together & ~all_models & whole], "model"),
+        }
 
 
 CLAIMS = (
-    Claim("safe_extreme", _extreme(Recipe.safe), every),
-    Claim("help_extreme", _extreme(Recipe.help), every),
-    Claim("safety_persists", _persists, every),
-    Claim("helpfulness_persists_less", _less_so, every),
-    Claim("order_matters", _order, some),
-    Claim("one_line", _line(main=True), every),
-    Claim("one_line_everywhere", _line(main=False), every),
-    Claim("no_best_of_both", _beyond_line, every),
-    Claim("best_of_both_in_pairs", _in_pairs, every, every_scope=False),
+    Claim("safe_extreme", extreme(Recipe.safe), every),
+    Claim("help_extreme", extreme(Recipe.help), every),
+    Claim("safety_persists", kept, every),
+    Claim("helpfulness_persists_less", kept_less, every),
+    Claim("order_matters", order, some),
+    Claim("one_line", line, every),
+    Claim("one_line_everywhere", lines, every),
+    Claim("no_best_of_both", beyond_line, every),
+    Claim("best_of_both_more_often", best_of_both, every),
 )
 """Every one of `STATEMENTS`."""

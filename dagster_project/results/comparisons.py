@@ -1,4 +1,4 @@
-"""Trained agents against their source models, case by case: how many became better or worse, and is it chance."""
+"""Trained agents against their source models: how many cases became better or worse, and whether that is chance."""
 
 from __future__ import annotations
 
@@ -10,60 +10,53 @@ import pandas as pd
 from scipy import stats
 
 from dagster_project.experiment.spec import Statistics
+from dagster_project.results.intervals import Array
 from dagster_project.results.points import AXES, Points, make_points
-from dagster_project.results.scores import Array, Scores, clustered_stderr
+from dagster_project.results.scores import Scores
 
 SMALLEST_DIFFERENCE = 1.0
 """Of scores, to count as better or worse."""
 EXACT = 13
 """Most differences whose signs are all gone through; scipy's limit, too."""
-COLUMNS = ["model", "recipe", "beta", "judging", "judge", "metric", "cases", "difference", "stderr"]
-COLUMNS += ["better", "worse", "same", "p", "p_holm"]
+COLUMNS = ["model", "recipe", "beta", "judging", "judge", "metric", "cases", "cells", "difference", "low", "high"]
+COLUMNS += ["stderr", "df", "p", "better", "worse", "same", "p_cases", "generalises_to", "p_holm"]
 
 
 def comparisons(scores: Scores, agents: pd.DataFrame, statistics: Statistics) -> pd.DataFrame:
-    """Returns a paired comparison for every frontier point and metric.
+    """Return a paired comparison with the source model for every frontier point and metric.
 
-    `better`, `worse` and `same` count (seed, case, judge) cells whose scores differ by at least one point. `p` is
-    Wilcoxon's signed-rank test on the cases' mean differences, so that a case counts once however many seeds and
-    judges saw it; `p_holm` is corrected for all comparisons of one way of judging and judge (Holm 1979).
+    `difference` is the mean of the agents' own differences, as in `frontier_points`; its interval, `stderr` and `p` are
+    of the one error model of `intervals`, and generalise to other cases and other trainings. `p_holm` is `p` corrected
+    for all comparisons of one way of judging and judge (Holm 1979). `better`, `worse` and `same` count (agent, seed,
+    case) cells whose scores differ by at least one point. `p_cases` is Wilcoxon's signed-rank test on the cases' mean
+    differences, so that a case counts once: it takes the trained agents as they are and generalises to cases alone.
     """
-    points = make_points(scores, agents, statistics.model_copy(update={"n_bootstrap": 0}))
+    points = make_points(scores, agents, statistics)
     rows = []
     for way in points.ways:
         block = [
-            _row(points, values, positions, way, axis)
+            (*values, *way, AXES[axis], *_row(points, positions, axis, statistics.confidence))
             for values, positions in points.groups(way, ("model", "recipe", "beta"))
             for axis in range(len(AXES))
         ]
-        corrected = holm([p for *_, p in block])
+        place = COLUMNS.index("p")
+        corrected = holm([1.0 if np.isnan(row[place]) else row[place] for row in block])
         rows += [(*row, p) for row, p in zip(block, corrected, strict=True)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(
-    points: Points, values: tuple[object, ...], positions: list[int], way: tuple[str, str | None], axis: int
-) -> tuple[Any, ...]:
+def _row(points: Points, positions: list[int], axis: int, confidence: float) -> tuple[Any, ...]:
     cells = points.delta_cells[positions, axis]  # (keys, seeds, cases)
     flat = cells.reshape(-1, cells.shape[2])
     known = ~np.isnan(flat)
     counted = known.any(axis=0)
-    sums = np.where(known, flat, 0).sum(axis=0)[counted]
-    by_case: Array = sums / known.sum(axis=0)[counted]
+    by_case: Array = np.where(known, flat, 0).sum(axis=0)[counted] / known.sum(axis=0)[counted]
     differences = flat[known]
     better = int((differences >= SMALLEST_DIFFERENCE).sum())
     worse = int((differences <= -SMALLEST_DIFFERENCE).sum())
-    numbers = (len(by_case), float(differences.mean()) if len(differences) else float("nan"), clustered_stderr(flat))
-    return (
-        *values,
-        *way,
-        AXES[axis],
-        *numbers,
-        better,
-        worse,
-        len(differences) - better - worse,
-        signed_rank_p(by_case),
-    )
+    found = points.draws.summary(points.delta[positions, axis].mean(axis=0), confidence)
+    counts = better, worse, len(differences) - better - worse
+    return len(by_case), len(differences), *found, *counts, signed_rank_p(by_case), points.draws.scope
 
 
 def signed_rank_p(differences: Array) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dagster_project.results.scores import Array
+from dagster_project.results.intervals import Array
 
 BEST = 3.0
 """The best score on either axis; areas are shares of its square."""

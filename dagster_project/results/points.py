@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.experiment.spec import Statistics
-from dagster_project.results.scores import Array, Draws, Scores, combinations, draw, judges_of
+from dagster_project.results.intervals import Array, Draws
+from dagster_project.results.scores import BEST, Scores, combinations, draws_of, judges_of
 
 JUDGINGS = ("match", "cross", "all")
 AXES = ("help", "safe")
@@ -38,6 +39,7 @@ class Points:
         keys: Who, in order.
         cells: Own scores, shape (keys, 2, seeds, cases).
         delta_cells: The same minus the source model's on the same case by the same judge.
+        best_cells: Shares of trajectories that are safe and helpful at once, shape (keys, seeds, cases).
         own: Means over seeds and cases, shape (keys, 2, 1 + draws); the estimate comes first.
         delta: The same of the deltas.
         source: Means of the source models, by model and judge, shape (2, 1 + draws).
@@ -48,6 +50,7 @@ class Points:
     keys: list[Key]
     cells: Array
     delta_cells: Array
+    best_cells: Array
     own: Array
     delta: Array
     source: Mapping[tuple[str, str], Array]
@@ -100,11 +103,11 @@ def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) ->
         agents: Of `load_agents`.
         statistics: How many draws, from which seed.
     """
-    draws = draw(scores, statistics)
+    draws = draws_of(scores, statistics)
     trained = agents[agents["recipe"].notna()]
     judges = judges_of(scores)
     keys = []
-    cells, deltas = [], []
+    cells, deltas, best = [], [], []
     for row in trained.itertuples(index=False):
         for judge in judges:
             own = np.stack([scores.cells(str(row.agent), judge, axis) for axis in AXES])
@@ -116,6 +119,7 @@ def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) ->
             keys.append(Key(*names, here=bool(row.here)))
             cells.append(own)
             deltas.append(own - source)
+            best.append(scores.cells(str(row.agent), judge, BEST))
     shape = (len(keys), 2, *scores.values.shape[1:])
     own_cells, delta_cells = np.reshape(cells, shape), np.reshape(deltas, shape)
     sources = {
@@ -127,6 +131,7 @@ def make_points(scores: Scores, agents: pd.DataFrame, statistics: Statistics) ->
         keys,
         own_cells,
         delta_cells,
+        np.reshape(best, (len(keys), *scores.values.shape[1:])),
         _means(own_cells, draws),
         _means(delta_cells, draws),
         sources,

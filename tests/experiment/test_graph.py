@@ -38,7 +38,6 @@ def test_the_graph_is_the_one_in_the_design(graph: Graph) -> None:
         "persistence",
         "judge_agreement",
         "audits",
-        "mixed_effects",
         "transcripts",
         "claims",
         "tables",

@@ -218,8 +218,8 @@ def test_the_line_on_every_set_of_points(found: Frontier, golden: Golden) -> Non
                 pairs = [(row["slope"], expected["slope"]), (row["r2"], expected["r2_centred"])]
                 pairs += [(row["r2_uncentred"], expected["r2_uncentred"])]
             else:
-                keys = ("r", "r2", "p", "slope", "slope_se", "intercept", "intercept_se")
-                pairs = [(row[key], expected[key]) for key in keys]
+                keys = ("r", "r2", "slope", "slope_se", "intercept", "intercept_se")
+                pairs = [(row[key], expected[key]) for key in keys] + [(row["paper_p"], expected["p"])]
             assert row["n"] == expected["n"]
             for one, other in pairs:
                 assert close(one, other), (suffix, name)
@@ -254,29 +254,29 @@ def places(by_beta: Any) -> list[tuple[float, str | None, str | None, dict[str, 
 
 
 def test_persistence_to_the_last_digit(match: Warehouse, golden: Golden) -> None:
-    rows = persistence_rows(persistence(match.scores, match.agents, Statistics(n_bootstrap=0)))
+    rows = persistence_rows(persistence(match.scores, match.agents, Statistics(n_bootstrap=0)).persistence)
     expected = places(golden("persistence_point_estimates")["match"]["persistence"]["by_beta"])
     assert len(expected) == 2 * 12
     for beta, judge, model, entry in expected:
         for metric, key in (("safe", "persist_s"), ("help", "persist_h")):
-            assert close(rows[metric, beta, judge, model]["estimate"], entry[key]), (beta, judge, model, metric)
+            assert close(rows[metric, beta, judge, model]["paper_position"], entry[key]), (beta, judge, model, metric)
 
 
 @pytest.mark.parametrize("order", ["gpt_first", "qwen_first"])
 def test_persistence_intervals_within_the_error_of_chance(match: Warehouse, golden: Golden, order: str) -> None:
     """Ten thousand draws, twice: the difference of two such quantiles, against how they scatter over seeds of ours."""
     tables = [
-        persistence_rows(persistence(match.scores, match.agents, Statistics(n_bootstrap=10_000, seed=seed)))
+        persistence_rows(persistence(match.scores, match.agents, Statistics(n_bootstrap=10_000, seed=seed)).persistence)
         for seed in range(4)
     ]
     expected = places(golden(f"persistence_match_boot10000_order_{order}")["persistence"]["by_beta"])
     deviations = []
     for beta, judge, model, entry in expected:
         for metric, key in (("safe", "persist_s"), ("help", "persist_h")):
-            for bound, name in (("published_low", "ci_lower"), ("published_high", "ci_upper")):
+            for bound, name in (("paper_released_low", "ci_lower"), ("paper_released_high", "ci_upper")):
                 values = np.array([table[metric, beta, judge, model][bound] for table in tables])
-                width = tables[0][metric, beta, judge, model]["published_high"]
-                width -= tables[0][metric, beta, judge, model]["published_low"]
+                width = tables[0][metric, beta, judge, model]["paper_released_high"]
+                width -= tables[0][metric, beta, judge, model]["paper_released_low"]
                 # A 2.5% quantile of 10,000 draws scatters by about 0.7% of the interval's width; skewed ones by more.
                 scatter = max(float(values.std(ddof=1)), 0.007 * width)
                 deviations.append(abs(entry[f"{key}_{name}"] - values.mean()) / scatter)
@@ -330,7 +330,7 @@ def test_how_trajectories_ended(match: Warehouse, raw: Warehouse) -> None:
 
 
 def test_how_metrics_go_together(raw: Warehouse) -> None:
-    table = agreement_tables(raw.path)["metric_correlation"]
+    table = agreement_tables(raw.path, Statistics(n_bootstrap=0))["metric_correlation"]
     rows = {row["judge"]: row for row in table[table["whose"] == "source"].to_dict("records")}
     expected = {"Qwen3-32B": (0.0526, -0.0171, -0.0170), "gpt-5-mini": (0.1117, 0.0894, 0.0741)}
     for judge, numbers in expected.items():

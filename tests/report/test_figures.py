@@ -17,8 +17,8 @@ from dagster_project.report.values import recipe_order
 RECIPES = ("safe", "help", "both", "safe_then_help", "help_then_safe")
 JUDGINGS = ("match", "cross", "all")
 NUMBERS = ("r", "r2", "slope", "intercept", "p", "r2_low", "r2_high", "slope_low", "slope_high")
-PERSISTENCE = ["judging", "judge", "model", "beta", "metric", "estimate", "low", "high", "n_bootstrap", "denominator"]
-PERSISTENCE += ["invalid_share"]
+PERSISTENCE = ["judging", "judge", "model", "beta", "metric", "paper_position"]
+PERSISTENCE += ["paper_position_low", "paper_position_high", "n_bootstrap", "paper_denominator", "paper_invalid_share"]
 
 
 def make_points(
@@ -174,21 +174,21 @@ def test_persistence_has_a_row_for_every_model_and_beta(
 def test_persistence_says_what_is_not_defined_and_what_is_doubtful(tmp_path: Path) -> None:
     table = make_persistence()
     _, text = svg(persistence_figure(table, "Title", toy=False), tmp_path)
-    assert "no first gain" not in text
+    assert "undefined" not in text
     assert "goes on" not in text
     gone = table.copy()
-    gone.loc[gone["model"] == "m", ["estimate", "low", "high"]] = np.nan
+    gone.loc[gone["model"] == "m", ["paper_position", "paper_position_low", "paper_position_high"]] = np.nan
     _, text = svg(persistence_figure(gone, "Title", toy=False), tmp_path)
-    assert text.count("no first gain to keep") == 2
-    doubtful = table.assign(invalid_share=0.3, low=-7.0)
+    assert text.count("undefined") == 2
+    doubtful = table.assign(paper_invalid_share=0.3, paper_position_low=-7.0)
     _, text = svg(persistence_figure(doubtful, "Title", toy=False), tmp_path)
     assert "in over 5% of draws" in text
     assert "goes on" in text
 
 
 def test_persistence_without_intervals_or_any_estimate_is_drawn(tmp_path: Path) -> None:
-    table = make_persistence().assign(low=np.nan, high=np.nan, invalid_share=np.nan)
-    for shown in (table, table.assign(estimate=np.nan)):
+    table = make_persistence().assign(paper_position_low=np.nan, paper_position_high=np.nan, paper_invalid_share=np.nan)
+    for shown in (table, table.assign(paper_position=np.nan)):
         _, text = svg(persistence_figure(shown, "Title", toy=False), tmp_path)
         assert "nan" not in text
 

@@ -40,7 +40,7 @@ def values(scores: tuple[float, float], base: tuple[float, float], spread: float
     for axis, score, source in zip(("helpfulness", "safety"), scores, base, strict=True):
         for name, value in ((axis, score), (f"{axis}_delta", score - source)):
             row |= {name: value, f"{name}_low": value - 2 * spread, f"{name}_high": value + 2 * spread}
-        row |= {f"delta_sd_{axis}": spread}
+        row |= {f"{axis}_delta_se": spread}
     return row
 
 
@@ -78,9 +78,11 @@ def make_tables(judgings: tuple[str, ...] = JUDGINGS, seed: int = 0) -> dict[str
             band = {"x": x, "y": y, "low": y - 0.1, "high": y + 0.1}
             tables["frontier_bands"].append({**way, "point_set": "model_recipe", **band})
         for model, beta, metric in itertools.product((None, *MODELS), BETAS, ("safe", "help")):
-            kept = {"estimate": 0.8, "low": 0.6, "high": 1.0, "published_low": 0.7, "published_high": 0.9}
+            bounds = {"low": 0.6, "high": 1.0}
+            kept = {"paper_position": 0.8, **{f"paper_position_{bound}": value for bound, value in bounds.items()}}
+            kept |= {"paper_released_low": 0.7, "paper_released_high": 0.9}
             key = {**way, "model": model, "beta": beta, "metric": metric}
-            tables["persistence"].append({**key, **kept, "invalid_share": 0.0, "denominator": 0.5, "n_bootstrap": 9})
+            tables["persistence"].append({**key, **kept, "paper_invalid_share": 0.0, "paper_denominator": 0.5})
     for metric in ("help", "safe"):
         names = {"metric": metric, "judge_a": JUDGES[0], "judge_b": JUDGES[1]}
         tables["judge_agreement"].append({**names, "n": 432, "weighted_kappa": 0.5, "alpha": 0.48})
@@ -238,7 +240,7 @@ def test_a_point_is_where_its_numbers_say() -> None:
 def test_an_ellipse_is_the_region_of_a_normal_distribution_with_95_percent() -> None:
     tables = make_tables(("match",))
     points = tables["frontier_points"]
-    points["delta_sd_helpfulness"], points["delta_sd_safety"], points["delta_corr"] = 0.2, 0.1, 0.0
+    points["helpfulness_delta_se"], points["safety_delta_se"], points["delta_corr"] = 0.2, 0.1, 0.0
     collection = next(
         found
         for found in draw_all(tables, "t", toy=False)["frontier"].axes[0].collections
@@ -278,8 +280,8 @@ def test_no_bar_lies_on_another_and_trained_models_come_first() -> None:
 
 def test_without_optional_columns_and_tables_the_same_is_drawn() -> None:
     tables = make_tables(("match",))
-    optional = ["delta_sd_helpfulness", "delta_sd_safety", "delta_corr", "runs", "pareto"]
-    optional += ["published_low", "published_high", "alpha", "model", "recipe", "beta", "runaway"]
+    optional = ["helpfulness_delta_se", "safety_delta_se", "delta_corr", "runs", "pareto"]
+    optional += ["paper_released_low", "paper_released_high", "alpha", "model", "recipe", "beta", "runaway"]
     lean = {
         name: table.drop(columns=[column for column in optional if column in table and name in LEAN[column]])
         for name, table in tables.items()
@@ -292,8 +294,8 @@ def test_without_optional_columns_and_tables_the_same_is_drawn() -> None:
 
 
 LEAN = {name: {"frontier_points", "recipe_points"} for name in ("runs", "pareto", "delta_corr")}
-LEAN |= {name: {"frontier_points", "recipe_points"} for name in ("delta_sd_helpfulness", "delta_sd_safety")}
-LEAN |= {"published_low": {"persistence"}, "published_high": {"persistence"}, "alpha": {"judge_agreement"}}
+LEAN |= {name: {"frontier_points", "recipe_points"} for name in ("helpfulness_delta_se", "safety_delta_se")}
+LEAN |= {"paper_released_low": {"persistence"}, "paper_released_high": {"persistence"}, "alpha": {"judge_agreement"}}
 LEAN |= {name: {"audits", "training_steps"} for name in ("model", "recipe", "beta", "runaway")}
 
 

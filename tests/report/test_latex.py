@@ -120,9 +120,14 @@ def test_a_judges_table_holds_that_judges_numbers() -> None:
 def test_persistence_has_its_averages_last_and_says_what_is_not_defined() -> None:
     tables = make_tables(("match",))
     table = tables["persistence"]
-    table.loc[(table["model"] == "Phi-4") & (table["metric"] == "help"), ["estimate", "low", "high"]] = np.nan
-    table.loc[(table["model"] == "Phi-4") & (table["metric"] == "safe"), ["low", "high"]] = np.nan
-    table.loc[table["model"].isna(), "low"] = -0.25
+    table.loc[
+        (table["model"] == "Phi-4") & (table["metric"] == "help"),
+        ["paper_position", "paper_position_low", "paper_position_high"],
+    ] = np.nan
+    table.loc[
+        (table["model"] == "Phi-4") & (table["metric"] == "safe"), ["paper_position_low", "paper_position_high"]
+    ] = np.nan
+    table.loc[table["model"].isna(), "paper_position_low"] = -0.25
     text = latex_tables(tables, None)["persistence"]
     rows = rows_of(text)
     assert [row[1] for row in rows[1:]] == ["Llama3.1-8B", "Phi-4", "Qwen2.5-7B", "Average"] * 2

@@ -3,24 +3,37 @@ from __future__ import annotations
 from pathlib import Path
 
 import duckdb
+import krippendorff
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_project.experiment.spec import Experiment
+from dagster_project.experiment.spec import Experiment, Statistics
 from dagster_project.results.agreement import (
     AGREEMENT,
+    _alphas,
+    _kappas,
     agreement_tables,
     agrees,
-    ordinal_alpha,
-    weighted_kappa,
+    confusion,
 )
 from dagster_project.results.audits import audit_tables
 from dagster_project.results.scores import load_agents
 from tests.published.importing import WORLD
 
 from .tiny import Verdict, build, flat_verdicts, pick
+
+PLAIN = Statistics(n_bootstrap=0)
+
+
+def weighted_kappa(a: np.ndarray, b: np.ndarray) -> float:
+    return float(_kappas(confusion(a, b)[None].astype(float))[0])
+
+
+def ordinal_alpha(a: np.ndarray, b: np.ndarray) -> float:
+    return float(_alphas(confusion(a, b)[None].astype(float))[0])
+
 
 scores = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30)
 
@@ -52,21 +65,21 @@ def test_agreement_is_over_the_trajectories_that_both_judges_scored(tmp_path: Pa
         for judge, given_scores in by_judge.items()
         for case, score in enumerate(given_scores)
     ]
-    tables = agreement_tables(build(tmp_path / "w.duckdb", [], verdicts))
+    tables = agreement_tables(build(tmp_path / "w.duckdb", [], verdicts), PLAIN)
     table = tables["judge_agreement"]
     assert list(table.columns) == AGREEMENT
-    row = pick(table, metric="safe")
+    row = pick(table, metric="safe", whose="source")
     assert (row["judge_a"], row["judge_b"], row["n"]) == ("a", "b", 4)
     assert (row["exact"], row["within_1"], row["mean_a"], row["mean_b"]) == (0.5, 1, 1.5, 1.5)
     assert row["weighted_kappa"] == pytest.approx(1 - 0.5 / 3.5)
     assert row["pearson"] == pytest.approx(np.corrcoef([0, 0, 3, 3], [0, 1, 2, 3])[0, 1])
-    confusion = tables["judge_confusion"]
-    found = {(r.score_a, r.score_b): r.n for r in confusion.itertuples() if r.n}
+    table = tables["judge_confusion"]
+    found = {(r.score_a, r.score_b): r.n for r in table.itertuples() if r.n and r.whose == "source"}
     assert found == {(0, 0): 1, (0, 1): 1, (3, 2): 1, (3, 3): 1}
 
 
 def test_one_judge_agrees_with_nobody(tmp_path: Path) -> None:
-    tables = agreement_tables(build(tmp_path / "w.duckdb", [], [Verdict("m", None, 0, 1)]))
+    tables = agreement_tables(build(tmp_path / "w.duckdb", [], [Verdict("m", None, 0, 1)]), PLAIN)
     assert tables["judge_agreement"].empty and tables["judge_confusion"].empty and tables["metric_correlation"].empty
     assert list(tables["judge_agreement"].columns) == AGREEMENT
 
@@ -74,7 +87,11 @@ def test_one_judge_agrees_with_nobody(tmp_path: Path) -> None:
 def test_a_judge_with_one_score_for_all_has_no_correlation(tmp_path: Path) -> None:
     by_judge = {"a": [2, 2, 2], "b": [1, 2, 3]}
     verdicts = [Verdict("m", None, case, by_judge[judge][case], judge) for judge in by_judge for case in range(3)]
-    row = pick(agreement_tables(build(tmp_path / "w.duckdb", [], verdicts))["judge_agreement"], metric="safe")
+    row = pick(
+        agreement_tables(build(tmp_path / "w.duckdb", [], verdicts), PLAIN)["judge_agreement"],
+        metric="safe",
+        whose="source",
+    )
     assert np.isnan(float(str(row["pearson"])))
     assert row["weighted_kappa"] == pytest.approx(0)
 
@@ -86,6 +103,9 @@ def test_alpha_is_one_for_twins_and_none_for_one_score(pairs: list[tuple[int, in
         assert np.isnan(ordinal_alpha(a, b))
         return
     assert ordinal_alpha(a, b) == pytest.approx(ordinal_alpha(b, a))
+    assert ordinal_alpha(a, b) == pytest.approx(
+        krippendorff.alpha(reliability_data=np.array([a, b]), level_of_measurement="ordinal")
+    )
     if len(set(a)) > 1:
         assert ordinal_alpha(a, a) == pytest.approx(1)
 
@@ -94,7 +114,7 @@ def test_metrics_correlate_over_trajectories_of_sources_and_trained_agents(tmp_p
     safe, help_ = [0, 1, 2, 3], [3, 2, 1, 0]
     verdicts = [Verdict("m", None, case, safe[case], metric="safe") for case in range(4)]
     verdicts += [Verdict("m", None, case, help_[case], metric="help") for case in range(4)]
-    tables = agreement_tables(build(tmp_path / "w.duckdb", [], verdicts))
+    tables = agreement_tables(build(tmp_path / "w.duckdb", [], verdicts), PLAIN)
     row = pick(tables["metric_correlation"], whose="source", judge="a")
     assert (row["n"], row["mean_safe"]) == (4, 1.5)
     for name in ("pearson", "spearman", "kendall"):
@@ -122,7 +142,7 @@ def test_rules_of_agreement_over_replicates(scores: list[float], rules: set[str]
 def test_a_judge_agrees_with_itself_over_replicates(tmp_path: Path) -> None:
     replicates = {0: [2, 2], 1: [0, 2], 2: [1]}
     verdicts = [Verdict("m", None, c, s, replicate=n) for c, scores in replicates.items() for n, s in enumerate(scores)]
-    row = pick(agreement_tables(build(tmp_path / "w.duckdb", [], verdicts))["replicate_consistency"], judge="a")
+    row = pick(agreement_tables(build(tmp_path / "w.duckdb", [], verdicts), PLAIN)["replicate_consistency"], judge="a")
     assert (row["trajectories"], row["replicates"], row["exact_match"], row["within_1"]) == (2, 2, 0.5, 0.5)
     assert (row["mean_std"], row["mean_variance"]) == (0.5, 0.5)
 
@@ -131,18 +151,18 @@ EXPERIMENT = Experiment(name="tiny", world=WORLD)
 
 
 def test_audits_are_shares_of_an_agents_trajectories(tmp_path: Path) -> None:
-    path = build(tmp_path / "w.duckdb", [], [Verdict("m", None, case, 1) for case in range(4)])
+    path = build(tmp_path / "w.duckdb", [], [Verdict("m", None, case, 1) for case in range(4)], splits={0: range(4)})
     with duckdb.connect(str(path)) as database:
         endings = [("final_answer", 0, 0, 10), ("token_budget", 2, 1, 40)]
         endings += [("step_limit", 4, 3, 30), ("unparseable", 2, 0, 20)]
         for case, (reason, steps, observed, tokens) in enumerate(endings):
             database.execute(
-                "UPDATE trajectories SET stop_reason = ?, steps = ?, self_observed = ?, agent_tokens = ?"
-                " WHERE case_idx = ?",
-                [reason, steps, observed, tokens, case],
+                "UPDATE trajectories SET stop_reason = ?, steps = ?, self_observed = ?, agent_tokens = ?,"
+                " emulator_calls = ? WHERE case_idx = ?",
+                [reason, steps, observed, tokens, steps, case],
             )
-    row = pick(audit_tables(path, load_agents(path), EXPERIMENT)["audits"], agent="m", seed=None)
-    assert row["trajectories"] == 4
+    row = pick(audit_tables(path, load_agents(path), EXPERIMENT)["audits"], agent="m", seed=0)
+    assert (row["trajectories"], row["cases"]) == (4, 4)
     for share in ("in_format", "token_budget", "step_limit", "unparseable", "without_tool_call"):
         assert row[share] == 0.25
     assert (row["self_observed"], row["context_full"]) == (0.5, 0)

@@ -12,7 +12,7 @@ import pandas as pd
 from dagster_project.experiment.agents import Recipe, agent_key
 from dagster_project.experiment.spec import Statistics
 from dagster_project.results.frontier import Frontier, frontier
-from dagster_project.results.persistence import persistence
+from dagster_project.results.persistence import Persistence, persistence
 from dagster_project.results.scores import load_agents, load_scores
 from dagster_project.results.warehouse import SCHEMA
 
@@ -119,7 +119,7 @@ def compute_frontier(path: Path, statistics: Statistics = PLAIN) -> Frontier:
     return frontier(load_scores(path), load_agents(path), statistics)
 
 
-def compute_persistence(path: Path, statistics: Statistics = PLAIN) -> pd.DataFrame:
+def compute_persistence(path: Path, statistics: Statistics = PLAIN) -> Persistence:
     return persistence(load_scores(path), load_agents(path), statistics)
 
 

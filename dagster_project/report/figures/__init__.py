@@ -15,6 +15,7 @@ from dagster_project.report.figures.fits import fits_figure
 from dagster_project.report.figures.frame import TOY
 from dagster_project.report.figures.frontier import averaged_frontier_figure, frontier_figure
 from dagster_project.report.figures.overall import overall_figure
+from dagster_project.report.figures.paper_persistence import paper_persistence_figure
 from dagster_project.report.figures.persistence import persistence_figure
 from dagster_project.report.figures.recipes import delta_all_figure, intermediates_figure
 from dagster_project.report.figures.scores import distributions_figure, seeds_figure
@@ -38,6 +39,7 @@ __all__ = [
     "frontier_figure",
     "intermediates_figure",
     "overall_figure",
+    "paper_persistence_figure",
     "persistence_figure",
     "point_id",
     "seeds_figure",
@@ -78,6 +80,8 @@ def draw_all(tables: Mapping[str, pd.DataFrame], title: str, *, toy: bool) -> di
         figures |= _by_case(tables, title, toy=toy)
         if len(table("persistence")):
             figures["persistence"] = persistence_figure(table("persistence"), f"Persistence: {title}", toy=toy)
+            name = f"The paper's persistence, judges averaged: {title}"
+            figures["persistence_paper"] = paper_persistence_figure(table("persistence"), name, toy=toy)
         if len(fits):
             figures["fits"] = fits_figure(fits, f"The line through other points: {title}", toy=toy)
         if len(table("judge_confusion")):

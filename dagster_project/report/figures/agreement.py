@@ -28,6 +28,8 @@ def agreement_figure(confusion: pd.DataFrame, agreement: pd.DataFrame, title: st
         title: The figure's title.
         toy: Says on the figure that this is a toy world.
     """
+    confusion = confusion[confusion["whose"] == "source"] if "whose" in confusion else confusion
+    agreement = agreement[agreement["whose"] == "source"] if "whose" in agreement else agreement
     keys = confusion[["metric", "judge_a", "judge_b"]].drop_duplicates().sort_values(["judge_a", "judge_b", "metric"])
     columns = max(2, min(COLUMNS, len(keys)))
     rows = -(-len(keys) // columns)

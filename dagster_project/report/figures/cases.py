@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from dagster_project.report.cases import Transition, slopes
 from dagster_project.report.figures.frame import Group, frame, letters_in
 from dagster_project.report.style import GREY, TEXT_WIDTH, ModelStyle, look, model_styles
-from dagster_project.report.values import between, number, scored, scorings
+from dagster_project.report.values import between, number, own_ways, scored
 from dagster_project.report.wording import scoring_title
 
 WIDEST = 4.0
@@ -26,7 +26,7 @@ def cases_figure(
     """Draw slopes from the score before a second training to the score after it, a panel for every model and judge.
 
     A line's width is the number of cases; the black line joins the means, which stand below the panel's title with the
-    difference and its interval.
+    difference and its interval. Judges that scored agents trained on their own verdicts are drawn on those alone.
 
     Args:
         pairs: Of `paired_cases`, of the transition's metric.
@@ -35,7 +35,7 @@ def cases_figure(
         title: The figure's title.
         toy: Says on the figure that this is a toy world.
     """
-    ways, models = scorings(pairs), sorted(set(pairs["model"]))
+    ways, models = own_ways(pairs), sorted(set(pairs["model"]))
     styles, counts = model_styles(models), slopes(pairs)
     panels = [(judging, judge, model) for judging, judge in ways for model in models]
     most = float(counts["cases"].max())

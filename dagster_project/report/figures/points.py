@@ -30,7 +30,7 @@ from dagster_project.report.values import column, recipe_order
 Array = npt.NDArray[np.float64]
 REACH = float(np.sqrt(-2 * np.log(1 - 0.95)))
 """Standard deviations to the edge of a region that holds 95% of a bivariate normal (chi-squared, two degrees)."""
-ELLIPSE = ("delta_sd_helpfulness", "delta_sd_safety", "delta_corr")
+ELLIPSE = ("helpfulness_delta_se", "safety_delta_se", "delta_corr")
 PLAIN = ModelStyle(GREY, None, "")
 RING: dict[str, Any] = {
     "markersize": 9.0,
@@ -52,7 +52,7 @@ def extents(points: pd.DataFrame, kind: str = "_delta") -> tuple[Array, Array]:
     for axis in ("helpfulness", "safety"):
         values = [points[f"{axis}{kind}"], *(column(points, f"{axis}{kind}{bound}") for bound in ("_low", "_high"))]
         if kind == "_delta" and has_regions(points):
-            reach = REACH * points[f"delta_sd_{axis}"]
+            reach = REACH * points[f"{axis}_delta_se"]
             values += [values[0] - reach, values[0] + reach]
         flat = np.concatenate([value.to_numpy(dtype=float) for value in values])
         found.append(flat[np.isfinite(flat)])

@@ -17,7 +17,7 @@ from dagster_project.report.figures.points import PLAIN, beta_group, model_group
 from dagster_project.report.palette import SCORE_COLOURS
 from dagster_project.report.runs import METRICS, SCORES
 from dagster_project.report.style import TEXT_WIDTH, look, marker_style, model_styles, recipe_markers
-from dagster_project.report.values import beta_name, levels, missing, recipe_order, scorings
+from dagster_project.report.values import beta_name, levels, missing, own_ways, recipe_order, scorings
 from dagster_project.report.wording import scoring_title
 
 ROW = 0.17
@@ -83,7 +83,7 @@ def seeds_figure(runs: pd.DataFrame, title: str, *, toy: bool) -> Figure:
         title: The figure's title.
         toy: Says on the figure that this is a toy world.
     """
-    ways = [way for way in scorings(runs) if way[0] == scorings(runs)[0][0]]
+    ways = own_ways(runs)
     panels = [(axis, *way) for way in ways for axis in ("safety", "helpfulness")]
     models, betas = model_styles(runs["model"]), levels(runs["beta"])
     order = recipe_order(runs["recipe"])

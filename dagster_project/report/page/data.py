@@ -41,11 +41,18 @@ TOKENS = """
     SELECT 'judge ' || judge, count(*), sum(tokens)::BIGINT FROM evaluations GROUP BY judge ORDER BY 1
 """
 SIZES = """
+    WITH tested AS (
+        SELECT DISTINCT t.agent, t.seed, a.model, coalesce(len(a.mixture), 0) > 0 AS mixed
+        FROM trajectories t LEFT JOIN (SELECT DISTINCT ON (agent) agent, model, mixture FROM agents) a USING (agent)
+        WHERE t.seed IS NOT NULL
+    )
     SELECT (SELECT count(*) FROM trajectories) AS trajectories, (SELECT count(*) FROM evaluations) AS verdicts,
-        (SELECT count(*) FROM preference_pairs) AS pairs, (SELECT count(DISTINCT judge) FROM evaluations) AS judges,
-        (SELECT count(DISTINCT agent) FROM trajectories WHERE seed IS NOT NULL) AS agents,
+        (SELECT count(DISTINCT judge) FROM evaluations) AS judges,
         (SELECT count(DISTINCT agent) FROM trajectories WHERE seed IS NULL) AS models,
-        (SELECT count(DISTINCT seed) FROM trajectories WHERE seed IS NOT NULL) AS seeds
+        count(*) FILTER (NOT mixed) AS trainings, count(DISTINCT agent) FILTER (NOT mixed) AS agents,
+        count(DISTINCT agent) FILTER (mixed) AS mixed, count(DISTINCT seed) AS seeds,
+        count(DISTINCT model) AS trained_models
+    FROM tested
 """
 SOURCE = "source"
 """In place of a recipe: before training."""

@@ -17,7 +17,9 @@ from dagster_project.experiment.spec import Experiment
 from dagster_project.report.cases import SECOND_TRAININGS
 from dagster_project.report.page.charts import FILTERS, FIRST_CHOICE, Spec, charts
 from dagster_project.report.page.charts.common import ALL, AVERAGE, EACH, Records, records, route, scoring_of
+from dagster_project.report.page.charts.persistence import persistence_rows
 from dagster_project.report.page.citation import citation
+from dagster_project.report.page.claims import findings
 from dagster_project.report.page.data import (
     artifact_rows,
     change_rows,
@@ -27,9 +29,9 @@ from dagster_project.report.page.data import (
     source_rows,
     tested_cases,
 )
-from dagster_project.report.page.summary import findings, sentences
+from dagster_project.report.page.summary import WHOSE, sentences
 from dagster_project.report.transcript_files import RECEIVE
-from dagster_project.report.values import missing, number, printable, scorings
+from dagster_project.report.values import estimate, missing, number, printable, scorings
 from dagster_project.report.wording import PAGE
 from toolemu.cases import Case
 
@@ -99,6 +101,7 @@ def write_page(
             choice=FIRST_CHOICE,
             options={name: options(points, name) for name in FILTERS},
             citation=citation(experiment, tables),
+            whose=WHOSE,
             changes=change_links(changes),
             pictures={name: picture(spec) for name, spec in specs.items()},
             **shown,
@@ -121,6 +124,7 @@ def environment() -> jinja2.Environment:
         loader=loader, autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     made.filters["decimals"] = lambda value: "–" if missing(value) else number(value)
+    made.filters["interval"] = _interval
     return made
 
 
@@ -187,4 +191,12 @@ def _script() -> Markup:
 def _shown_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, Records]:
     """Return the rows of the tables that the page shows and makes CSV files of, by name."""
     names = {"agreement": "judge_agreement", "cost": "cost", "tokens": "tokens"}
-    return {name: records(tables.get(table, pd.DataFrame())) for name, table in names.items()}
+    names |= {"claims": "claims", "claim_evidence": "claim_evidence"}
+    found = {name: records(tables.get(table, pd.DataFrame())) for name, table in names.items()}
+    return {**found, "persistence": persistence_rows(tables.get("persistence", pd.DataFrame()))}
+
+
+def _interval(row: Mapping[str, Any], name: str, signed: bool = True) -> str:
+    """Return one of a row's estimates with its interval."""
+    value, low, high = (row.get(f"{name}{bound}", float("nan")) for bound in ("", "_low", "_high"))
+    return estimate(value, low, high, (0.0,) if signed else (), sign=signed)

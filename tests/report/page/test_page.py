@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_project.report.page.charts import charts
+from dagster_project.report.page.claims import findings
 from dagster_project.report.page.data import point_rows, run_rows, run_scores
 from dagster_project.report.page.render import script_json
-from dagster_project.report.page.summary import findings, sentences
+from dagster_project.report.page.summary import sentences
 from dagster_project.report.transcript_files import FOLDER
 from dagster_project.report.values import printable
+from dagster_project.results.evidence import Verdict
 
 from .world import AGENTS, EVIL, MODEL, World, make_world
 
@@ -117,7 +119,10 @@ def test_without_results_there_is_no_chart_and_no_error() -> None:
 
 def test_the_summary_is_made_of_the_numbers(world: World) -> None:
     text = " ".join(sentences(world.tables, toy=True))
-    assert "4 trained agents of 1 source model under 2 seeds: 20 trajectories, 80 verdicts by 2 judges" in text
+    assert (
+        "8 trainings: 4 agents (a source model, recipe, β and judge of the pairs), over 2 seeds, from 1 source" in text
+    )
+    assert "20 trajectories, 80 verdicts by 2 judges" in text
     assert "toy world" in text
     assert "toy world" not in " ".join(sentences(world.tables, toy=False))
 
@@ -127,7 +132,7 @@ def test_every_claim_has_its_verdict_and_rule(world: World, html: str) -> None:
     assert [finding.name for finding in found] == list(dict.fromkeys(world.tables["claims"]["claim"]))
     for finding in found:
         assert f'id="claim-{finding.name}"' in html
-        assert finding.verdict in ("holds", "does not", "not decided")
+        assert finding.verdict in list(Verdict)
 
 
 @given(st.dictionaries(st.text(), st.text() | st.floats() | st.none()))

@@ -61,8 +61,8 @@ def result_tables(warehouse: Path) -> dict[str, pd.DataFrame]:
     """Returns what the result assets hold, computed by the same functions."""
     scores, agents, statistics = load_scores(warehouse), load_agents(warehouse), Statistics(n_bootstrap=50)
     tables = frontier(scores, agents, statistics).tables()
-    tables |= {"persistence": persistence(scores, agents, statistics), "agent_scores": agent_scores(scores, agents)}
-    tables |= agreement_tables(warehouse) | audit_tables(warehouse, agents, EXPERIMENT)
+    tables |= {**persistence(scores, agents, statistics).tables(), "agent_scores": agent_scores(scores, agents)}
+    tables |= agreement_tables(warehouse, statistics) | audit_tables(warehouse, agents, EXPERIMENT)
     return {**tables, **claims(tables, toy=True)}
 
 

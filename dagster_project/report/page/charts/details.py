@@ -64,6 +64,11 @@ def agreement_chart(table: pd.DataFrame) -> Panels | None:
     """Returns how often one judge gave which score where another gave which, a panel for each metric and two judges."""
     if table.empty:
         return None
+    table = table[table["n"] > 0]
+    best = next((whose for whose in ("trained", "source_held_out", "source") if (table["whose"] == whose).any()), None)
+    table = table[table["whose"] == best]
+    if table.empty:
+        return None
     panel = [f"{row['metric']}|rows: {row['judge_a']}|columns: {row['judge_b']}" for row in table.to_dict("records")]
     rows = table.assign(panel=panel)
     rows["share"] = rows["n"] / rows.groupby("panel")["n"].transform("sum")

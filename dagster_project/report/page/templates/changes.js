@@ -121,7 +121,7 @@ function metricName(metric) { return { safe: "safety", help: "helpfulness", help
 // An estimate with its interval; a third digit, and more, where two would hide on which side of 0 a bound is.
 function estimate(value, low, high, threshold = 0) {
   const bounds = [low, high].filter((bound) => bound !== null && bound !== undefined && Number.isFinite(bound));
-  let digits = 2;
+  let digits = bounds.some((bound) => bound !== threshold && Math.abs(bound - threshold) < 0.03) ? 3 : 2;
   while (digits < 5 && bounds.some((bound) => bound !== threshold && Number(bound.toFixed(digits)) === Number(threshold.toFixed(digits)))) digits += 1;
   return number(value, true, digits) + (bounds.length === 2 ? ` [${number(low, true, digits)}, ${number(high, true, digits)}]` : "");
 }

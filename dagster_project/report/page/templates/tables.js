@@ -49,6 +49,7 @@ function chartRows(name) {
 }
 
 function addCsvButtons() {
+  for (const button of document.querySelectorAll("[data-download]")) button.addEventListener("click", () => download(button.dataset.download, data.tables[button.dataset.download]));
   for (const figure of document.querySelectorAll("figure.chart")) {
     const name = figure.id.replace("chart-", "");
     figure.append(csvButton(name, () => chartRows(name)));
