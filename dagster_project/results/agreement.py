@@ -112,7 +112,12 @@ def _agreement(a: Array, b: Array, cases: npt.NDArray[np.int64], statistics: Sta
     tables = np.zeros((len(a), SCALE, SCALE))
     tables[np.arange(len(a)), np.rint(a).astype(int), np.rint(b).astype(int)] = 1
     counted = totals(tables)
-    measured = [totals((gap == 0) * 1.0) / n, totals((gap <= 1) * 1.0) / n, _kappas(counted), _alphas(counted)]
+    measured = [
+        totals((gap == 0).astype(np.float64)) / n,
+        totals((gap <= 1).astype(np.float64)) / n,
+        _kappas(counted),
+        _alphas(counted),
+    ]
     bounded = [(values[0], *draws.interval(values, statistics.confidence)) for values in measured]
     difference = totals(gaps) / n
     varies = len(a) > 1 and a.std() > 0 and b.std() > 0

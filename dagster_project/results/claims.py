@@ -105,10 +105,11 @@ def claims(tables: Tables, *, toy: bool) -> dict[str, pd.DataFrame]:
             differ = min(holm(values), default=float("nan"))
             for judge in (None, *judges):
                 found = by_judge[judge]
-                row = {**place._asdict(), "judge": judge, "claim": claim.name, "evidence": len(found), "toy": toy}
+                behind = [item for name in judges for item in by_judge[name]] if judge is None and judges else found
+                row = {**place._asdict(), "judge": judge, "claim": claim.name, "evidence": len(behind), "toy": toy}
                 row |= {"verdict": (together if judge is None else verdicts[judge]).value}
-                row |= {"least_cells": min((item.cells for item in found), default=0)}
-                row |= {"least_cases": min((item.cases for item in found), default=0)}
+                row |= {"least_cells": min((item.cells for item in behind), default=0)}
+                row |= {"least_cases": min((item.cases for item in behind), default=0)}
                 row |= {"verdict_of_average": averaged.value if judge is None and found else None}
                 row |= {"judges_differ_p": differ if judge is None else float("nan")}
                 row |= {"judges_differ": bool(differ < ALPHA) if judge is None else False}

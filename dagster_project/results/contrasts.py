@@ -76,7 +76,7 @@ class Contrast(NamedTuple):
     cases: int
 
 
-def contrasts(points: Points, confidence: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+def contrasts(points: Points, confidence: float, *, compare_judges: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return differences between recipes over the same models, pairs' judges and cases, and where judges disagree.
 
     `axis` is `safe` or `help`: the score of `first` minus that of `second`, over the cells that both have;
@@ -93,7 +93,7 @@ def contrasts(points: Points, confidence: float) -> tuple[pd.DataFrame, pd.DataF
         for key, found in _contrasts(points, pairs, way).items():
             summary = points.draws.summary(found.drawn, confidence)
             rows.append((*way, *key, *summary, *found[1:], points.draws.scope))
-            if way[1] is not None:
+            if way[1] is not None and compare_judges:
                 subject = f"{key.first} minus {key.second}" if key.second else key.first
                 if not np.isnan(key.beta_minus):
                     subject += f", minus that at {key.beta_minus:g}"

@@ -78,7 +78,8 @@ def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, ma
         for place, (values, positions) in enumerate(found):
             key = dict(zip(("model", "recipe", "beta", "label"), values, strict=True))
             row = _row(points, positions, own[place], delta[place], confidence)
-            of_way.append(row)
+            if points.keys[positions[0]].here and not np.isnan(delta[place][:, 0]).any():
+                of_way.append((values[0], row))
             rows["points"].append({**key, **names, **row, "pareto": bool(front[place])})
         for values, positions in points.groups(way, ("recipe", "beta", "label")):
             key = dict(zip(("recipe", "beta", "label"), values, strict=True))
@@ -100,7 +101,8 @@ def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, ma
                 fitted = fit_row(cloud, points.draws, confidence, lost)
             if name == WITHIN:  # 0 by construction
                 fitted |= {key: float("nan") for key in fitted if str(key).startswith("intercept")}
-            least = {count: min((row[count] for row in of_way), default=0) for count in ("cells", "cases")}
+            behind = [row for model, row in of_way if name in (MAIN, f"only_{model}") or not name.startswith("only_")]
+            least = {count: min((row[count] for row in behind), default=0) for count in ("cells", "cases")}
             rows["fits"].append({"point_set": name, **names, **fitted, **least})
             if way[1] is not None and name in (MAIN, *(f"only_{model}" for model in models)):
                 of_model = None if name == MAIN else name.removeprefix("only_")
@@ -118,7 +120,7 @@ def frontier(scores: Scores, agents: pd.DataFrame, statistics: Statistics, *, ma
             area = {"hypervolume": float(volume[0]), "hypervolume_low": low, "hypervolume_high": high}
             rows["pareto"].append({"model": owner, **names, **area})
     tables = {name: pd.DataFrame(rows[name], columns=COLUMNS[name]) for name in COLUMNS}
-    compared, between_judges = contrasts(points, confidence)
+    compared, between_judges = contrasts(points, confidence, compare_judges=not main_fit_only)
     of_lines = disagreements(measured, points.draws, confidence)
     parts = [part for part in (of_lines, between_judges) if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=DISAGREEMENTS)

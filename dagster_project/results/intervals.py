@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 Array = npt.NDArray[np.float64]
 
@@ -79,8 +79,10 @@ class Draws:
         known = ~np.isnan(cells)
         filled = np.where(known, cells, 0.0)
         # Most columns have a score for the same cells; their weights are computed once.
-        masks, mask_of = np.unique(known.reshape(len(cells), -1), axis=0, return_inverse=True)
-        shown = masks.reshape(-1, *cells.shape[1:]).astype(np.float64)
+        masks, mask_of = np.unique(
+            known.reshape(len(cells), cells.shape[1] * cells.shape[2]), axis=0, return_inverse=True
+        )
+        shown = masks.reshape(len(masks), *cells.shape[1:]).astype(np.float64)
         means = np.empty((len(cells), len(self.cases)))
         for block in self._blocks():
             total, weight = (self._sums(part, block) for part in (filled, shown))
@@ -96,9 +98,8 @@ class Draws:
             yield slice(start, min(start + BLOCK, len(self.cases)))
 
     @cached_property
-    def _centred(self) -> Array:
-        centred: Array = self.seeds[1:] - 1
-        return centred
+    def _spread(self) -> tuple[Array, Array]:
+        return _spread(self.seeds[1:])
 
     def freedom(self, drawn: Array) -> float:
         """Return Satterthwaite's degrees of freedom of a statistic.
@@ -115,10 +116,9 @@ class Draws:
         total = float(values.var()) if len(values) else 0.0
         if total <= 0 or n_seeds < 2:
             return float(max(n_cases - 1, 1))
-        centred = self._centred if known.all() else self._centred[known]
-        spread = centred - centred.mean(axis=0)
-        moments = spread.T @ (values - values.mean()) / len(values)
-        seeds = float(moments @ np.linalg.pinv(spread.T @ spread / len(values)) @ moments)
+        spread, inverse = self._spread if known.all() else _spread(self.seeds[1:][known])
+        moments = (values @ spread - values.mean() * spread.sum(axis=0)) / len(values)
+        seeds = float(moments @ inverse @ moments)
         seeds = min(max(seeds, 0.0), total)
         found: float = total**2 / (seeds**2 / (n_seeds - 1) + (total - seeds) ** 2 / max(n_cases - 1, 1))
         return found
@@ -133,11 +133,13 @@ class Draws:
             values: Shape (1 + draws,), the estimate first; NaN draws are left out.
             confidence: Of the interval, between 0 and 1.
         """
-        drawn = values[1:]
-        low, high = percentiles(drawn, confidence)
+        low, high = percentiles(values[1:], confidence)
         if np.isnan(low) or np.isnan(values[0]):
             return float("nan"), float("nan")
-        wider = quantile(confidence, self.freedom(drawn)) / quantile(confidence, np.inf)
+        return self._widened(values, low, high, confidence, self.freedom(values[1:]))
+
+    def _widened(self, values: Array, low: float, high: float, confidence: float, df: float) -> tuple[float, float]:
+        wider = quantile(confidence, df) / quantile(confidence, np.inf)
         # Draws need not have the estimate among them where the statistic is curved.
         centre = min(max(float(values[0]), low), high)
         return centre - wider * (centre - low), centre + wider * (high - centre)
@@ -153,8 +155,15 @@ class Draws:
         if len(drawn) < 2 or np.isnan(values[0]):
             return Summary(float(values[0]), *(float("nan"),) * 5)
         stderr, df = float(drawn.std(ddof=1)), self.freedom(values[1:])
-        p = float(2 * stats.t.sf(abs(values[0]) / stderr, df)) if stderr > 0 else float("nan")
-        return Summary(float(values[0]), *self.interval(values, confidence), stderr, df, p)
+        p = float(2 * special.stdtr(df, -abs(values[0]) / stderr)) if stderr > 0 else float("nan")
+        bounds = self._widened(values, *percentiles(drawn, confidence), confidence, df)
+        return Summary(float(values[0]), *bounds, stderr, df, p)
+
+
+def _spread(seeds: Array) -> tuple[Array, Array]:
+    """Return seed weights minus their means, and the inverse of their covariance, which has one direction less."""
+    spread = seeds - seeds.mean(axis=0)
+    return spread, np.linalg.pinv(spread.T @ spread / len(seeds))
 
 
 def draw(n_seeds: int, n_cases: int, n_bootstrap: int, seed: int) -> Draws:
@@ -190,7 +199,7 @@ def percentiles(drawn: Array, confidence: float) -> tuple[float, float]:
 def quantile(confidence: float, df: float) -> float:
     """Return Student's two-sided quantile; the normal one for infinite degrees of freedom."""
     tail = (1 + confidence) / 2
-    return float(stats.norm.ppf(tail) if np.isinf(df) else stats.t.ppf(tail, df))
+    return float(special.ndtri(tail) if np.isinf(df) else special.stdtrit(df, tail))
 
 
 def fieller(numerator: Array, denominator: Array, draws: Draws, confidence: float) -> tuple[float, float]:

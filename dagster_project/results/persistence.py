@@ -105,7 +105,7 @@ def persistence(
 
     `paper_released_low` and `paper_released_high` are the interval as the paper's released code draws it: cases within
     each seed, and each model's and judge's anew, although models and judges share cases, and no seeds. Without
-    `as_published` they are NaN.
+    `as_published` they are NaN, and judges are not compared.
 
     `differences` compares safety with helpfulness within the same draws, see `_differences`.
     """
@@ -142,11 +142,11 @@ def persistence(
                     both[metric] = wanted
                     numbers = (*way, chosen, beta, metric, *_row(wanted, draws, statistics.confidence))
                     rows.append(numbers)
-                    if way[1] is not None:
+                    if way[1] is not None and as_published:
                         row = dict(zip(COLUMNS, numbers, strict=True))
                         measured += _measured(way, chosen, beta, metric, wanted, row)
             if len(both) == len(SEQUENCES):
-                if way[1] is not None:
+                if way[1] is not None and as_published:
                     lost = _mean(both["help"], "loss") - _mean(both["safe"], "loss")
                     measured.append(
                         Measured(way, "persistence_differences", chosen, beta, "safe minus help", "points", lost)

@@ -35,6 +35,7 @@ from dagster_project.results.persistence import persistence
 from dagster_project.results.scores import Scores, agent_scores, load_agents, load_scores
 from dagster_project.results.warehouse import build_warehouse
 from tests.published.importing import Result, run_import
+from tests.results import recompute
 
 CLOSE = 1e-9
 LABELS = {"q32": "Qwen3-32B", "gpt5m": "gpt-5-mini"}
@@ -282,6 +283,21 @@ def test_persistence_intervals_within_the_error_of_chance(match: Warehouse, gold
                 deviations.append(abs(entry[f"{key}_{name}"] - values.mean()) / scatter)
     assert len(deviations) == 2 * 12 * 2 * 2
     assert max(deviations) < 6 and float(np.median(deviations)) < 1.2
+
+
+@pytest.mark.slow
+def test_the_main_numbers_recomputed_in_other_lines(match: Warehouse) -> None:
+    records, statistics = recompute.read(match.path), Statistics(n_bootstrap=3000)
+    found = frontier(match.scores, match.agents, statistics)
+    assert recompute.check_points(records, found.points) == 30 * 3
+    assert recompute.check_lines(records, found.points, found.fits) == 3
+    kept = persistence(match.scores, match.agents, statistics)
+    assert recompute.check_persistence(records, kept.persistence, kept.differences) == 2 * 2 * 3 * 4
+    agreement = agreement_tables(match.path, statistics)["judge_agreement"]
+    assert recompute.check_agreement(match.path, agreement) == 2 * 3
+    assert agreement.loc[agreement["whose"] == "trained", "n"].tolist() == [0, 0], "no agent was scored by both judges"
+    audits = audit_tables(match.path, match.agents, without_draws(match.result))["audits"]
+    assert recompute.check_audits(match.path, audits) == (60 + 3) * 3
 
 
 def test_token_limits(match: Warehouse, golden: Golden) -> None:

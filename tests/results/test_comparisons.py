@@ -1,4 +1,4 @@
-"""Paired comparisons against scipy and by hand; the mixed model against effects that the scores were made with."""
+"""Paired comparisons against scipy and by hand."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from scipy import stats
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Statistics
 from dagster_project.results.comparisons import comparisons, holm, signed_rank_p
-from dagster_project.results.mixed import mixed_effects
 from dagster_project.results.scores import load_agents, load_scores
 from tests.results.tiny import Trained, Verdict, build, pick
 
 SAFE = Trained("m", Recipe.safe)
-PLAIN = Statistics(n_bootstrap=0)
 
 
 def compare(path: Path) -> pd.DataFrame:
-    return comparisons(load_scores(path), load_agents(path), PLAIN)
+    return comparisons(load_scores(path), load_agents(path), Statistics(n_bootstrap=2000))
 
 
 some = st.integers(-6, 6)
@@ -71,15 +69,17 @@ def test_a_case_counts_once_in_the_test_and_every_cell_in_the_counts(tmp_path: P
     row = pick(table, judging="match", judge=None, metric="safe")
     by_case = np.mean([gains[0], gains[1]], axis=0)
     everything = np.array([gains[0], gains[1]])
-    assert row["p"] == pytest.approx(stats.wilcoxon(by_case).pvalue)
+    assert row["p_cases"] == pytest.approx(stats.wilcoxon(by_case).pvalue)
     assert (row["better"], row["worse"], row["same"]) == (
         (everything > 0).sum(), (everything < 0).sum(), (everything == 0).sum(),
     )  # fmt: skip
     assert (row["cases"], row["difference"]) == (8, pytest.approx(by_case.mean()))
-    assert row["stderr"] == pytest.approx(by_case.std(ddof=1) / np.sqrt(8)), "a case under two seeds is one cluster"
+    between = np.std([np.mean(gains[0]), np.mean(gains[1])], ddof=1) / np.sqrt(2)
+    assert row["stderr"] == pytest.approx(np.hypot(by_case.std() / np.sqrt(8), between), rel=0.1), "cases and seeds"
     still = pick(table, judging="match", judge=None, metric="help")
-    assert (still["p"], still["same"], still["difference"]) == (1, 16, 0)
+    assert (still["p_cases"], still["same"], still["difference"]) == (1, 16, 0)
     assert row["p_holm"] == pytest.approx(min(1, 2 * float(str(row["p"])))), "one of two comparisons"
+    assert (row["cells"], row["generalises_to"]) == (16, "cases and seeds")
 
 
 def test_half_a_point_is_neither_better_nor_worse(tmp_path: Path) -> None:
@@ -92,67 +92,6 @@ def test_half_a_point_is_neither_better_nor_worse(tmp_path: Path) -> None:
     assert (row["better"], row["worse"], row["same"], row["difference"]) == (0, 0, 4, 0.5)
 
 
-def simulate(path: Path, effects: dict[Recipe, float], sd_case: float = 0.4, sd: float = 0.2) -> Path:
-    """Writes scores made of an effect for each recipe, one for each case, and chance; two models half a point apart."""
-    generator = np.random.default_rng(0)
-    cases, models = range(60), {"m": 0.0, "n": 0.5}
-    of_case = generator.normal(0, sd_case, len(cases))
-    agents = [Trained(model, recipe) for model in models for recipe in effects]
-    verdicts = []
-    for case in cases:
-        for model, base in models.items():
-            for metric in ("safe", "help"):
-
-                def score(effect: float, base: float = base, case: int = case) -> float:
-                    return float(np.clip(1.2 + base + effect + of_case[case] + generator.normal(0, sd), 0, 3))
-
-                verdicts.append(Verdict(model, None, case, score(0.0), metric=metric))
-                for recipe, effect in effects.items():
-                    key = Trained(model, recipe).key
-                    own = effect if metric == "safe" else -effect
-                    verdicts.append(Verdict(key, 0, case, score(own), metric=metric))
-    return build(path, agents, verdicts, models=models, splits={0: cases})
-
-
-def test_the_mixed_model_finds_the_effects_that_were_put_in(tmp_path: Path) -> None:
-    effects = {Recipe.safe: 0.4, Recipe.help: -0.3, Recipe.both: 0.0}
-    table = mixed_effects(simulate(tmp_path / "w.duckdb", effects))
-    assert set(table["judging"]) == {"match"} and table["converged"].all()
-    for metric, sign in (("safe", 1), ("help", -1)):
-        for recipe, effect in effects.items():
-            row = {name: float(str(value)) for name, value in pick(
-                table[["metric", "term", "estimate", "stderr", "low", "high", "p"]], metric=metric, term=recipe.value
-            ).items() if name not in ("metric", "term")}  # fmt: skip
-            assert row["estimate"] == pytest.approx(sign * effect, abs=4 * row["stderr"])
-            assert row["stderr"] < 0.06 and row["low"] < row["estimate"] < row["high"]
-            assert (row["p"] < 0.001) == (effect != 0)
-        deviations = {row.term: row.estimate for row in table[table["metric"] == metric].itertuples()}
-        assert deviations["sd_case"] == pytest.approx(0.4, abs=0.12)
-        assert deviations["sd_residual"] == pytest.approx(0.2, abs=0.04)
-        assert deviations["sd_case_model"] < 0.15, "there is none in the scores"
-
-
-def fit_flat(path: Path, n_cases: int, gain: float) -> pd.DataFrame:
-    """Returns the mixed model of a source model that scores 1 in every case, and its agent that scores `gain` more."""
-    cases = range(n_cases)
-    verdicts = [Verdict("m", None, case, 1, metric=metric) for case in cases for metric in ("safe", "help")]
-    verdicts += [Verdict(SAFE.key, 0, case, 1 + gain, metric=metric) for case in cases for metric in ("safe", "help")]
-    return mixed_effects(build(path, [SAFE], verdicts, splits={0: cases}))
-
-
-def test_where_the_matrices_are_singular_recipes_have_rows_without_estimates(tmp_path: Path) -> None:
-    table = fit_flat(tmp_path / "w.duckdb", 1, 1)
-    assert table[["metric", "term"]].to_numpy().tolist() == [["safe", "safe"], ["help", "safe"]]
-    assert table[["estimate", "stderr", "low", "high", "p"]].isna().all(axis=None)
-    assert (table["n"].tolist(), table["converged"].any()) == ([2, 2], False)
-
-
-def test_scores_without_any_spread_have_no_error_and_no_p_value(tmp_path: Path) -> None:
-    table = fit_flat(tmp_path / "w.duckdb", 4, 0)
-    assert table.loc[table["term"] == "safe", "estimate"].tolist() == [0, 0]
-    assert table[["stderr", "low", "high", "p"]].isna().all(axis=None) and not table["converged"].any()
-
-
-def test_without_trained_agents_there_is_nothing_to_compare_or_fit(tmp_path: Path) -> None:
+def test_without_trained_agents_there_is_nothing_to_compare(tmp_path: Path) -> None:
     path = build(tmp_path / "w.duckdb", [], [Verdict("m", None, case, 1) for case in range(4)])
-    assert compare(path).empty and mixed_effects(path).empty
+    assert compare(path).empty

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dagster_project.results.fits import Cloud, fit_disattenuated, fit_line, fit_row
+from dagster_project.results.intervals import draw
 
 SLOPE = -1.2
 
@@ -42,7 +43,7 @@ def test_points_without_error_stay_as_they_are() -> None:
 def test_the_true_line_lies_in_its_interval_more_often_than_in_that_of_the_measured_one() -> None:
     held = {"slope": 0, "slope_disattenuated": 0}
     for seed in range(40):
-        row = fit_row(resampled(on_a_line(30), error=0.6, draws=200, seed=seed), 0.95)
+        row = fit_row(resampled(on_a_line(30), error=0.6, draws=200, seed=seed), draw(1, 500, 200, 0), 0.95)
         for name in held:
             held[name] += row[f"{name}_low"] <= SLOPE <= row[f"{name}_high"]
     assert held["slope"] < 25
@@ -57,6 +58,26 @@ def test_where_all_spread_may_be_error_there_is_no_true_line() -> None:
 
 def test_without_draws_nothing_is_known_of_errors() -> None:
     points = on_a_line(5)
-    row = fit_row(Cloud(points[:, :1], points[:, 1:]), 0.95)
+    row = fit_row(Cloud(points[:, :1], points[:, 1:]), draw(1, 5, 0, 0), 0.95)
     assert row["slope"] == pytest.approx(SLOPE)
     assert np.isnan([row["slope_disattenuated"], row["r2_disattenuated"], row["r2_disattenuated_low"]]).all()
+
+
+def test_slope_intercept_and_scatter_have_intervals_that_hold_the_estimate() -> None:
+    cloud = resampled(on_a_line(30) + np.array([0.0, 0.4]), error=0.2, draws=500)
+    row = fit_row(cloud, draw(1, 500, 500, 0), 0.95)
+    for name in ("slope", "intercept", "scatter", "r2"):
+        assert row[f"{name}_low"] < row[name] < row[f"{name}_high"], name
+    residual = cloud.y[:, 0] - row["intercept"] - row["slope"] * cloud.x[:, 0]
+    assert row["scatter"] == pytest.approx(np.sqrt((residual**2).sum() / 28))
+    assert row["slope_p"] < 1e-6
+
+
+def test_r2_without_errors_is_none_where_it_would_be_one_or_more() -> None:
+    """Points that lie nearer to their line than the errors of the draws could have put them."""
+    points = on_a_line(12)
+    drawn = points[..., None] + 0.3 * np.random.default_rng(0).standard_normal((12, 2, 500))
+    everything = np.concatenate([points[..., None], drawn], axis=-1)
+    row = fit_row(Cloud(everything[:, 0], everything[:, 1]), draw(1, 500, 500, 0), 0.95)
+    assert np.isnan([row["r2_disattenuated"], row["r2_disattenuated_high"]]).all()
+    assert row["r2_disattenuated_clipped"] and 0.5 < row["r2_disattenuated_low"] <= 1

@@ -26,7 +26,7 @@ from tests.published.tree import (
     write_lines,
     write_tree,
 )
-from tests.results.tiny import compute_frontier, pick
+from tests.results.tiny import PLAIN, compute_frontier, pick
 
 SAFE, HELP = METRICS
 AXES = {SAFE: "safety", HELP: "helpfulness"}
@@ -108,7 +108,7 @@ def test_replicates_of_a_tree_agree_as_far_as_they_do(tmp_path: Path) -> None:
         write_lines(path, records)
     result = run_import(tree, at=tmp_path)
     assert not result.errors
-    table = agreement_tables(warehouse_of(result, tmp_path / "w.duckdb"))["replicate_consistency"]
+    table = agreement_tables(warehouse_of(result, tmp_path / "w.duckdb"), PLAIN)["replicate_consistency"]
     row = pick(table, judge="judge-b", metric="safe")
     assert (len(table), row["trajectories"], row["replicates"]) == (1, whole, 3)
     assert row["exact_match"] == pytest.approx(1 - off / whole) and 0 < off < whole
