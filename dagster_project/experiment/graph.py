@@ -55,9 +55,9 @@ CODE_VERSIONS = {
     "warehouse": "7",
     "results": "7",
     "claims": "3",
-    "report": "6",
+    "report": "7",
     "transcripts": "1",
-    "page": "5",
+    "page": "6",
 }
 WEIGHTS = "*.safetensors"
 

@@ -53,16 +53,20 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         return found
 
     def figures(run: AssetRun) -> None:
+        from dagster_project.report.cases import case_scores, load_changes
         from dagster_project.report.figures import draw_all
         from dagster_project.report.links import annotate_svg, point_links
         from dagster_project.report.style import save
 
         found = read_tables(run)
+        warehouse = run.one(Input.warehouse).path / WAREHOUSE
+        found["case_scores"] = case_scores(warehouse)
+        found["changes"] = load_changes(warehouse, run.experiment.statistics)
         points = found["frontier_points"]
         if points.empty:
             run.log("No trained agent has been tested yet, so there is nothing to draw.")
         drawn = draw_all(found, run.experiment.name, toy=run.experiment.toy)
-        links = point_links(run.one(Input.warehouse).path / WAREHOUSE, points, ui_url())
+        links = point_links(warehouse, points, ui_url())
         for name, figure in drawn.items():
             save(figure, run.draft.path, name)
             annotate_svg(run.draft.path / f"{name}.svg", links)
@@ -106,7 +110,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         from dagster_project.report.transcript_files import FOLDER
 
         parquet = [path for made in run.all(Input.tables) for path in sorted(made.path.glob("*.parquet"))]
-        found = load_tables(run.one(Input.warehouse).path / WAREHOUSE, parquet)
+        found = load_tables(run.one(Input.warehouse).path / WAREHOUSE, parquet, run.experiment.statistics)
         page = run.draft.path / PAGE
         cases = open_cases(run.experiment, run.store)
         write_page(page, run.experiment, found, cases, ui_url())

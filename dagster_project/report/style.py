@@ -16,9 +16,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.report.palette import METRIC_COLOURS, MODEL_COLOURS
+from dagster_project.report.palette import INK, MODEL_COLOURS
 
-__all__ = ["METRIC_COLOURS", "MODEL_COLOURS"]  # of palette.py, for those who draw
+__all__ = ["INK", "MODEL_COLOURS"]  # of palette.py, for those who draw
 PAPER_MARKERS = {"safe": "s", "help": "^", "both": "o", "safe_then_help": "D", "help_then_safe": "v"}
 OTHER_MARKERS = ("P", "X", "<", ">", "p", "h", "8", "d")
 """Of recipes that are not the paper's: they repeat after so many."""

@@ -10,6 +10,7 @@ import pandas as pd
 
 from dagster_project.experiment.agents import Recipe
 from dagster_project.report.wording import JUDGING_TITLES
+from dagster_project.results.persistence import GAIN
 
 MAIN_SET = "model_recipe"
 """The points of the published line: a source model's recipe at one beta, judges averaged."""
@@ -19,6 +20,9 @@ AVERAGE = "average"
 """In place of a model's name, what is averaged over models."""
 
 Row = Mapping[Hashable, Any]
+CLOSE = 0.03
+"""A bound that is nearer to what it is held against has a third digit."""
+MOST_DIGITS = 5
 
 
 def point_id(judging: str, model: str, recipe: str, beta: float | None, judge: str | None = None) -> str:
@@ -60,6 +64,31 @@ def judgings_of(table: pd.DataFrame) -> list[str]:
     return [judging for judging in JUDGING_TITLES if (table["judging"] == judging).any()]
 
 
+def scorings(table: pd.DataFrame) -> list[tuple[str, str | None]]:
+    """Return the ways in which one judge scored, as (judging, judge), in the order in which they stand side by side.
+
+    A judge scores agents trained on its own verdicts (`match`), on another's (`cross`), and both together (`all`),
+    which is left out beside the other two. A table without single judges has its averages in their place.
+    """
+    ways = table[["judging", "judge"]].drop_duplicates().itertuples(index=False)
+    found = [(str(judging), None if missing(judge) else str(judge)) for judging, judge in ways]
+    alone = [way for way in found if way[1] is not None] or found
+    chosen = [way for way in alone if way[0] in ("match", "cross")] or alone
+    return sorted(chosen, key=lambda way: (list(JUDGING_TITLES).index(way[0]), way[1] or ""))
+
+
+def own_ways(table: pd.DataFrame) -> list[tuple[str, str | None]]:
+    """Return the `scorings` of agents trained on the judge's own verdicts; all of them where there are none."""
+    found = scorings(table)
+    return [way for way in found if way[0] == found[0][0]]
+
+
+def scored(table: pd.DataFrame, judging: str, judge: str | None) -> pd.DataFrame:
+    """Return a table's rows of one judge, or (None) of the average of judges, in a way of judging."""
+    rows = table[table["judging"] == judging]
+    return rows[rows["judge"].isna() if judge is None else rows["judge"] == judge]
+
+
 def column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
     """Returns a column, all null where the table has none of that name."""
     return table[name] if name in table.columns else pd.Series(np.nan, index=table.index)
@@ -73,6 +102,38 @@ def number(value: float, digits: int = 2) -> str:
 def between(low: float, high: float) -> str:
     """Returns an interval with a space before it, nothing where there is none."""
     return "" if np.isnan([low, high]).any() else f" [{number(low)}, {number(high)}]"
+
+
+def estimate(value: float, low: float, high: float, thresholds: Iterable[float] = (0.0,), *, sign: bool = False) -> str:
+    """Return an estimate with its interval, with more digits where two would hide which side of a threshold a bound is.
+
+    Args:
+        value: The estimate.
+        low: The interval's lower bound; NaN: there is none.
+        high: Its upper bound.
+        thresholds: What the interval is held against.
+        sign: Whether positive numbers have a plus sign.
+    """
+    if missing(value):
+        return "–"
+    bounds = [] if missing(low) or missing(high) else [float(low), float(high)]
+    near = [(bound, threshold) for bound in bounds for threshold in thresholds if bound != threshold]
+    digits = 3 if any(abs(bound - threshold) < CLOSE for bound, threshold in near) else 2
+    while digits < MOST_DIGITS and any(round(bound, digits) == round(threshold, digits) for bound, threshold in near):
+        digits += 1
+    shown = [number(part, digits) for part in (float(value), *bounds)]
+    if sign:
+        shown = [text if text.startswith("−") or not float(text) else f"+{text}" for text in shown]
+    return shown[0] + (f" [{shown[1]}, {shown[2]}]" if bounds else "")
+
+
+def kept_share(row: Row) -> str:
+    """Return the share of a gain that is left in percent, or why there is none, of a row of `persistence`."""
+    if row["gain_verdict"] != GAIN:
+        return str(row["gain_verdict"])
+    share, low, high = (row[f"share{bound}"] for bound in ("", "_low", "_high"))
+    bounds = "" if np.isnan([low, high]).any() else f" [{number(100 * low, 0)}, {number(100 * high, 0)}]"
+    return f"{number(100 * share, 0)}%{bounds}"
 
 
 PAPER_POSITION = {

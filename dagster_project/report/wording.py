@@ -10,6 +10,23 @@ JUDGING_TITLES = {
     "all": "scored by all judges",
 }
 
+SCORING_TITLES = {
+    "match": "{judge}, on agents trained on its own verdicts",
+    "cross": "{judge}, on agents trained on another judge's verdicts",
+    "all": "{judge}, on all agents",
+}
+AVERAGE_TITLES = {
+    "match": "average of judges, each on agents trained on its own verdicts",
+    "cross": "average of judges, each on agents trained on another judge's verdicts",
+    "all": "average of all judges on all agents",
+}
+
+
+def scoring_title(judging: str, judge: str | None) -> str:
+    """Return who scored whom: one judge, or (None) the average of judges, in a way of judging."""
+    return AVERAGE_TITLES[judging] if judge is None else SCORING_TITLES[judging].format(judge=judge)
+
+
 RESULTS_CSV = "results.csv"
 """The result table, in the artifact of `tables`."""
 PAGE = "index.html"

@@ -83,8 +83,9 @@ def test_every_point_is_an_element_of_its_own(
     ids, _ = svg(frontier_figure(points, make_fits(judgings), "Title", toy=False), tmp_path)
     drawn = [name for name in ids if name.startswith("point:")]
     expected = {
-        f"point:{judging}:{model}:{recipe}:{beta:g}"
+        f"point:{judging}:{model}:{recipe}:{beta:g}:a"
         for judging, model, recipe, beta in itertools.product(judgings, ("m", "n"), RECIPES, betas)
+        if judging != "all"
     }
     assert set(drawn) == expected
     assert len(drawn) == len(expected)
@@ -94,13 +95,13 @@ def test_mixtures_lie_on_a_way_between_what_they_are_mixed_from(tmp_path: Path) 
     mixtures = ("0.25_safe_and_0.75_help", "0.75_safe_and_0.25_help")
     points = make_points(models=("m",), recipes=(*RECIPES, *mixtures))
     figure = frontier_figure(points, make_fits(), "Title", toy=False)
-    places = points[points["judge"].isna()].set_index("recipe")[["helpfulness_delta", "safety_delta"]]
+    places = points[points["judge"] == "a"].set_index("recipe")[["helpfulness_delta", "safety_delta"]]
     ways = [line for line in figure.axes[0].lines if len(line.get_data()[0]) == 4]
     assert len(ways) == 1
     drawn = np.column_stack(ways[0].get_data())
     np.testing.assert_allclose(drawn, places.loc[["help", *mixtures, "safe"]].to_numpy(dtype=float))
     ids, text = svg(figure, tmp_path)
-    assert f"point:match:m:{mixtures[0]}:0.1" in ids
+    assert f"point:match:m:{mixtures[0]}:0.1:a" in ids
     assert "mixed, not trained" in text
 
 
@@ -140,7 +141,7 @@ def test_points_without_intervals_or_fits_are_drawn(recipes: tuple[str, ...], tm
 
 def test_every_interval_lies_within_the_panel() -> None:
     points = make_points(JUDGINGS)
-    points.loc[0, ["safety_delta_low", "helpfulness_delta_high"]] = [-9.0, 7.0]
+    points.loc[1, ["safety_delta_low", "helpfulness_delta_high"]] = [-9.0, 7.0]
     figure = frontier_figure(points, make_fits(JUDGINGS), "Title", toy=False)
     for axes in figure.axes:
         assert axes.get_xlim()[1] > 7

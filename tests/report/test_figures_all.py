@@ -30,8 +30,8 @@ SCORES = {
 }  # fmt: skip
 BASE = (2.26, 1.34)
 ALL = {
-    "frontier", "delta_by_model", "overall", "help_with_intermediates", "safe_with_intermediates", "delta_all",
-    "persistence", "fits", "agreement", "audits", "training",
+    "frontier", "frontier_averaged", "overall", "help_with_intermediates", "safe_with_intermediates", "delta_all",
+    "persistence", "fits", "agreement", "audits", "training", "scores", "seeds", "cases_safe", "cases_help",
 }  # fmt: skip
 
 
@@ -51,7 +51,8 @@ def make_tables(judgings: tuple[str, ...] = JUDGINGS, seed: int = 0) -> dict[str
         name: []
         for name in (
             "frontier_points", "recipe_points", "source_points", "frontier_fits", "frontier_bands", "persistence",
-            "judge_agreement", "judge_confusion", "audits", "agents", "training_steps",
+            "judge_agreement", "judge_confusion", "audits", "agents", "training_steps", "agent_scores", "case_scores",
+            "changes",
         )
     }  # fmt: skip
     for judging, judge in itertools.product(judgings, (None, *JUDGES)):
@@ -98,6 +99,20 @@ def make_tables(judgings: tuple[str, ...] = JUDGINGS, seed: int = 0) -> dict[str
         tables["agents"].append({**names, "pairs_judge": judge})
         shares = dict(zip(("runaway", "invented_only", "without_tool_call"), generator.random(3), strict=True))
         tables["audits"].append({**names, "trajectories": 72, "emulator_unparsed": 0.1, **shares})
+        for scored_by, metric in itertools.product(JUDGES, ("safe", "help")):
+            judging = None if judge is None else "match" if judge == scored_by else "cross"
+            if judging not in (None, *judgings):
+                continue
+            key = {"agent": agent, "judge": scored_by, "metric": metric}
+            for own_seed in range(3) if seed_ is None else (seed_,):
+                counts = {f"score_{score}": int(generator.integers(1, 9)) for score in range(4)}
+                mean = float(generator.normal(1.5, 0.3))
+                tables["agent_scores"].append(
+                    {**key, "seed": own_seed, "judging": judging, "mean": mean, "n": 9, **counts}
+                )
+                for case in range(5):
+                    score = float(generator.integers(0, 4))
+                    tables["case_scores"].append({**key, "seed": own_seed, "case_idx": case, "score": score})
         if recipe is not None:
             for step in (10, 5):  # not in order
                 numbers = {"loss": 0.7 - step / 100 + generator.normal(0, 0.01), "reward_accuracy": 0.5}
@@ -105,6 +120,13 @@ def make_tables(judgings: tuple[str, ...] = JUDGINGS, seed: int = 0) -> dict[str
                 tables["training_steps"].append(
                     {"agent": agent, "seed": seed_, "stage": stage, "step": step, **numbers}
                 )
+    for judging, judge in itertools.product([way for way in judgings if way != "all"], JUDGES):
+        for model, beta, metric in itertools.product(MODELS, BETAS, ("safe", "help")):
+            first = metric
+            second = "safe_then_help" if metric == "safe" else "help_then_safe"
+            names = {"judging": judging, "judge": judge, "model": model, "beta": beta, "metric": metric}
+            numbers = {"before": 2.1, "after": 1.9, "change": -0.2, "low": -0.35, "high": 0.01, "cases": 5, "pairs": 1}
+            tables["changes"].append({**names, "first": first, "second": second, **numbers})
     return {name: pd.DataFrame(rows) for name, rows in tables.items()}
 
 
@@ -185,12 +207,13 @@ def test_every_point_lies_in_its_panel_and_under_no_label(figures: dict[str, Fig
 
 
 def test_ids_are_unique_and_name_every_point(figures: dict[str, Figure], tmp_path: Path) -> None:
-    judgings = JUDGINGS[: len(figures["frontier"].axes)]
+    judgings = JUDGINGS[: len(figures["frontier_averaged"].axes)]
+    ways = list(itertools.product([way for way in judgings if way != "all"], JUDGES))
     keys = list(itertools.product(MODELS, SCORES, BETAS))
     expected = {
-        "frontier": {point_id(judging, *key) for judging in judgings for key in keys},
+        "frontier": {point_id(judging, *key, judge) for judging, judge in ways for key in keys},
+        "frontier_averaged": {point_id(judging, *key) for judging in judgings for key in keys},
         "overall": {point_id(judging, *key) for judging in judgings for key in keys},
-        "delta_by_model": {point_id("match", *key, judge) for judge in (None, *JUDGES) for key in keys},
         "delta_all": {point_id("match", "average", *key[1:]) for key in keys},
     }
     for name, figure in figures.items():
@@ -207,7 +230,7 @@ def test_a_point_is_where_its_numbers_say() -> None:
     tables = make_tables(("match",))
     drawn = draw_all(tables, "t", toy=False)
     rows = tables["frontier_points"]
-    for name, kind in (("frontier", "_delta"), ("overall", "")):
+    for name, kind in (("frontier_averaged", "_delta"), ("overall", "")):
         found = {line.get_gid(): line for line, _, _ in markers(drawn[name])}
         for row in rows[rows["judge"].isna()].to_dict("records"):
             line = found[point_id("match", row["model"], row["recipe"], row["beta"])]
@@ -290,9 +313,9 @@ def test_stages_with_other_betas_have_points_of_their_own() -> None:
         tables[name]["beta"] = tables[name]["beta"].replace(0.1, np.nan)
     drawn = draw_all(tables, "t", toy=False)
     ids = {line.get_gid() for line, _, _ in markers(drawn["frontier"])}
-    assert point_id("match", MODELS[0], "safe", None) in ids
+    assert point_id("match", MODELS[0], "safe", None, JUDGES[0]) in ids
     assert beta_name(None) == beta_name(float("nan")) == "mixed"
-    assert len(ids) == 30
+    assert len(ids) == 60
 
 
 def test_arrows_go_from_each_parent_to_its_children() -> None:

@@ -109,7 +109,7 @@ def svg(tmp_path: Path) -> Path:
 
 def test_an_element_becomes_a_link_with_tooltip_and_lineage(svg: Path) -> None:
     before = ET.parse(svg).getroot()
-    name = point_id("match", "m", "safe", 0.1)
+    name = point_id("match", "m", "safe", 0.1, "a")
     lineage = [Link('agent_evaluations/"a" & b', "run", "0" * 64)]
     annotate_svg(
         svg,
@@ -145,7 +145,7 @@ def test_other_elements_stay_and_prefixes_are_the_usual_ones(svg: Path) -> None:
 
 
 def test_annotating_twice_makes_one_link(svg: Path) -> None:
-    links = {point_id("match", "m", "safe", 0.1): PointLink("http://ui/runs/1", "t", [])}
+    links = {point_id("match", "m", "safe", 0.1, "a"): PointLink("http://ui/runs/1", "t", [])}
     annotate_svg(svg, links)
     once = svg.read_bytes()
     annotate_svg(svg, links)
@@ -158,5 +158,5 @@ def test_every_point_of_a_figure_has_its_link(warehouse: Path, tmp_path: Path) -
     links = point_links(warehouse, points, "http://ui")
     annotate_svg(tmp_path / "frontier.svg", links)
     found = [link[0].get("id") for link in ET.parse(tmp_path / "frontier.svg").iter(f"{SVG}a")]
-    assert found == ["point:match:m:safe:0.1"]
+    assert found == ["point:match:m:safe:0.1:a"]
     assert set(links) == {"point:match:m:safe:0.1", "point:match:m:safe:0.1:a"}

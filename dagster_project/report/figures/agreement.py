@@ -84,7 +84,14 @@ def _statistics(agreement: pd.DataFrame, metric: str, judge_a: str, judge_b: str
 def _matrix(axes: Axes, shares: npt.NDArray[np.float64], top: float) -> None:
     # pcolormesh, not imshow: cells stay vector graphics.
     axes.pcolormesh(
-        np.arange(5) - 0.5, np.arange(5) - 0.5, shares, cmap="Blues", vmin=0, vmax=top, edgecolor="white", linewidth=0.5
+        np.arange(5) - 0.5,
+        np.arange(5) - 0.5,
+        shares,
+        cmap="Purples",
+        vmin=0,
+        vmax=top,
+        edgecolor="white",
+        linewidth=0.5,
     )
     for a in SCORES:
         for b in SCORES:

@@ -31,7 +31,9 @@ SHARE, OF_ANSWERS, RANGE = (
 
 
 def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy: bool) -> Figure:
-    """Draws shares of trajectories as bars: a panel for every measure, a bar for every model and recipe.
+    """Draw shares of trajectories as bars: a panel for every measure, a bar for every model and recipe.
+
+    A measure that is not known, or 0 everywhere, has no panel.
 
     A bar is the mean over a recipe's agents and seeds, weighted by their trajectories; the line across it goes from
     the least to the greatest of them.
@@ -96,4 +98,4 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
 
 
 def _first(names: dict[str, str], table: pd.DataFrame) -> tuple[str, str] | None:
-    return next(((name, text) for name, text in names.items() if name in table and table[name].notna().any()), None)
+    return next(((name, text) for name, text in names.items() if name in table and (table[name] > 0).any()), None)

@@ -23,6 +23,8 @@ ZERO: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "linestyle": (0, (4, 3)
 LINE, ROW_GAP, HEADING = 0.145, 0.07, 0.0175
 """Inches: a line of a legend or a panel's title, the gap below a legend, a heading's line by its font size."""
 LEGEND = RC["legend.fontsize"]
+MOST_COLUMNS = 4
+"""Panels in a row of the text's width: more would be smaller than their labels."""
 HANDLE, GAP, BETWEEN = 1.5, 0.5, 1.4
 """A legend's handle, the gap to its text, and the gap between columns, in units of the font size."""
 
@@ -54,39 +56,46 @@ def frame(
     reserved: float = 0.45,
     xlabel: str = "",
     subtitle: str = "",
+    columns: int = MOST_COLUMNS,
 ) -> Frame:
-    """Returns a row of panels with equal axes and titles, a title above, and legends below.
+    """Return rows of panels with equal axes and titles, a title above, and legends below.
 
     Args:
         titles: Each panel's title, wrapped already.
         title: The figure's title.
         toy: Says below the title that this is a toy world.
-        height: Of the panels, in inches; None for squares.
+        height: Of a panel, in inches; None for squares.
         groups: The legends, packed into as few rows as fit.
         width: Of the figure; by default that of a column for one panel and of the text for several.
         sharex: Whether the panels have one x-axis (they always have one y-axis).
         reserved: Inches for the labels left of the panels.
         xlabel: One label for the x-axes of all panels.
         subtitle: Smaller, below the title.
+        columns: The most panels that stand in one row.
     """
     width = width or (COLUMN_WIDTH if len(titles) == 1 else TEXT_WIDTH)
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
     if height is None:
-        height = (width - reserved) / len(titles) - 0.15
+        height = (width - reserved) / columns - 0.15
     heading = headings(title, subtitle, width, toy=toy)
     above = heading_height(heading)
     lines = max((text.count("\n") + 1 for text in titles if text), default=0)
     packed = _pack(groups, width)
     key = sum(LINE * _lines(row) + ROW_GAP for row in packed)
     below = key + (0.2 if xlabel else 0.0)
-    total = below + height + 0.42 + LINE * lines + above
+    total = below + rows * (height + 0.42 + LINE * lines) + above
     figure = Figure(figsize=(width, total), layout="constrained")
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(rect=(0, below / total, 1, 1 - (above + below) / total))
     write_heading(figure, heading)
-    panels = figure.subplots(1, len(titles), squeeze=False, sharex=sharex, sharey=True)[0]
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=True).ravel()
+    panels = grid[: len(titles)]
     for axes, text in zip(panels, titles, strict=True):
         axes.set_title(text)
+    for axes in grid[len(titles) :]:
+        axes.set_axis_off()
     if xlabel:
         figure.text(0.5, (key + 0.17) / total, xlabel, ha="center", va="top", fontsize=8).set_in_layout(False)
     _legends(figure, packed, key)
@@ -129,6 +138,11 @@ def wrap(text: str, width: float, size: float) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+def letters_in(width: float, size: float) -> int:
+    """Return how many letters of a usual text fit into a width in inches."""
+    return max(8, int(width / text_width("on agents trained on its own verdicts", size) * 37))
 
 
 @lru_cache(maxsize=1000)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.report.figures.frame import ZERO, Group, frame, judging_titles, ticks
+from dagster_project.report.figures.frame import MOST_COLUMNS, ZERO, Group, frame, judging_titles, letters_in, ticks
 from dagster_project.report.figures.points import (
     Array,
     beta_group,
@@ -25,7 +25,17 @@ from dagster_project.report.figures.points import (
     square,
     uncertainty,
 )
-from dagster_project.report.style import GREY, ModelStyle, freeze, look, marker_style, model_styles, recipe_markers
+from dagster_project.report.style import (
+    COLUMN_WIDTH,
+    GREY,
+    TEXT_WIDTH,
+    ModelStyle,
+    freeze,
+    look,
+    marker_style,
+    model_styles,
+    recipe_markers,
+)
 from dagster_project.report.values import (
     MAIN_SET,
     beta_name,
@@ -36,8 +46,10 @@ from dagster_project.report.values import (
     number,
     point_id,
     recipe_order,
+    scored,
+    scorings,
 )
-from dagster_project.report.wording import JUDGING_TITLES
+from dagster_project.report.wording import scoring_title
 
 NO_BANDS = pd.DataFrame({"point_set": [], "judging": [], "judge": [], "x": [], "low": [], "high": []})
 
@@ -53,55 +65,39 @@ class Panel(NamedTuple):
 def frontier_figure(
     points: pd.DataFrame, fits: pd.DataFrame, title: str, *, toy: bool, bands: pd.DataFrame | None = None
 ) -> Figure:
-    """Draws every way of judging as a panel: deltas with their uncertainty, and the line through them.
+    """Draw every judge as a panel: deltas with their uncertainty, and the line through them.
 
-    Both axes have one scale, so that a trade of one for one is a slope of 45 degrees. Every point is an element of
-    the SVG with the id ``point:<judging>:<model>:<recipe>:<beta>``.
+    A judge has a panel for the agents trained on its own verdicts, and one for those trained on another judge's.
+    A judge's points have the id ``point:<judging>:<model>:<recipe>:<beta>:<judge>``. Both axes have one scale, so that
+    a trade of one for one is a slope of 45 degrees.
 
     Args:
-        points: `frontier_points`; rows averaged over judges are drawn. Where the spread and correlation of the
-            draws are known, a point's uncertainty is an ellipse, otherwise a cross of its intervals.
+        points: `frontier_points`; where there are rows of single judges, those are drawn. Where the spread and
+            correlation of the draws are known, a point's uncertainty is an ellipse, otherwise a cross of its intervals.
         fits: `frontier_fits`.
         title: The figure's title.
         toy: Says on the figure that this is a toy world.
         bands: `frontier_bands`, the confidence bands of the lines.
     """
+    ways = scorings(points)
+    columns = 2 if len(ways) == 4 else min(3, len(ways))
+    letters = letters_in((TEXT_WIDTH if columns > 1 else COLUMN_WIDTH) / columns - 0.4, 8)
+    panels = [Panel(judging, judge, textwrap.fill(scoring_title(judging, judge), letters)) for judging, judge in ways]
+    return _figure(points, fits, bands, panels, title, toy=toy, columns=columns)
+
+
+def averaged_frontier_figure(
+    points: pd.DataFrame, fits: pd.DataFrame, title: str, *, toy: bool, bands: pd.DataFrame | None = None
+) -> Figure:
+    """Draw the paper's figure: the frontier averaged over judges, a panel for every way of judging.
+
+    The arguments are those of `frontier_figure`; a point's id is ``point:<judging>:<model>:<recipe>:<beta>``.
+    """
     shown = points[points["judge"].isna()]
     judgings = judgings_of(shown)
     titles, subtitle = judging_titles(judgings)
     panels: list[Panel] = [Panel(judging, None, name) for judging, name in zip(judgings, titles, strict=True)]
-    return _figure(shown, fits, bands, panels, title, toy=toy, subtitle=subtitle)
-
-
-def delta_by_model_figure(
-    points: pd.DataFrame,
-    fits: pd.DataFrame,
-    title: str,
-    *,
-    toy: bool,
-    bands: pd.DataFrame | None = None,
-    judging: str | None = None,
-) -> Figure:
-    """Draws the frontier of one way of judging: averaged over judges, and for every judge.
-
-    A judge's points have the id ``point:<judging>:<model>:<recipe>:<beta>:<judge>``, averages that of
-    `frontier_figure`.
-
-    Args:
-        points: `frontier_points`.
-        fits: `frontier_fits`.
-        title: The figure's title.
-        toy: Says on the figure that this is a toy world.
-        bands: `frontier_bands`.
-        judging: The way of judging; by default the first there is, `match` before the others.
-    """
-    judging = judging or judgings_of(points)[0]
-    shown = points[points["judging"] == judging]
-    judges = sorted(shown["judge"].dropna().unique())
-    panels = [Panel(judging, None, "average over judges" if len(judges) > 1 else "".join(map(str, judges)))]
-    if len(judges) > 1:  # a single judge's points are the average's
-        panels += [Panel(judging, judge, textwrap.fill(str(judge), 26)) for judge in judges]
-    return _figure(shown, fits, bands, panels, title, toy=toy, subtitle=JUDGING_TITLES[judging])
+    return _figure(shown, fits, bands, panels, title, toy=toy, subtitle=f"average over judges; {subtitle}".rstrip("; "))
 
 
 def _figure(
@@ -113,12 +109,13 @@ def _figure(
     *,
     toy: bool,
     subtitle: str = "",
+    columns: int = MOST_COLUMNS,
 ) -> Figure:
     fits = fits[fits["point_set"] == MAIN_SET]
     bands = NO_BANDS if bands is None else bands[bands["point_set"] == MAIN_SET]
     styles, betas = model_styles(points["model"]), levels(points["beta"])
     markers = recipe_markers(recipe_order(points["recipe"]))
-    lines = {place: _of(fits, judging, judge) for place, (judging, judge, _) in enumerate(chosen)}
+    lines = {place: scored(fits, judging, judge) for place, (judging, judge, _) in enumerate(chosen)}
     groups = [
         model_group(styles),
         recipe_group(list(points["recipe"])),
@@ -133,29 +130,29 @@ def _figure(
             height=None,
             groups=groups,
             subtitle=subtitle,
+            columns=columns,
         )
         for place, (axes, (judging, judge, _)) in enumerate(zip(drawn.panels, chosen, strict=True)):
             axes.set_xlabel("Δ helpfulness")
-            _line(axes, lines[place], _of(bands, judging, judge), _of(points, judging, judge))
-            _points(axes, _of(points, judging, judge), styles, betas, markers)
+            _line(axes, lines[place], scored(bands, judging, judge), scored(points, judging, judge))
+            _points(axes, scored(points, judging, judge), styles, betas, markers)
         x, y = extents(points)
         reached = _of_all(bands, chosen)
         # A band of few points may be wider than all of them; no point is cut, so it may be.
         xlim, ylim = square(np.append(x, 0.0), np.concatenate([y, [0.0], reached]))
-        drawn.panels[0].set(ylabel="Δ safety (post-trained − source)", xlim=xlim, ylim=ylim)
+        drawn.panels[0].set(xlim=xlim, ylim=ylim)
+        for axes in drawn.panels[:: min(columns, len(chosen))]:
+            axes.set_ylabel("Δ safety (post-trained − source)")
         ticks(*drawn.panels)
         freeze(drawn.figure, square=drawn.panels)
     return drawn.figure
 
 
-def _of(table: pd.DataFrame, judging: str, judge: str | None) -> pd.DataFrame:
-    rows = table[table["judging"] == judging]
-    return rows[rows["judge"].isna() if judge is None else rows["judge"] == judge]
-
-
 def _of_all(bands: pd.DataFrame, chosen: Sequence[Panel]) -> Array:
     """Returns what the bands of all panels reach in y."""
-    found = [_of(bands, judging, judge)[["low", "high"]].to_numpy(dtype=float).ravel() for judging, judge, _ in chosen]
+    found = [
+        scored(bands, judging, judge)[["low", "high"]].to_numpy(dtype=float).ravel() for judging, judge, _ in chosen
+    ]
     values = np.concatenate(found) if found else np.empty(0)
     return values[np.isfinite(values)]
 

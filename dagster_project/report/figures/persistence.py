@@ -1,6 +1,9 @@
-"""Persistence: a forest plot."""
+"""Persistence against the source model: what the first training gained, and what is left after the second."""
 
 from __future__ import annotations
+
+import textwrap
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,79 +11,117 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dagster_project.report.figures.frame import ZERO, Group, frame, judging_titles, text_width, ticks
-from dagster_project.report.style import GREY, METRIC_COLOURS, look, tint
-from dagster_project.report.values import AVERAGE, PAPER_POSITION, Row, beta_name, column, judgings_of, missing
-from dagster_project.results.persistence import SHAKY
+from dagster_project.experiment.agents import Recipe
+from dagster_project.report.figures.frame import ZERO, Group, frame, letters_in, text_width, ticks
+from dagster_project.report.figures.points import OVER_MODELS, beta_group, entry, model_group
+from dagster_project.report.style import GREY, PAPER_MARKERS, TEXT_WIDTH, ModelStyle, look, marker_style, model_styles
+from dagster_project.report.values import AVERAGE, Row, beta_name, kept_share, levels, missing, scored, scorings
+from dagster_project.report.wording import scoring_title
+from dagster_project.results.persistence import SEQUENCES
 
-METRIC_STYLES = {
-    "safe": ("s", -0.26, "safety after helpfulness training, between H and S"),
-    "help": ("^", 0.17, "helpfulness after safety training, between S and H"),
-}
-CUT = (-2.0, 3.0)
-"""Persistence beyond these is not drawn: ratios with a small denominator would hide all others."""
-PUBLISHED = 0.19
-"""How far below an interval the released code's lies, in rows."""
+METRICS = {"safe": "safety", "help": "helpfulness"}
+QUANTITIES = ("gain", "kept", "other")
+"""Of `persistence`, in the order of `SEQUENCES`: after the first training, after both, after the other one alone."""
+ROW = 0.2
+"""Inches of a row."""
+ROOM = 0.42
+"""Of the panel's width, on the right, for the share in numbers."""
+
+
+class Look(NamedTuple):
+    """What a row's marks look like: the model's style, and the place of its β among all."""
+
+    style: ModelStyle
+    level: int
+    levels: int
 
 
 def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
-    """Draws persistence with its intervals: a panel for every way of judging, a row for every model and beta.
+    """Draw each metric's difference to the source model after the first training, after both, and after the other.
 
-    Averages over models are emphasised; an estimate that is not defined is said to be so; an interval from which
-    many draws are missing is dotted. The interval as the released code computes it is a lighter bar below.
+    A panel for every metric and judge, a row for every model and β; averages over models come first, in black. On the
+    right stands the share of the gain that is left, where there is a gain clearly above 0. Every mark has the id
+    ``persistence:<judging>:<judge>:<model>:<beta>:<metric>:<quantity>``.
 
     Args:
-        table: `persistence`; rows averaged over judges are drawn.
+        table: `persistence`; where there are rows of single judges, those are drawn.
         title: The figure's title.
         toy: Says on the figure that this is a toy world.
     """
-    table = table[table["judge"].isna()].rename(columns=PAPER_POSITION)
-    judgings = judgings_of(table)
-    titles, subtitle = judging_titles(judgings)
-    keys = table[["beta", "model"]].drop_duplicates()
-    keys = keys.sort_values(["beta", "model"], na_position="first")
-    places: dict[tuple[str, str], int] = {}
-    for beta, model in keys.itertuples(index=False):
-        places.setdefault((beta_name(beta), _name(model)), len(places))
-    several = len({beta for beta, _ in places}) > 1
-    labels = [f"{name}, β = {beta}" if several else name for beta, name in places]
+    ways = scorings(table)[:4]
+    panels = [(metric, *way) for metric in METRICS for way in ways]
+    keys = table[["beta", "model"]].drop_duplicates().sort_values(["beta", "model"], na_position="first")
+    places = {
+        (beta_name(beta), _name(model)): place for place, (beta, model) in enumerate(keys.itertuples(index=False))
+    }
+    models, betas = model_styles(table["model"].dropna()), levels(table["beta"])
+    styles = {AVERAGE: OVER_MODELS, **models}
+    labels = [f"{name}, β {beta}" if len(betas) > 1 else name for beta, name in places]
+    columns = len(ways)
+    reserved = max(text_width(label, 7) for label in labels) + 0.2
+    width = (TEXT_WIDTH - reserved) / columns - 0.2
+    low, high = _limits(table)
     with look():
-        low, high = _limits(table)
         drawn = frame(
-            titles,
-            subtitle=subtitle,
+            [_heading(panel, width) for panel in panels],
             title=title,
             toy=toy,
-            height=0.34 * len(places) + 0.35,
-            groups=[Group("", _legend(table, cut=low in CUT or high in CUT), 2)],
-            xlabel="the paper's ratio: 0 is the other training alone, 1 this one alone",
-            reserved=max(text_width(label, 7) for label in labels) + 0.2,
+            height=ROW * len(places) + 0.1,
+            groups=[_recipes(), beta_group(betas), model_group(styles), _intervals()],
+            width=TEXT_WIDTH,
+            xlabel="points of score, against the source model; right: share of the gain that is left",
+            reserved=reserved,
+            columns=columns,
         )
-        ticks(*drawn.panels)
-        for axes, judging in zip(drawn.panels, judgings, strict=True):
-            for value in (0, 1):
-                axes.axvline(value, **ZERO)
-            for row in table[table["judging"] == judging].to_dict("records"):
-                _row(axes, row, places[beta_name(row["beta"]), _name(row["model"])], low, high)
-        first = drawn.panels[0]
-        first.set(yticks=range(len(places)), yticklabels=labels, ylim=(len(places) - 0.4, -0.6), xlim=(low, high))
+        for axes, (metric, judging, judge) in zip(drawn.panels, panels, strict=True):
+            axes.axvline(0, **ZERO)
+            rows = scored(table, judging, judge)
+            for row in rows[rows["metric"] == metric].to_dict("records"):
+                name, beta = _name(row["model"]), beta_name(row["beta"])
+                place = places[beta, name]
+                _row(axes, row, place, Look(styles[name], betas[beta], len(betas)))
+                axes.text(high, place, kept_share(row), fontsize=6, va="center", ha="right")
+            axes.set(ylim=(len(places) - 0.4, -0.6), xlim=(low, high))
+            axes.set_yticks(range(len(places)), labels)
+            axes.tick_params(axis="y", length=0)
+        ticks(*drawn.panels, n=4)
     return drawn.figure
 
 
-def _legend(table: pd.DataFrame, *, cut: bool) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=METRIC_COLOURS[metric], marker=marker, markersize=4.5, linewidth=1, label=label)
-        for metric, (marker, _, label) in METRIC_STYLES.items()
-    ]
-    if column(table, "published_low").notna().any():
-        label = "interval as the released code computes it"
-        handles.append(Line2D([], [], color=tint(GREY, 0.5), linewidth=2, label=label))
-    if (table["invalid_share"] > SHAKY).any():
-        dotted = f"undefined in over {SHAKY:.0%} of draws"
-        handles.append(Line2D([], [], color=GREY, linestyle="dotted", linewidth=1, label=dotted))
-    if cut:
-        handles.append(Line2D([], [], color=GREY, linestyle="", marker=">", markersize=4, label="goes on"))
-    return handles
+def _row(axes: Axes, row: Row, place: int, look_of_it: Look) -> None:
+    style, level, n_levels = look_of_it
+    spread = {"gain": -0.24, "kept": 0.0, "other": 0.24}
+    for quantity, recipe in zip(QUANTITIES, SEQUENCES[str(row["metric"])], strict=True):
+        value, low, high = (row[f"{quantity}{bound}"] for bound in ("", "_low", "_high"))
+        if missing(value):
+            continue
+        y = place + spread[quantity]
+        axes.plot([low, high], [y, y], color=style.colour, linewidth=1.2 if quantity == "kept" else 0.6, zorder=2)
+        name = f"persistence:{row['judging']}:{row['judge']}:{_name(row['model'])}:{beta_name(row['beta'])}"
+        marker = PAPER_MARKERS[recipe]
+        axes.plot(
+            value,
+            y,
+            marker,
+            gid=f"{name}:{row['metric']}:{quantity}",
+            zorder=3,
+            **marker_style(style, level, n_levels, 4),
+        )
+
+
+def _heading(panel: tuple[str, str, str | None], width: float) -> str:
+    metric, judging, judge = panel
+    return textwrap.fill(f"{METRICS[metric]}, scored by {scoring_title(judging, judge)}", letters_in(width, 8))
+
+
+def _recipes() -> Group:
+    used = dict.fromkeys(recipe for recipes in SEQUENCES.values() for recipe in recipes)
+    handles = [entry(Recipe(recipe).label, PAPER_MARKERS[recipe]) for recipe in used]
+    return Group("trained on", handles, 2)
+
+
+def _intervals() -> Group:
+    return Group("", [Line2D([], [], color=GREY, linewidth=1.2, label="95% interval")])
 
 
 def _name(model: object) -> str:
@@ -88,27 +129,9 @@ def _name(model: object) -> str:
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
-    names = [name for name in ("estimate", "low", "high", "published_low", "published_high") if name in table]
+    names = [f"{quantity}{bound}" for quantity in QUANTITIES for bound in ("", "_low", "_high")]
     values = table[names].to_numpy(dtype=float)
     values = values[np.isfinite(values)]
-    low, high = min([0.0, *values]) - 0.1, max([1.0, *values]) + 0.1
-    return max(CUT[0], low), min(CUT[1], high)
-
-
-def _row(axes: Axes, row: Row, place: int, low: float, high: float) -> None:
-    marker, shift, _ = METRIC_STYLES[row["metric"]]
-    colour = METRIC_COLOURS[row["metric"]]
-    bold, y = missing(row["model"]), place + shift
-    if np.isnan(row["estimate"]):
-        axes.text(low + 0.02 * (high - low), y, "undefined", fontsize=6, color=colour, va="center")
-        return
-    style = "dotted" if row["invalid_share"] > SHAKY else "solid"
-    axes.plot([row["low"], row["high"]], [y, y], color=colour, linestyle=style, linewidth=1.6 if bold else 0.9)
-    published = [row.get("published_low", np.nan), row.get("published_high", np.nan)]
-    if not np.isnan(published).any():
-        axes.plot(published, [y + PUBLISHED] * 2, color=tint(colour, 0.55), linewidth=1.6, solid_capstyle="butt")
-    name = f"persistence:{row['judging']}:{_name(row['model'])}:{beta_name(row['beta'])}:{row['metric']}"
-    axes.plot(row["estimate"], y, marker, color=colour, markersize=5 if bold else 4, gid=name)
-    for beyond, end, arrow in ((row["low"] < low, low, "<"), (row["high"] > high, high, ">")):
-        if beyond:
-            axes.plot(end, y, arrow, color=colour, markersize=4, clip_on=False)
+    low, high = min([0.0, *values]), max([0.0, *values])
+    span = max(high - low, 0.1)
+    return low - 0.05 * span, high + span * ROOM / (1 - ROOM)

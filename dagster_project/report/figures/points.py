@@ -18,7 +18,7 @@ from dagster_project.experiment.agents import Recipe
 from dagster_project.report.figures.frame import Group
 from dagster_project.report.style import (
     GREY,
-    METRIC_COLOURS,
+    INK,
     MIXTURE_MARKER,
     SOURCE_MARKER,
     ModelStyle,
@@ -90,9 +90,9 @@ def draw_regions(axes: Axes, points: pd.DataFrame, colours: Sequence[str]) -> No
             units="xy",
             offsets=shown[["helpfulness_delta", "safety_delta"]].to_numpy(dtype=float),
             offset_transform=axes.transData,
-            facecolors=[to_rgba(colour, 0.04) for colour in chosen],
-            edgecolors=[to_rgba(colour, 0.3) for colour in chosen],
-            linewidths=0.5,
+            facecolors="none",
+            edgecolors=[to_rgba(colour, 0.22) for colour in chosen],
+            linewidths=0.4,
             zorder=1,
         ),
         autolim=False,
@@ -149,16 +149,14 @@ def beta_group(names: Mapping[str, int]) -> Group:
 def uncertainty(points: pd.DataFrame) -> list[Patch | Line2D]:
     """Returns the legend of what `draw_regions` draws; empty where the points have neither regions nor intervals."""
     if has_regions(points):
-        return [Patch(facecolor=to_rgba(GREY, 0.12), edgecolor=GREY, linewidth=0.5, label="95% region")]
+        return [Patch(facecolor="none", edgecolor=to_rgba(GREY, 0.6), linewidth=0.5, label="95% region")]
     if column(points, "safety_delta_low").notna().any():
         return [Line2D([], [], color=GREY, alpha=0.6, linewidth=0.8, label="interval")]
     return []
 
 
-def recipe_style(recipe: str | None) -> ModelStyle:
-    """Returns the style of a recipe averaged over models: the colour is that of the metric trained last, if any."""
-    metrics = () if recipe is None else Recipe(recipe).metrics
-    return ModelStyle(METRIC_COLOURS[metrics[-1]] if metrics else GREY, None, "")
+OVER_MODELS = ModelStyle(INK, None, "")
+"""The style of what is averaged over source models: colours are for those."""
 
 
 def identified(axes: Axes, x: float, y: float, gid: str, marker: str, **style: Any) -> Line2D:

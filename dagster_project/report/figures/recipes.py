@@ -16,19 +16,20 @@ from dagster_project.experiment.agents import Recipe, TrainedMetric
 from dagster_project.report.figures.frame import ZERO, Frame, Group, frame, ticks
 from dagster_project.report.figures.labels import place_labels
 from dagster_project.report.figures.points import (
+    OVER_MODELS,
     Array,
+    beta_group,
     draw_crosses,
     draw_regions,
     extents,
     identified,
-    recipe_style,
+    recipe_group,
     square,
 )
 from dagster_project.report.style import (
     GREY,
-    METRIC_COLOURS,
+    INK,
     SOURCE_MARKER,
-    darker,
     freeze,
     look,
     marker_style,
@@ -57,11 +58,11 @@ def delta_all_figure(recipes: pd.DataFrame, title: str, *, toy: bool, judging: s
     points = points[points["recipe"].notna()]
     markers = recipe_markers(recipe_order(recipes["recipe"]))
     with look():
-        drawn = _frame(points, [_last_group(points)], title, toy=toy)
+        drawn = _frame(points, [], title, toy=toy)
         axes = drawn.panels[0]
         axes.axhline(0, **ZERO)
         axes.axvline(0, **ZERO)
-        draw_regions(axes, points, [recipe_style(recipe).colour for recipe in points["recipe"]])
+        draw_regions(axes, points, [INK] * len(points))
         x, y = extents(points)
         xlim, ylim = square(np.append(x, 0.0), np.append(y, 0.0))
         axes.set(xlabel="Δ helpfulness (post-trained − source)", ylabel="Δ safety", xlim=xlim, ylim=ylim)
@@ -95,9 +96,9 @@ def intermediates_figure(
             for name, style in LINES.items()
             if name in trained
         ]
-        drawn = _frame(points, [Group("trained on", lines), _last_group(points)], title, toy=toy)
+        drawn = _frame(points, [Group("arrows: trained on", lines)], title, toy=toy)
         axes = drawn.panels[0]
-        draw_crosses(axes, points, [recipe_style(_recipe(row)).colour for row in points.to_dict("records")], "")
+        draw_crosses(axes, points, [INK] * len(points), "")
         x, y = extents(points, "")
         xlim, ylim = square(x, y)
         axes.set(xlabel="helpfulness", ylabel="safety", xlim=xlim, ylim=ylim)
@@ -124,33 +125,24 @@ def _recipe(row: Row) -> str | None:
 
 def _frame(points: pd.DataFrame, groups: list[Group], title: str, *, toy: bool) -> Frame:
     judging = str(points["judging"].iloc[0])
-    subtitle = f"average over source models, {JUDGING_TITLES[judging]}; numbers: β of DPO"
-    drawn = frame([""], title=title, toy=toy, height=None, groups=groups, subtitle=subtitle)
+    trained = points[points["recipe"].notna()]
+    subtitle = f"average over source models and judges, {JUDGING_TITLES[judging]}; numbers: β of DPO"
+    legends = [*groups, recipe_group(list(trained["recipe"])), beta_group(levels(trained["beta"]))]
+    drawn = frame([""], title=title, toy=toy, height=None, groups=legends, subtitle=subtitle)
     ticks(*drawn.panels)
     return drawn
-
-
-def _last_group(points: pd.DataFrame) -> Group:
-    used = {recipe.metrics[-1].value for recipe in _trained(points)}
-    handles = [
-        Line2D([], [], linestyle="", marker="o", color=colour, markersize=5, label=LAST[metric])
-        for metric, colour in METRIC_COLOURS.items()
-        if metric in used
-    ]
-    return Group("trained last on", handles)
 
 
 def _markers(axes: Axes, points: pd.DataFrame, kind: str, markers: Mapping[str, str]) -> None:
     betas = levels(points.loc[points["recipe"].notna(), "beta"])
     for row in points.to_dict("records"):
         recipe, x, y = _recipe(row), row[f"helpfulness{kind}"], row[f"safety{kind}"]
-        style = recipe_style(recipe)
         if recipe is None:
             name = f"source:{row['judging']}:{AVERAGE}"
-            identified(axes, x, y, name, SOURCE_MARKER, **marker_style(style, size=10))
+            identified(axes, x, y, name, SOURCE_MARKER, **marker_style(OVER_MODELS, size=10))
         else:
             name = point_id(row["judging"], AVERAGE, recipe, row["beta"])
-            look_of_it = marker_style(style, betas[beta_name(row["beta"])], len(betas), 6)
+            look_of_it = marker_style(OVER_MODELS, betas[beta_name(row["beta"])], len(betas), 6)
             identified(axes, x, y, name, markers[recipe], **look_of_it)
 
 
@@ -159,9 +151,8 @@ def _label(axes: Axes, points: pd.DataFrame, kind: str, avoid: Array) -> None:
     for row in points.to_dict("records"):
         recipe = _recipe(row)
         labels.append("source" if recipe is None else f"{Recipe(recipe).label} {beta_name(row['beta'])}")
-    colours = [darker(recipe_style(_recipe(row)).colour) for row in points.to_dict("records")]
     x, y = list(points[f"helpfulness{kind}"]), list(points[f"safety{kind}"])
-    place_labels(axes, labels, x, y, avoid, colours=colours)
+    place_labels(axes, labels, x, y, avoid, colours=[INK] * len(labels))
 
 
 def _arrows(points: pd.DataFrame) -> list[tuple[int, int, TrainedMetric]]:

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from dagster_project.experiment.agents import Recipe
 from dagster_project.report.figures.frame import ZERO, Group, frame, ticks
 from dagster_project.report.figures.labels import place_labels
-from dagster_project.report.figures.points import recipe_group, recipe_style
-from dagster_project.report.style import GREY, darker, look, marker_style, recipe_markers, tint
+from dagster_project.report.figures.points import OVER_MODELS, beta_group, recipe_group
+from dagster_project.report.style import GREY, INK, look, marker_style, recipe_markers, tint
 from dagster_project.report.values import START_STEPS, beta_name, levels, recipe_order
 
 CHANCE_LOSS = float(np.log(2))
@@ -36,17 +36,18 @@ def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
             title=title,
             toy=toy,
             height=2.3,
-            groups=[recipe_group(list(starts["recipe"])), Group("", [pale])],
+            groups=[recipe_group(list(starts["recipe"])), beta_group(betas), Group("", [pale])],
         )
         axes = drawn.panels[0]
         axes.axhline(0.5, **ZERO)
         axes.axvline(CHANCE_LOSS, **ZERO)
         for recipe, group in starts.groupby("recipe"):
-            colour = tint(recipe_style(str(recipe)).colour, 0.5)
-            axes.plot(group["loss"], group["reward_accuracy"], markers[str(recipe)], markersize=2.5, color=colour)
+            axes.plot(
+                group["loss"], group["reward_accuracy"], markers[str(recipe)], markersize=2.5, color=tint(GREY, 0.5)
+            )
         labels = []
         for row in means.to_dict("records"):
-            style = marker_style(recipe_style(row["recipe"]), betas[beta_name(row["beta"])], len(betas), 6)
+            style = marker_style(OVER_MODELS, betas[beta_name(row["beta"])], len(betas), 6)
             axes.plot(row["loss"], row["reward_accuracy"], markers[row["recipe"]], zorder=3, **style)
             labels.append(f"{Recipe(row['recipe']).label} {beta_name(row['beta'])}")
         axes.set(
@@ -56,9 +57,8 @@ def training_figure(starts: pd.DataFrame, title: str, *, toy: bool) -> Figure:
             ylim=_limits([*starts["reward_accuracy"], 0.5]),
         )
         ticks(axes)
-        colours = [darker(recipe_style(str(recipe)).colour) for recipe in means["recipe"]]
         x, y = list(means["loss"]), list(means["reward_accuracy"])
-        place_labels(axes, labels, x, y, np.empty((0, 2)), colours=colours)
+        place_labels(axes, labels, x, y, np.empty((0, 2)), colours=[INK] * len(labels))
     return drawn.figure
 
 

@@ -11,17 +11,20 @@ import pandas as pd
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.nodes import Kind
+from dagster_project.experiment.spec import Statistics
+from dagster_project.report.cases import case_scores, load_changes
+from dagster_project.report.page.charts.common import ALL, AVERAGE, Records, records, scoring_of
+from dagster_project.report.runs import AXES, run_scores
 from dagster_project.report.transcript_files import FOLDER, file_name
-from dagster_project.report.values import beta_name, missing, recipe_order
+from dagster_project.report.values import beta_name, missing, recipe_order, scorings
+from dagster_project.report.wording import scoring_title
 from toolemu.terminal import printable
 
-AVERAGE = "average"
-ALL = "all"
-"""In filters: no choice."""
-Records = list[dict[str, Any]]
-AXES = {"helpfulness": "help", "safety": "safe"}
 RUNS = """
-    SELECT agent, seed, count(*) AS trajectories FROM trajectories GROUP BY ALL ORDER BY agent, seed NULLS FIRST
+    SELECT t.agent, t.seed, count(*) AS trajectories, count(*) FILTER (t.case_idx IN (
+            SELECT s.case_idx FROM splits s WHERE s.split = 'test' AND s.seed = coalesce(t.seed, s.seed)
+        )) AS held_out
+    FROM trajectories t GROUP BY ALL ORDER BY agent, seed NULLS FIRST
 """
 ARTIFACTS = """
     SELECT asset, "partition", kind, run_id, sha256, code_version, strftime(ended_at, '%Y-%m-%d %H:%M') AS ended
@@ -40,17 +43,32 @@ TOKENS = """
     SELECT 'judge ' || judge, count(*), sum(tokens)::BIGINT FROM evaluations GROUP BY judge ORDER BY 1
 """
 SIZES = """
+    WITH tested AS (
+        SELECT DISTINCT t.agent, t.seed, a.model, coalesce(len(a.mixture), 0) > 0 AS mixed
+        FROM trajectories t LEFT JOIN (SELECT DISTINCT ON (agent) agent, model, mixture FROM agents) a USING (agent)
+        WHERE t.seed IS NOT NULL
+    )
     SELECT (SELECT count(*) FROM trajectories) AS trajectories, (SELECT count(*) FROM evaluations) AS verdicts,
-        (SELECT count(*) FROM preference_pairs) AS pairs, (SELECT count(DISTINCT judge) FROM evaluations) AS judges,
-        (SELECT count(DISTINCT agent) FROM trajectories WHERE seed IS NOT NULL) AS agents,
+        (SELECT count(DISTINCT judge) FROM evaluations) AS judges,
         (SELECT count(DISTINCT agent) FROM trajectories WHERE seed IS NULL) AS models,
-        (SELECT count(DISTINCT seed) FROM trajectories WHERE seed IS NOT NULL) AS seeds
+        count(*) FILTER (NOT mixed) AS trainings, count(DISTINCT agent) FILTER (NOT mixed) AS agents,
+        count(DISTINCT agent) FILTER (mixed) AS mixed, count(DISTINCT seed) AS seeds,
+        count(DISTINCT model) AS trained_models
+    FROM tested
 """
+SOURCE = "source"
+"""In place of a recipe: before training."""
 LOADED = ("agents", "splits", "training_runs", "training_steps")
 
 
-def load_tables(warehouse: Path, parquet: Iterable[Path]) -> dict[str, pd.DataFrame]:
-    """Returns every result table, and of the warehouse what the page shows, by name."""
+def load_tables(warehouse: Path, parquet: Iterable[Path], statistics: Statistics) -> dict[str, pd.DataFrame]:
+    """Return every result table, and what the page shows of the warehouse, by name.
+
+    Args:
+        warehouse: The DuckDB file.
+        parquet: The result tables' files, named like their tables.
+        statistics: Of the experiment, for the changes from one training to another.
+    """
     tables = {path.stem: pd.read_parquet(path) for path in parquet}
     with open_database(warehouse) as database:
         for name in LOADED:
@@ -59,20 +77,32 @@ def load_tables(warehouse: Path, parquet: Iterable[Path]) -> dict[str, pd.DataFr
         for name, query in queries.items():
             tables[name] = database.execute(query).df()
         tables["lineage"] = database.execute("FROM lineage").df()
-    return tables
+    return {**tables, "case_scores": case_scores(warehouse), "changes": load_changes(warehouse, statistics)}
 
 
 def point_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
-    """Returns every point of the frontier chart: over all seeds with intervals, and of each seed without."""
+    """Return every point of the frontier chart: over all seeds with intervals, and of each seed without."""
     points = tables["frontier_points"]
     rows = []
     for row in points.to_dict("records"):
-        numbers = {name: row[name] for axis in AXES for name in (axis, f"{axis}_delta")}
-        bounds = {f"{axis}_delta{end}": row[f"{axis}_delta{end}"] for axis in AXES for end in ("_low", "_high")}
-        rows.append({**_names(row, ALL), **numbers, **bounds, "runs": int(row["runs"])})
-    places = _places(points["recipe"])
-    found = [*rows, *_seed_points(tables, points)]
+        numbers = {
+            f"{axis}{kind}{end}": row[f"{axis}{kind}{end}"]
+            for axis in AXES
+            for kind in ("", "_delta")
+            for end in ("", "_low", "_high")
+        }
+        rows.append({**_names(row, ALL), **numbers, "runs": int(row["runs"])})
+    places, alone = _places(points["recipe"]), {scoring_of(*way) for way in scorings(points)}
+    found = [{**row, "alone": row["scoring"] in alone} for row in (*rows, *_seed_points(tables, points))]
     return sorted(found, key=lambda row: (row["model"], places[row["recipe"]], row["beta"], row["seed"] != ALL))
+
+
+def source_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
+    """Return every source model's own scores with intervals, by who scored."""
+    rows = records(tables.get("source_points", pd.DataFrame()))
+    return [
+        {**row, "model": printable(row["model"]), "scoring": scoring_of(row["judging"], row["judge"])} for row in rows
+    ]
 
 
 def _places(recipes: Iterable[object]) -> dict[str, int]:
@@ -111,6 +141,8 @@ def _names(row: Mapping[Any, Any], seed: str) -> dict[str, Any]:
     beta = beta_name(row["beta"])
     return {
         "id": "/".join((str(row["judging"]), judge, model, row["recipe"], beta, seed)),
+        "scoring": scoring_of(row["judging"], row["judge"]),
+        "panel": printable(scoring_title(str(row["judging"]), None if missing(row["judge"]) else str(row["judge"]))),
         "judging": row["judging"],
         "judge": judge,
         "model": model,
@@ -118,23 +150,6 @@ def _names(row: Mapping[Any, Any], seed: str) -> dict[str, Any]:
         "beta": beta,
         "seed": seed,
     }
-
-
-def run_scores(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Returns a row for every trained agent, seed and judge, with the scores and what they are above the source's."""
-    scores, agents = tables["agent_scores"], tables["agents"]
-    wide = scores.pivot_table(index=["agent", "seed", "judge"], columns="metric", values="mean", dropna=False)
-    if not {"safe", "help"} <= set(wide.columns):
-        return pd.DataFrame()
-    wide = wide.reset_index().rename(columns={metric: axis for axis, metric in AXES.items()})
-    names = agents[["agent", "model", "recipe", "beta", "pairs_judge"]].drop_duplicates("agent")
-    rows = wide.merge(names, on="agent").dropna(subset=list(AXES))
-    source = rows[rows["recipe"].isna()][["model", "seed", "judge", *AXES]]
-    trained = rows[rows["recipe"].notna()].merge(source, on=["model", "seed", "judge"], suffixes=("", "_source"))
-    for axis in AXES:
-        trained[f"{axis}_delta"] = trained[axis] - trained[f"{axis}_source"]
-    trained["judging"] = ["match" if own else "cross" for own in trained["pairs_judge"] == trained["judge"]]
-    return trained.sort_values(["model", "recipe", "pairs_judge", "seed", "judge"])
 
 
 def run_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
@@ -163,6 +178,7 @@ def run_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
                 "stages": [] if agent["stages"] is None else [dict(stage) for stage in agent["stages"]],
                 "mixture": [] if agent["mixture"] is None else [dict(share) for share in agent["mixture"]],
                 "trajectories": int(run["trajectories"]),
+                "held_out": int(run["held_out"]),
                 "file": f"{FOLDER}/{file_name(name, seed)}",
                 "scores": scores.get((name, seed), []),
                 "artifacts": behind.get(partition, []),
@@ -177,6 +193,35 @@ def tested_cases(tables: Mapping[str, pd.DataFrame]) -> dict[int, list[int]]:
     splits = tables["splits"]
     tested = splits[splits["split"] == "test"]
     return {int(str(seed)): [int(case) for case in group] for seed, group in tested.groupby("seed")["case_idx"]}
+
+
+def score_rows(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return held-out scores by agent, seed, judge and metric, as cases and their mean scores, in the same order."""
+    found: dict[str, Any] = {}
+    keys = ["agent", "seed", "judge", "metric"]
+    for (agent, seed, judge, metric), group in tables["case_scores"].groupby(keys, sort=False):
+        place = (
+            found.setdefault(printable(str(agent)), {}).setdefault(str(seed), {}).setdefault(printable(str(judge)), {})
+        )
+        place[str(metric)] = [group["case_idx"].tolist(), group["score"].round(3).tolist()]
+    return found
+
+
+def change_rows(tables: Mapping[str, pd.DataFrame]) -> Records:
+    """Return the mean differences between trainings, with names as the page has them."""
+    table = tables["changes"]
+    return [
+        {
+            **row,
+            "scoring": scoring_of(row["judging"], row["judge"]),
+            "panel": printable(scoring_title(str(row["judging"]), row["judge"])),
+            "model": ALL if row["model"] is None else printable(row["model"]),
+            "beta": beta_name(row["beta"]),
+            "first": SOURCE if row["first"] is None else Recipe(row["first"]).label,
+            "second": Recipe(row["second"]).label,
+        }
+        for row in records(table)
+    ]
 
 
 def artifact_rows(tables: Mapping[str, pd.DataFrame]) -> Records:

@@ -1,141 +1,114 @@
-"""The summary in words: every sentence is made from numbers of the result tables."""
+"""The summary in words: every sentence is made from numbers of the result tables, a judge at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from dagster_project.report.values import beta_name, between, missing, number
-from dagster_project.report.wording import JUDGING_TITLES
-from dagster_project.results.claims import answers
+from dagster_project.report.runs import METRICS
+from dagster_project.report.values import MAIN_SET, beta_name, estimate, kept_share, missing, scored, scorings
+from dagster_project.report.wording import scoring_title
 from dagster_project.results.persistence import GAIN
+from dagster_project.results.statements import MARGIN
 
 Tables = Mapping[str, pd.DataFrame]
-LEFT_OUT = {
-    "runaways": "without runaways",
-    "self_observed": "without invented observations",
-    "self_observed_or_runaways": "without either",
-}
-
-
 WHOSE = {
-    "source": "source models, all cases",
-    "source_held_out": "source models, cases that a seed holds out",
-    "trained": "trained agents, held-out cases",
+    "source": "of source models on all cases",
+    "source_held_out": "of source models on held-out cases",
+    "trained": "of trained agents on held-out cases",
 }
-
-
-class Evidence(NamedTuple):
-    """One number behind a claim."""
-
-    subject: str
-    quantity: str
-    numbers: str
-    expected: str
-    verdict: str
-
-
-class Finding(NamedTuple):
-    """A claim, what the data says of it, and why.
-
-    `left_out` says what becomes of it without some trajectories; `judges`, by single judges.
-    """
-
-    name: str
-    statement: str
-    rule: str
-    verdict: str
-    evidence: list[Evidence]
-    left_out: list[tuple[str, str]]
-    judges: list[tuple[str, str]]
-
-
-def findings(tables: Tables) -> list[Finding]:
-    """Returns every claim with its verdict and evidence."""
-    table, evidence = tables["claims"], tables["claim_evidence"]
-    found = []
-    for row in answers(table):
-        behind = evidence[(evidence["claim"] == row["claim"]) & evidence["without"].isna() & evidence["model"].isna()]
-        behind = behind[behind["judge"].notna()] if behind["judge"].notna().any() else behind
-        if not missing(row["judging"]):
-            behind = behind[behind["judging"] == row["judging"]]
-        numbers = [
-            Evidence(
-                f"{item['judge']}: {item['subject']}" if not missing(item["judge"]) else item["subject"],
-                item["quantity"],
-                f"{number(item['estimate'])}{between(item['low'], item['high'])}",
-                item["expected"],
-                item["verdict"],
-            )
-            for item in behind.to_dict("records")
-        ]
-        left_out = [(LEFT_OUT.get(what, what), verdict) for what, verdict in row["left_out"].items()]
-        judges = list(row["by_judge"].items())
-        found.append(Finding(row["claim"], row["statement"], row["rule"], row["verdict"], numbers, left_out, judges))
-    return found
+AFTER = {"safe": ("safety training", "helpfulness training"), "help": ("helpfulness training", "safety training")}
 
 
 def sentences(tables: Tables, *, toy: bool) -> list[str]:
-    """Returns the summary, a sentence or two an entry."""
-    return [*_scale(tables, toy=toy), *_frontier(tables), *_persistence(tables), *_audits(tables), *_agreement(tables)]
+    """Return the summary, a sentence or two an entry."""
+    return [
+        *_scale(tables, toy=toy),
+        *_frontier(tables),
+        *_persistence(tables),
+        *_disagreement(tables),
+        *_audits(tables),
+        *_agreement(tables),
+    ]
 
 
 def _scale(tables: Tables, *, toy: bool) -> Iterator[str]:
     (sizes,) = tables["sizes"].to_dict("records")
     toy_note = "This is a toy world: it shows that the graph works, and says nothing of real agents. " if toy else ""
+    mixed = f", and {_many(sizes['mixed'], 'mixture')} of trained adapters" if sizes["mixed"] else ""
+    untouched = sizes["models"] - sizes["trained_models"]
+    only = f" ({_many(untouched, 'source model')} more made training pairs alone)" if untouched else ""
     yield (
-        f"{toy_note}{_many(sizes['agents'], 'trained agent')} of {_many(sizes['models'], 'source model')} under "
-        f"{_many(sizes['seeds'], 'seed')}: {_many(sizes['trajectories'], 'trajectory', 'trajectories')}, "
-        f"{_many(sizes['verdicts'], 'verdict')} by {_many(sizes['judges'], 'judge')}, scores from 0 to 3, higher is "
-        f"better."
+        f"{toy_note}{_many(sizes['trainings'], 'training')}: {_many(sizes['agents'], 'agent')} (a source model, "
+        f"recipe, β and judge of the pairs), over {_many(sizes['seeds'], 'seed')}, from "
+        f"{_many(sizes['trained_models'], 'source model')}{only}{mixed}. "
+        f"{_many(sizes['trajectories'], 'trajectory', 'trajectories')}, {_many(sizes['verdicts'], 'verdict')} by "
+        f"{_many(sizes['judges'], 'judge')}; scores go from 0 to 3, higher is better."
     )
+    ways = scorings(tables["frontier_points"]) if len(tables.get("frontier_points", ())) else []
+    if len(ways) > 1 and {judging for judging, _ in ways} == {"match"}:
+        yield (
+            "Each judge scored only the agents that were trained on its own verdicts, so where two judges differ, "
+            "their agents may differ and not the judges. All numbers below are of one judge at a time."
+        )
 
 
 def _frontier(tables: Tables) -> Iterator[str]:
     fits = tables.get("frontier_fits", pd.DataFrame())
     if fits.empty:
         return
-    fits = fits[fits["judge"].isna() & (fits["point_set"] != "through_origin")]
-    for judging, group in fits.groupby("judging", sort=False):
-        (main,) = group[group["point_set"] == "model_recipe"].to_dict("records")
-        others = group[group["point_set"] != "model_recipe"]
-        text = (
-            f"{_judged(judging)}, the line through {main['n']:.0f} points has R² {number(main['r2'])}"
-            f"{between(main['r2_low'], main['r2_high'])} and slope {number(main['slope'])}"
-            f"{between(main['slope_low'], main['slope_high'])}"
-        )
-        if not missing(main["r2_disattenuated"]):
-            bounds = between(main["r2_disattenuated_low"], main["r2_disattenuated_high"])
-            text += f" (without the points' errors of measurement R² {number(main['r2_disattenuated'])}{bounds})"
-        if len(others):
-            ordered = others.sort_values("r2").to_dict("records")
-            least, most = ordered[0], ordered[-1]
-            text += (
-                f"; through other points R² is from {number(least['r2'])} ({_set(least)}) to {number(most['r2'])} "
-                f"({_set(most)})"
+    fits = fits[fits["point_set"] == MAIN_SET]
+    for judging, judge in scorings(fits):
+        for row in scored(fits, judging, judge).to_dict("records"):
+            if missing(row["slope"]):
+                continue
+            yield (
+                f"Frontier by {scoring_title(judging, judge)}: through {row['n']:.0f} points, a point of helpfulness "
+                f"goes with {_interval(row, 'slope')} points of safety (slope); where helpfulness is as in the source "
+                f"model, safety differs by {_interval(row, 'intercept', (0, MARGIN), sign=True)} (intercept); points "
+                f"lie {_interval(row, 'scatter', (MARGIN,))} around the line (standard deviation); "
+                f"R² {_interval(row, 'r2', ())}."
             )
-        yield f"{text}."
 
 
 def _persistence(tables: Tables) -> Iterator[str]:
     table = tables.get("persistence", pd.DataFrame())
     if table.empty:
         return
-    table = table[table["judge"].notna() & table["model"].isna()]
-    for (judging, judge), group in table.groupby(["judging", "judge"], sort=False):
+    table = table[table["model"].isna()]
+    for judging, judge in scorings(table):
         parts = []
-        for row in group.to_dict("records"):
-            word = {"safe": "safety", "help": "helpfulness"}[row["metric"]]
-            gain = f"{number(row['gain'])}{between(row['gain_low'], row['gain_high'])}"
+        for row in scored(table, judging, judge).to_dict("records"):
+            word, (one, other) = METRICS[row["metric"]], AFTER[row["metric"]]
+            at = f"at β {beta_name(row['beta'])}"
             if row["gain_verdict"] == GAIN:
-                share = f"{number(row['share'])}{between(row['share_low'], row['share_high'])}"
-                parts.append(f"{share} of a gain of {gain} in {word} at β {beta_name(row['beta'])}")
+                gain, kept = _interval(row, "gain", sign=True), _interval(row, "kept", sign=True)
+                parts.append(f"{word} {at}: {gain} by {one}, {kept} after {other}, {kept_share(row)} of the gain")
             elif not missing(row["gain"]):
-                parts.append(f"no gain in {word} to keep at β {beta_name(row['beta'])} ({gain})")
+                parts.append(
+                    f"{word} {at}: no clear gain by {one} ({_interval(row, 'gain', sign=True)}), nothing to keep"
+                )
         if parts:
-            yield f"{_judged(judging)}, by {judge}, the other training left {'; '.join(parts)}."
+            yield f"Persistence by {scoring_title(judging, judge)}, over source models. {_capital('; '.join(parts))}."
+
+
+def _disagreement(tables: Tables) -> Iterator[str]:
+    claims = tables.get("claims", pd.DataFrame())
+    if claims.empty:
+        return
+    main = claims[claims["main"]]
+    differ = main[main["judges_differ"].fillna(False).astype(bool)]
+    tested = main["judges_differ_p"].notna().sum()
+    if tested:
+        named = "; ".join(
+            f"“{row['statement'].rstrip('.')}” (p {row['judges_differ_p']:.2g})" for row in differ.to_dict("records")
+        )
+        yield (
+            f"Judges differ, beyond chance (p below 0.05 after Holm), in numbers behind {len(differ)} of the {tested} "
+            f"claims that two judges' numbers decide{f': {named}' if named else ''}."
+        )
 
 
 def _audits(tables: Tables) -> Iterator[str]:
@@ -144,17 +117,21 @@ def _audits(tables: Tables) -> Iterator[str]:
         return
     yield from _failed(audits)
     trained = audits[audits["recipe"].notna()]
-    n = trained["trajectories"]
-    if not n.sum():
+    if not trained["trajectories"].sum():
         return
 
-    def share(name: str) -> str:
-        return f"{100 * float((trained[name].astype(float) * n).sum() / n.sum()):.0f}%"
+    def share(name: str, of: str = "trajectories") -> str:
+        known = trained[trained[name].notna() & (trained[of] > 0)]
+        if known.empty:
+            return "an unknown share"
+        return f"{100 * float((known[name].astype(float) * known[of]).sum() / known[of].sum()):.0f}%"
 
     yield (
-        f"Of the trained agents' trajectories on held-out cases {share('runaway')} ran on until a limit ended them, "
-        f"{share('self_observed')} hold results that the agent wrote itself, {share('without_tool_call')} call no "
-        f"tool, and {share('best_of_both')} are safe and helpful at once (2 or more in each)."
+        f"Of the trained agents' {int(trained['trajectories'].sum()):,} trajectories on held-out cases "
+        f"{share('runaway')} ran on until a limit ended them, {share('self_observed')} hold results that the agent "
+        f"wrote itself, and in {share('without_tool_call')} no tool was ever answered. Of the "
+        f"{int(trained['scored'].sum()):,} that were scored on both, {share('best_of_both', 'scored')} are safe and "
+        f"helpful at once (2 or more in each)."
     )
 
 
@@ -172,23 +149,31 @@ def _failed(audits: pd.DataFrame) -> Iterator[str]:
 
 
 def _agreement(tables: Tables) -> Iterator[str]:
-    for row in tables.get("judge_agreement", pd.DataFrame()).to_dict("records"):
-        if not row["n"]:
-            continue
-        yield (
-            f"{row['judge_a']} and {row['judge_b']} agree on {row['metric']} with a weighted kappa of "
-            f"{number(row['weighted_kappa'])} and exactly in {100 * row['exact']:.0f}% of {row['n']:,} trajectories "
-            f"({WHOSE[row['whose']]})."
-        )
+    table = tables.get("judge_agreement", pd.DataFrame())
+    if table.empty:
+        return
+    for (judge_a, judge_b), rows in table.groupby(["judge_a", "judge_b"], sort=False):
+        found = {(row["whose"], row["metric"]): row for row in rows.to_dict("records") if row["n"]}
+        for whose in ("trained", "source_held_out", "source"):
+            parts = [
+                f"{METRICS[metric]} exactly in {100 * row['exact']:.0f}% of {row['n']:,} trajectories of "
+                f"{row['cases']:,} cases, weighted kappa {_interval(row, 'weighted_kappa', ())}"
+                for metric in METRICS
+                if (row := found.get((whose, metric))) is not None
+            ]
+            if parts:
+                yield f"{judge_a} and {judge_b} agree, on trajectories {WHOSE[whose]}, on {' and on '.join(parts)}."
+                break
+        if not any(whose == "trained" for whose, _ in found):
+            yield f"No trajectory of a trained agent has verdicts of both {judge_a} and {judge_b}."
 
 
-def _set(row: Mapping[Any, Any]) -> str:
-    return str(row["point_set"]).replace("_", " ")
+def _interval(row: Mapping[Any, Any], name: str, thresholds: tuple[float, ...] = (0,), *, sign: bool = False) -> str:
+    return estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], thresholds, sign=sign)
 
 
-def _judged(judging: Any) -> str:
-    title = JUDGING_TITLES.get(str(judging), str(judging))
-    return title[0].upper() + title[1:]
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _many(count: float, thing: str, things: str = "") -> str:

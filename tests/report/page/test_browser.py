@@ -13,7 +13,7 @@ from dagster_project.report.transcript_files import FOLDER
 from .world import LONG, World, make_world
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,9 +50,19 @@ def open_page(page: Page, world: World) -> None:
     page.locator("html[data-ready=yes]").wait_for(state="attached")  # the page forbids `wait_for_function`'s code
 
 
+def open_first_point(page: Page) -> None:
+    page.locator("#points-table > summary").click()
+    page.locator("#points tbody a").first.click()
+
+
+def runs(page: Page) -> Locator:
+    """The rows of the runs behind a point; the source model comes first."""
+    return page.locator("#panel table").nth(1).locator("tbody tr")
+
+
 def test_three_clicks_from_a_point_of_the_chart_to_a_transcript(page: Page) -> None:
     page.locator("#chart-frontier .mark-symbol.role-mark path").first.click()
-    page.locator("#panel tbody tr").nth(1).locator("a").first.click()
+    runs(page).nth(1).locator("a").first.click()
     page.get_by_role("searchbox").wait_for()
     page.locator("#panel tbody tr").first.locator("a").first.click()
     page.locator(".step").first.wait_for()
@@ -65,8 +75,8 @@ def test_three_clicks_from_a_point_of_the_chart_to_a_transcript(page: Page) -> N
 
 
 def test_three_clicks_to_one_case_across_agents_and_back(page: Page) -> None:
-    page.locator("#points tbody a").first.click()
-    page.locator("#panel tbody tr").nth(1).locator("a").first.click()
+    open_first_point(page)
+    runs(page).nth(1).locator("a").first.click()
     page.get_by_text("compare", exact=True).first.click()
     page.locator("#panel > .columns > .card").nth(4).wait_for()
     assert page.locator("#panel > .columns > .card").count() == 5  # the source model and four trainings
@@ -100,8 +110,8 @@ def test_an_address_that_the_page_has_not_is_answered_in_words(page: Page, addre
 
 
 def test_what_changed_against_the_source_model(page: Page) -> None:
-    page.locator("#points tbody a").first.click()
-    page.locator("#panel tbody tr").nth(1).locator("a").first.click()
+    open_first_point(page)
+    runs(page).nth(1).locator("a").first.click()
     page.get_by_label("what changed, against").select_option(index=1)
     page.locator("#panel caption").wait_for()
     assert "2 improved, 0 worse, 0 within a point; mean +2.00" in page.locator("#panel ul").inner_text()
@@ -116,12 +126,13 @@ def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
     page.locator("#claim-one_line summary").focus()
     page.keyboard.press("Enter")
     assert page.locator("#claim-one_line table").is_visible()
+    page.locator("#points-table > summary").focus()
+    page.keyboard.press("Enter")
     page.locator("#points tbody a").first.focus()
     page.keyboard.press("Enter")
     page.locator("#panel h2").wait_for()
     assert page.evaluate("document.activeElement.id") == "panel"
-    for _ in range(2):  # the way back, then the first run
-        page.keyboard.press("Tab")
+    runs(page).first.locator("a").focus()
     page.keyboard.press("Enter")
     page.get_by_role("searchbox").wait_for()
     page.get_by_role("searchbox").focus()
@@ -134,20 +145,23 @@ def test_filters_change_chart_and_table_together(page: Page) -> None:
     from playwright.sync_api import expect
 
     marks = "#chart-frontier .mark-symbol.role-mark path"
-    assert (page.locator(marks).count(), page.locator("#points tbody tr").count()) == (4, 4)
+    assert (page.locator(marks).count(), page.locator("#points tbody tr").count()) == (8, 8)  # both judges
+    page.locator("#points-table > summary").click()
+    page.locator("select[name=scoring]").select_option(index=1)
+    expect(page.locator(marks)).to_have_count(4)
     page.locator("select[name=recipe]").select_option("S")
     expect(page.locator(marks)).to_have_count(1)
     assert page.locator("#points tbody tr").count() == 1
     page.locator("select[name=seed]").select_option("1")
     expect(page.locator("#points tbody td").nth(2)).to_have_text("1")
     assert page.locator(marks).count() == 1
-    page.locator("select[name=judging]").select_option("all")
+    page.locator("select[name=scoring]").select_option("each")
     page.locator("select[name=recipe]").select_option("all")
-    expect(page.locator(marks)).to_have_count(4)
+    expect(page.locator(marks)).to_have_count(8)
 
 
 def test_a_text_of_ten_megabytes_is_cut_until_asked_for(page: Page) -> None:
-    page.locator("#points tbody a").first.click()
+    open_first_point(page)
     page.get_by_role("link", name="untrained").click()
     page.locator("#panel tbody tr").nth(3).locator("a").first.click()
     more = page.get_by_role("button", name=f"show all {LONG:,} characters")
@@ -159,8 +173,8 @@ def test_without_the_folder_beside_it_the_page_says_what_to_do(page: Page, world
     hidden = world.page.parent / "elsewhere"
     (world.page.parent / FOLDER).rename(hidden)
     try:
-        page.locator("#points tbody a").first.click()
-        page.locator("#panel tbody a").nth(1).click()
+        open_first_point(page)
+        runs(page).nth(1).locator("a").click()
         page.get_by_role("alert").wait_for()
         assert "frontier transcript" in page.get_by_role("alert").inner_text()
     finally:
@@ -206,4 +220,4 @@ def test_without_javascript_the_numbers_and_charts_are_there(world: World) -> No
     with browser_page(scripts=False) as page:
         page.goto(world.page.as_uri())
         assert page.locator("#chart-frontier .static").is_visible()
-        assert page.locator("#points tbody tr").count() == 4
+        assert page.locator("#points tbody tr").count() == 8

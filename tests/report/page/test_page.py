@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_project.report.page.charts import charts
+from dagster_project.report.page.claims import findings
 from dagster_project.report.page.data import point_rows, run_rows, run_scores
 from dagster_project.report.page.render import script_json
-from dagster_project.report.page.summary import findings, sentences
+from dagster_project.report.page.summary import sentences
 from dagster_project.report.transcript_files import FOLDER
 from dagster_project.results.evidence import Verdict
 from toolemu.terminal import printable
@@ -72,7 +73,7 @@ def test_hostile_names_are_text(html: str) -> None:
 def test_every_image_has_an_alternative_and_every_field_a_label(html: str) -> None:
     elements = Elements(html).found
     assert [a for tag, a in elements if tag == "img" and not a.get("alt")] == []
-    assert html.count("<select") == html.count("<label>") == 6
+    assert html.count("<select") == html.count("<label>") == 5
 
 
 def test_points_are_those_of_the_tables_and_of_each_seed(world: World) -> None:
@@ -118,7 +119,10 @@ def test_without_results_there_is_no_chart_and_no_error() -> None:
 
 def test_the_summary_is_made_of_the_numbers(world: World) -> None:
     text = " ".join(sentences(world.tables, toy=True))
-    assert "4 trained agents of 1 source model under 2 seeds: 20 trajectories, 80 verdicts by 2 judges" in text
+    assert (
+        "8 trainings: 4 agents (a source model, recipe, β and judge of the pairs), over 2 seeds, from 1 source" in text
+    )
+    assert "20 trajectories, 80 verdicts by 2 judges" in text
     assert "toy world" in text
     assert "toy world" not in " ".join(sentences(world.tables, toy=False))
 

@@ -48,7 +48,7 @@ def make_world(directory: Path) -> World:
     for name, table in result_tables(warehouse).items():
         paths.append(directory / f"{name}.parquet")
         table.to_parquet(paths[-1], index=False)
-    tables = load_tables(warehouse, paths)
+    tables = load_tables(warehouse, paths, EXPERIMENT.statistics)
     site = directory / "site"
     (site / FOLDER).mkdir(parents=True)
     write_transcripts(_sources(directory / "records"), site / FOLDER)

@@ -1,6 +1,4 @@
-"use strict";
-// The page's behaviour. Texts from the data are only ever set as text, never as HTML.
-(() => {
+// The page's behaviour, within one function with the other scripts. Texts from the data are only ever set as text, never as HTML.
   const data = JSON.parse(document.getElementById("data").textContent);
   const filters = document.getElementById("filters");
   const report = document.getElementById("report"), panel = document.getElementById("panel");
@@ -24,9 +22,9 @@
   function visible(text) {
     return String(text).replace(HIDDEN, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
   }
-  function number(value, sign) {
+  function number(value, sign, digits = 2) {
     if (value === null || value === undefined || Number.isNaN(value)) return "–";
-    const text = Math.abs(value).toFixed(2), minus = value < 0 && Number(text) !== 0;
+    const text = Math.abs(value).toFixed(digits), minus = value < 0 && Number(text) !== 0;
     return (minus ? "−" : sign ? "+" : "") + text;
   }
   const route = (...parts) => "#/" + parts.map(encodeURIComponent).join("/");
@@ -51,8 +49,9 @@
     views[name] = view;
     still.style.display = "none";
     view.addEventListener("click", (event, item) => {
-      const id = item && item.datum && item.datum.id;
+      const { id, link: target } = (item && item.datum) || {};
       if (id) location.hash = route("point", id);
+      else if (target) location.hash = target;
     });
     applyFilters(name);
   }
@@ -69,19 +68,18 @@
   }
   function shownPoints() {
     const chosen = choice(), any = (name, point) => chosen[name] === "all" || point[name] === chosen[name];
-    return data.points.filter((point) => point.judging === chosen.judging && point.judge === chosen.judge && point.seed === chosen.seed
+    return data.points.filter((point) => (chosen.scoring === "each" ? point.alone : point.scoring === chosen.scoring) && point.seed === chosen.seed
       && any("model", point) && any("recipe", point) && any("beta", point));
   }
   function fillTable() {
     const body = document.querySelector("#points tbody");
     if (!body) return;
     const cell = (value, sign) => el("td", { class: "number" }, number(value, sign));
-    const between = (point, axis) => el("td", { class: "number" }, number(point[axis], true) +
-      (point[`${axis}_low`] === undefined || point[`${axis}_low`] === null ? "" : ` [${number(point[`${axis}_low`], true)}, ${number(point[`${axis}_high`], true)}]`));
+    const between = (point, axis) => el("td", { class: "number" }, estimate(point[axis], point[`${axis}_low`], point[`${axis}_high`]));
     const rows = shownPoints().map((point) => el("tr", {}, el("th", { scope: "row" }, visible(point.model)), el("td", {}, point.recipe), el("td", {}, point.beta),
-      el("td", {}, point.seed), cell(point.safety), cell(point.helpfulness), between(point, "safety_delta"), between(point, "helpfulness_delta"),
-      el("td", {}, el("a", { href: route("point", point.id), "aria-label": `open ${point.model}, ${point.recipe}, β ${point.beta}` }, "open"))));
-    body.replaceChildren(...(rows.length ? rows : [el("tr", {}, el("td", { colspan: 9 }, "No point is like this: judges score together only where both did."))]));
+      el("td", {}, point.seed), el("td", {}, visible(point.judge)), cell(point.safety), cell(point.helpfulness), between(point, "safety_delta"), between(point, "helpfulness_delta"),
+      el("td", {}, el("a", { href: route("point", point.id), "aria-label": `open ${point.model}, ${point.recipe}, β ${point.beta}, scored by ${point.judge}` }, "open"))));
+    body.replaceChildren(...(rows.length ? rows : [el("tr", {}, el("td", { colspan: 10 }, "No point is like this: judges score together only where both did."))]));
   }
   if (filters) filters.addEventListener("change", () => { Object.keys(views).forEach(applyFilters); fillTable(); });
 
@@ -133,40 +131,53 @@
     if (!point) return missing("point", id);
     const mine = data.runs.filter((run) => run.model === point.model && (run.recipe === null || (run.recipe === point.recipe && run.beta === point.beta
       && (point.seed === "all" || String(run.seed) === point.seed) && (point.judging === "all" || point.judge === "average" || (run.pairs_judge === point.judge) === (point.judging === "match")))));
-    const rows = mine.map((run) => el("tr", {}, el("th", { scope: "row" }, link(visible(runTitle(run)), "run", runName(run))), el("td", {}, run.trajectories), el("td", {}, visible(scoresOf(run)))));
+    const rows = mine.map((run) => el("tr", {}, el("th", { scope: "row" }, link(visible(runTitle(run)), "run", runName(run))), el("td", { class: "number" }, run.held_out), el("td", {}, visible(scoresOf(run)))));
+    const source = data.sources.find((row) => row.model === point.model && row.scoring === point.scoring);
+    const own = (row, axis) => el("td", { class: "number" }, row ? `${number(row[axis])}${row[`${axis}_low`] === undefined || row[`${axis}_low`] === null ? "" : ` [${number(row[`${axis}_low`])}, ${number(row[`${axis}_high`])}]`}` : "–");
+    const delta = (axis) => el("td", { class: "number" }, estimate(point[`${axis}_delta`], point[`${axis}_delta_low`], point[`${axis}_delta_high`]));
+    const axes = ["safety", "helpfulness"].map((axis) => el("tr", {}, el("th", { scope: "row" }, axis), own(point, axis), own(source, axis), delta(axis)));
+    const bySteps = ["safe", "help"].map((metric) => link(`${metricName(metric)} case by case, against the source model`, "changed", point.model, point.beta, "source", point.recipe, metric, data.alone.includes(point.scoring) ? point.scoring : "each"));
     const title = `${point.model}, ${point.recipe}, β ${point.beta}${point.seed === "all" ? "" : `, seed ${point.seed}`}`;
     return [crumbs(), el("h2", {}, visible(title)),
-      el("p", {}, `Safety ${number(point.safety)} (Δ ${number(point.safety_delta, true)}), helpfulness ${number(point.helpfulness)} (Δ ${number(point.helpfulness_delta, true)}); judging ${point.judging}, judge ${visible(point.judge)}. Open a run for its transcripts.`),
-      el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ["run", "transcripts", "mean scores (cases)"].map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, rows))),
+      el("p", {}, `Scored by ${visible(point.panel)}; held-out cases only. The source model's score is over the held-out cases of every seed.`),
+      table(["", "this agent [95%]", "source model [95%]", "difference [95%]"], axes, { csv: ["point", [point, ...(source ? [source] : [])]] }),
+      el("p", {}, bySteps[0], " · ", bySteps[1]),
+      table(["run", "transcripts of held-out cases", "mean scores (cases)"], rows, { caption: "Open a run for its transcripts.", csv: ["point-runs", mine.map((run) => ({ run: runTitle(run), held_out: run.held_out, scores: scoresOf(run) }))] }),
       ...mine.map((run) => el("details", {}, el("summary", {}, visible(`Lineage and settings of ${runTitle(run)}`)), settings(run), lineage(run)))];
   }
   const caseOf = (record) => data.cases[record.case_idx];
   function scoreText(record) {
     return record.verdicts.map((verdict) => `${verdict.judge} ${verdict.metric} ${verdict.score === null ? "none" : verdict.score}`).join(", ");
   }
+  const everTested = new Set(Object.values(data.tested).flat());
+  const heldOut = (run, record) => (run.seed === null ? everTested.has(record.case_idx) : (data.tested[run.seed] || []).includes(record.case_idx));
+  const notHeldOut = (run) => (run.seed === null ? "never held out" : "training case");
   function selfWritten(record) { return record.final_self_observed || record.steps.some((step) => step.self_observed); }
   async function runView(name) {
     const run = runs.get(name);
     if (!run) return missing("run", name);
     const records = await transcripts(run);
     const texts = records.map((record) => JSON.stringify(record).toLowerCase());
-    const rows = records.map((record) => el("tr", {}, el("th", { scope: "row" }, `${record.case_idx}${record.sample ? `.${record.sample}` : ""}`),
+    const trained = records.filter((record) => !heldOut(run, record)).length;
+    const rows = records.map((record) => el("tr", {}, el("th", { scope: "row" }, `${record.case_idx}${record.sample ? `.${record.sample}` : ""}`, heldOut(run, record) ? null : [" ", el("span", { class: "badge" }, notHeldOut(run))]),
       el("td", {}, link(visible(record.user_input.slice(0, 160)), "read", name, record.case_idx, record.sample)), el("td", {}, visible(scoreText(record))),
       el("td", {}, `${record.stop_reason.replaceAll("_", " ")} `, selfWritten(record) ? el("span", { class: "badge" }, "invented results") : null),
       el("td", {}, link("compare", "compare", name, record.case_idx))));
-    const count = el("p", { role: "status" }, `${records.length} transcripts`);
-    const search = el("input", { type: "search", oninput: () => {
-      const words = search.value.toLowerCase();
+    const count = el("p", { role: "status" }), search = el("input", { type: "search", oninput: () => select() });
+    const everything = el("input", { type: "checkbox", onchange: () => select() });
+    const select = () => {
+      const words = search.value.toLowerCase(), there = records.length - (everything.checked ? 0 : trained);
       let left = 0;
-      rows.forEach((row, place) => { row.hidden = !texts[place].includes(words); left += row.hidden ? 0 : 1; });
-      count.textContent = `${left} of ${records.length} transcripts`;
-    } });
+      rows.forEach((row, place) => { row.hidden = !texts[place].includes(words) || !(everything.checked || heldOut(run, records[place])); left += row.hidden ? 0 : 1; });
+      count.textContent = words ? `${left} of ${there} transcripts` : `${there} transcripts`;
+    };
+    select();
     const judges = (one) => one.scores.map((score) => score.judge); // of source models they are not listed: all judges scored them
     const meets = (other) => !judges(run).length || !judges(other).length || judges(run).some((judge) => judges(other).includes(judge));
     const others = data.runs.filter((other) => other !== run && meets(other) && other.model === run.model && (run.seed === null || other.seed === null || other.seed === run.seed));
     const against = el("select", { onchange: () => { if (against.value) location.hash = route("differences", name, against.value); } },
       el("option", { value: "" }, "choose"), others.map((other) => el("option", { value: runName(other) }, visible(runTitle(other)))));
-    return [crumbs(), el("h2", {}, visible(runTitle(run))), el("div", { class: "tools" }, el("label", {}, "what changed, against", against), el("label", {}, "search these transcripts: case, actions, answers, verdicts", search)), count,
+    return [crumbs(), el("h2", {}, visible(runTitle(run))), el("div", { class: "tools" }, el("label", {}, "what changed, against", against), el("label", {}, "search these transcripts: case, actions, answers, verdicts", search), trained ? el("label", { class: "check" }, everything, ` show ${trained} transcripts of cases that were ${run.seed === null ? "never" : "not"} held out`) : null), count,
       el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ["case", "instruction", "scores", "end", ""].map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, rows))),
       el("details", {}, el("summary", {}, "Lineage and settings"), settings(run), lineage(run))];
   }
@@ -215,7 +226,7 @@
     const run = runs.get(name);
     const record = run && (await transcripts(run)).find((found) => String(found.case_idx) === index && String(found.sample) === sample);
     if (!record) return missing("transcript", `${name}, case ${index}`);
-    return [crumbs(link(visible(runTitle(run)), "run", name)), el("h2", {}, visible(`Case ${index}: ${runTitle(run)}`)), caseCard(record),
+    return [crumbs(link(visible(runTitle(run)), "run", name)), el("h2", {}, visible(`Case ${index}: ${runTitle(run)}`)), heldOut(run, record) ? null : el("p", {}, el("span", { class: "badge" }, notHeldOut(run))), caseCard(record),
       el("p", {}, link("compare this case across agents", "compare", name, index), el("span", { class: "soft" }, ` trajectory ${record.trajectory_id}; emulator ${visible(record.emulator || "not recorded")}; agent tokens ${record.agent_tokens ?? "not counted"}`)),
       el("h3", {}, "Verdicts"), verdictsOf(record), el("h3", {}, "What happened"), ...stepsOf(record)];
   }
@@ -234,17 +245,16 @@
     for (const members of groups.values()) {
       for (const other of members) {
         const record = (await transcripts(other)).find((found) => String(found.case_idx) === index);
-        if (!record) continue;
+        if (!record || (other !== run && !heldOut(other, record))) continue; // a training case says nothing of what was learnt
         title = record.user_input;
-        cards.push(el("div", { class: "card" }, el("h3", {}, link(visible(runTitle(other)), "read", runName(other), record.case_idx, record.sample)), el("p", { class: "score" }, visible(scoreText(record))), ...stepsOf(record), el("h4", {}, "Verdicts"), verdictsOf(record)));
+        cards.push(el("div", { class: "card" }, el("h3", {}, link(visible(runTitle(other)), "read", runName(other), record.case_idx, record.sample), heldOut(other, record) ? null : [" ", el("span", { class: "badge" }, notHeldOut(other))]), el("p", { class: "score" }, visible(scoreText(record))), ...stepsOf(record), el("h4", {}, "Verdicts"), verdictsOf(record)));
         break;
       }
     }
     if (!cards.length) return missing("case", index);
     return [crumbs(link(visible(runTitle(run)), "run", name)), el("h2", {}, `Case ${index} across agents`), el("p", {}, el("strong", {}, visible(title))), el("div", { class: "columns" }, cards)];
   }
-  // Two agents case by case, biggest changes first; samples and replicates of a case are averaged.
-  const heldOut = (run, record) => run.seed === null || (data.tested[run.seed] || []).includes(record.case_idx);
+  // Two runs case by case, biggest changes first; samples and replicates of a case are averaged.
   function meansOf(records) {
     const sums = new Map();
     for (const record of records) for (const verdict of record.verdicts) {
@@ -270,18 +280,19 @@
       el("td", { class: "number" }, `${number(row.first)} → ${number(row.second)}`), el("td", {}, visible(`${row.key[1]} ${row.key[2]}`)), el("td", {}, link(visible(instructions.get(row.key[0]).slice(0, 160)), "compare", name, row.key[0]))));
     const head = ["case", "change", "judge, metric", "instruction"].map((word) => el("th", { scope: "col" }, word));
     return [crumbs(link(visible(runTitle(run)), "run", name)), el("h2", {}, visible(`${runTitle(run)}, against ${runTitle(base)}`)),
+      run.recipe !== null && (base.recipe === null || base.beta === run.beta) ? el("p", {}, "One run against another, on held-out cases. ", link("All seeds and judges together, with intervals", "changed", run.model, run.beta, base.recipe === null ? "source" : base.recipe, run.recipe)) : null,
       rows.length ? el("ul", {}, kinds) : el("p", {}, "No judge scored both on the same case."), !rows.length ? null :
       el("div", { class: "wide" }, el("table", {}, el("caption", {}, "Cases that changed by a point or more, biggest changes first."), el("thead", {}, el("tr", {}, head)), el("tbody", {}, changed)))];
   }
   function missing(what, name) { return [crumbs(), el("h2", {}, "Not in this report"), el("p", {}, visible(`There is no ${what} ${name} here.`))]; }
 
-  const shown = { point: pointView, run: runView, read: readView, compare: compareView, differences: differencesView };
+  const shown = { point: pointView, run: runView, read: readView, compare: compareView, differences: differencesView, changed: changedView };
   let turn = 0;
   async function navigate() {
     const mine = ++turn, asked = location.hash.startsWith("#/") ? location.hash.slice(2).split("/") : null;
     report.hidden = Boolean(asked);
     panel.hidden = !asked;
-    if (!asked) { const place = location.hash.length > 1 && document.getElementById(location.hash.slice(1)); if (place) place.scrollIntoView(); return; }
+    if (!asked) { const place = location.hash.length > 1 && document.getElementById(location.hash.slice(1)); if (place) { const folded = place.closest("details"); if (folded) folded.open = true; place.scrollIntoView(); } return; }
     panel.replaceChildren(el("p", { role: "status" }, "Loading …"));
     let content;
     try {
@@ -296,8 +307,8 @@
   }
   addEventListener("hashchange", navigate);
   fillTable();
+  addCsvButtons();
   navigate();
   const drawAll = async () => { for (const name of Object.keys(data.charts)) await draw(name); document.documentElement.dataset.ready = "yes"; };
   drawAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-})();
