@@ -7,8 +7,9 @@ from dagster_project.experiment.spec import Experiment
 from toolemu.evaluation import Metric
 from toolemu.prompts import AgentPrompt, EmulatorPrompt, JudgePrompt
 
-LOOP_VERSION = "1"
+LOOP_VERSION = "2"
 EVALUATION_VERSION = "2"
+READING_VERSION = "2"  # of what a language model that judges writes
 
 
 def trajectory_code(experiment: Experiment) -> str:
@@ -24,4 +25,4 @@ def evaluation_code(experiment: Experiment, judge: str, metric: Metric) -> str:
     """Returns the code version of a judge's evaluations: with an LM judge, its prompt's by its text, too."""
     if not isinstance(experiment.judges[judge], LMJudgeRole):
         return EVALUATION_VERSION
-    return f"{EVALUATION_VERSION}-{JudgePrompt(metric, experiment.prompts_dir).version}"
+    return f"{EVALUATION_VERSION}-{READING_VERSION}-{JudgePrompt(metric, experiment.prompts_dir).version}"

@@ -17,7 +17,7 @@ import orjson
 from toolemu.chat.endpoint import Endpoint, EndpointError, RequestRefusedError
 from toolemu.chat.protocol import ChatReply, ChatRequest, ContextFullError, Message, ModelError
 from toolemu.chat.settings import OpenAIModelSettings
-from toolemu.react import is_thinking, split_thinking, strip_thinking
+from toolemu.thinking import is_thinking, split_thinking, strip_thinking
 
 GO_ON = "Your last message was cut off. Write what comes next in it, and nothing of what you already wrote."
 """Said to a model whose server does not continue a message."""

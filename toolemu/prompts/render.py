@@ -22,7 +22,7 @@ from jinja2 import (
 from toolemu.cases import Case
 from toolemu.chat import Message
 from toolemu.errors import InputError
-from toolemu.react import strip_thinking
+from toolemu.thinking import strip_thinking
 from toolemu.toolkits import Detail, Toolkit, tools_of
 from toolemu.trajectory import Step, Trajectory
 
