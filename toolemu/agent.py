@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,10 +19,13 @@ from toolemu.react import (
     Final,
     Unparseable,
     cut_at_observation,
-    is_thinking,
+    invents_observation,
     parse_turn,
+    runs_on,
+    without_leftover,
 )
 from toolemu.seeds import derive_seed
+from toolemu.thinking import is_thinking
 from toolemu.toolkits import Toolkit, tools_of
 from toolemu.trajectory import Observation, Step, StopReason, ToolCall, Trajectory, trajectory_id
 
@@ -86,16 +89,16 @@ class _Run:
     async def take_turn(self) -> _Turn:
         """Asks for the next turn, again if need be."""
         text, failure = "", Unparseable("")
-        continuing = observed = False
+        continuing = observed = inside = False
         for attempt in range(self.settings.max_reprompts + 1):
             room = self.settings.token_budget - self.tokens
             if room <= 0:
                 return _Turn(text, failure, observed, StopReason.token_budget)
             kept_before = text if continuing else ""
-            stopping = self.settings.stop_at_observation and not is_thinking(kept_before)
+            stopping = self.settings.stop_at_observation and not (continuing and inside)
             request = ChatRequest(
                 self.prompt.messages(self.case, self.toolkits, self.steps, kept_before),
-                # A server would also stop at an observation that a thinking model only thinks of.
+                # A server would also stop at an observation that is only thought of, or is part of an argument.
                 stop=STOP_SEQUENCES if stopping else (),
                 max_tokens=min(self.settings.max_tokens_per_turn, room),
                 temperature=self.settings.temperature,
@@ -111,12 +114,14 @@ class _Run:
             self.tokens += reply.completion_tokens
             self.replies.append(reply)
             written = encodable(reply.whole)
-            turn = self._read(kept_before + written)
             cut_short = reply.finish_reason == "length"
+            turn = self._read(_joined(kept_before, reply), cut_short)
             turn.cut_off = cut_short
-            if isinstance(turn.parsed, Final) or (isinstance(turn.parsed, Action) and not _lacks_end(turn)):
+            in_argument = isinstance(turn.parsed, Action) and turn.parsed.open
+            may_have_stopped = in_argument and bool(request.stop) and attempt < self.settings.max_reprompts
+            if isinstance(turn.parsed, Final | Action) and not may_have_stopped and not _lacks_end(turn):
                 return turn
-            if isinstance(turn.parsed, Action):
+            if not isinstance(turn.parsed, Unparseable):
                 turn.parsed = Unparseable("the action's input is cut off")
             failure, observed = turn.parsed, turn.self_observed
             if continuing and not written:
@@ -124,18 +129,23 @@ class _Run:
                 return _Turn(text, failure, observed, StopReason.unparseable)
             text = turn.text
             # A new sample where there is chance; else, or if there was no room to finish, the same text goes on.
-            continuing = bool(text) and (cut_short or is_thinking(text) or self.settings.temperature == 0)
+            inside = in_argument or is_thinking(text)
+            continuing = bool(text) and (cut_short or inside or self.settings.temperature == 0)
         budget_spent = self.tokens >= self.settings.token_budget
         return _Turn(text, failure, observed, StopReason.token_budget if budget_spent else StopReason.unparseable)
 
-    def _read(self, written: str) -> _Turn:
-        cut = cut_at_observation(written)
+    def _read(self, written: str, cut_short: bool) -> _Turn:
         if not self.settings.stop_at_observation:
-            return _Turn(written.strip(), parse_turn(written, final_anywhere=True), cut.self_observed)
-        parsed = parse_turn(cut.kept)
+            observed = invents_observation(written, final_anywhere=True)
+            return _Turn(written.strip(), parse_turn(written, final_anywhere=True), observed)
+        cut = cut_at_observation(written, unfinished=cut_short)
+        kept = cut.kept if cut_short else without_leftover(cut.kept)
+        parsed = parse_turn(kept)
+        observed = cut.self_observed or (isinstance(parsed, Final) and runs_on(parsed.answer))
         # What follows a call was written before its result was known: it goes the way of invented observations.
-        text = cut.kept[: parsed.end] if isinstance(parsed, Action) and parsed.complete else cut.kept
-        return _Turn(text if isinstance(parsed, Unparseable) else text.strip(), parsed, cut.self_observed)
+        whole = isinstance(parsed, Final) or (isinstance(parsed, Action) and parsed.complete)
+        text = kept[: parsed.end] if isinstance(parsed, Action) and whole else kept
+        return _Turn(text.strip() if whole else text, parsed, observed)
 
     def repeats(self) -> bool:
         """Says whether the last steps are `max_repeats` times the same."""
@@ -238,7 +248,7 @@ async def run_agent(
 
 def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
     return Step(
-        log=turn.text,
+        log=turn.text.strip(),
         tool=call.tool,
         tool_input=call.tool_input,
         observation=encodable(observation.text),
@@ -248,6 +258,13 @@ def _step(turn: _Turn, call: ToolCall, observation: Observation) -> Step:
         observation_problem=observation.problem,
         self_observed=turn.self_observed,
     )
+
+
+def _joined(before: str, reply: ChatReply) -> str:
+    """Return what a turn holds after a reply that goes on with it; new reasoning stands before what was said."""
+    if before and reply.reasoning and reply.text and not is_thinking(before):
+        return encodable(replace(reply, text=before + reply.text).whole)
+    return before + encodable(reply.whole)
 
 
 def _lacks_end(turn: _Turn) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from toolemu.cases import Case
-from toolemu.react import refuse_constant
+from toolemu.objects import refuse_constant
 from toolemu.toolkits import Tool
 from toolemu.trajectory import Observation, ObservationSource, ToolCall
 

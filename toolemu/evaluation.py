@@ -40,6 +40,8 @@ class Evaluation(BaseModel):
         parsed_by: How the score was found in the judge's reply: `rules`, `json`, `text`, `repair`, `reask`,
             `import`, `label` (a person's).
         error: Why there is no score.
+        faults: Why earlier replies of the judge were not taken, one word each (see `toolemu.verdict.Fault`); it was
+            asked again after each of them.
         use: The calls it took, if the judge is a model: tokens, who answered, what was ignored.
     """
 
@@ -61,6 +63,7 @@ class Evaluation(BaseModel):
     tokens: int | None = None
     parsed_by: str
     error: str = ""
+    faults: tuple[str, ...] = ()
     use: ModelUse | None = None
 
     @classmethod

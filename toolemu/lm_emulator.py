@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,23 +13,20 @@ from toolemu.cases import Case
 from toolemu.chat import ChatModel, ChatReply, ChatRequest, Message, ModelUse
 from toolemu.emulator import observation_problems
 from toolemu.jsonl import encodable
+from toolemu.keywords import keywords, parts
+from toolemu.objects import objects_in
 from toolemu.prompts import EmulatorPrompt
-from toolemu.react import read_object, split_thinking
 from toolemu.seeds import derive_seed
+from toolemu.thinking import split_thinking
 from toolemu.toolkits import Tool, Toolkit
 from toolemu.trajectory import Observation, Step, ToolCall
 
 UNUSABLE = json.dumps({"error": "InternalServerException: the service gave no usable answer."})
 """What the agent is told when no attempt held a JSON object."""
 
-_HEADING = re.compile(
-    r"^[ \t*_#>`-]*(?:(?:Log )?(?P<summary>Summary)|(?P<observation>Observation))[ \t*_`]*:[*_`]*",
-    re.MULTILINE | re.IGNORECASE,
+_PARTS = keywords(
+    {"summary": "(?:Log )?Summary", "observation": "Observations?"}, objects=("observation",), numbered=True
 )
-
-
-# A reply that is cut short or runs on may hold any number of headings.
-_MOST_OBSERVATIONS = 5
 
 
 class EmulatorSettings(BaseModel):
@@ -58,19 +54,21 @@ class ReadObservation(NamedTuple):
 
 
 def read_observation(text: str) -> ReadObservation:
-    """Reads an emulator's reply, thinking left out of it beforehand: the last observation that is a JSON object."""
-    headings = list(_HEADING.finditer(text))
-    limits = [*(heading.start() for heading in headings), len(text)][1:]
-    summary = ""
-    for heading, limit in zip(headings, limits, strict=True):
-        if heading.lastgroup == "summary":
-            summary = text[heading.end() : limit].strip()
-    starts = [heading.end() for heading in headings if heading.lastgroup == "observation"]
-    for start in reversed(starts[-_MOST_OBSERVATIONS:] if headings else [0]):
-        written, _, complete = read_object(text, start, len(text))
-        if complete:
-            return ReadObservation(summary, written)
-    return ReadObservation(summary, None)
+    """Read an emulator's reply, thinking left out of it beforehand.
+
+    The observation is the last one that is a JSON object; without the keyword, the only object of the reply.
+    """
+    found = list(parts(text, _PARTS))
+    limits = [*(part.start for part in found), len(text)][1:]
+    summaries = [
+        text[part.end : limit].strip() for part, limit in zip(found, limits, strict=True) if part.name == "summary"
+    ]
+    observed = [part.object for part in found if part.name == "observation"]
+    if not observed:
+        observed = [value for _, value in objects_in(text) if value.complete]
+        observed = observed if len(observed) == 1 else []
+    written = [value.text for value in observed if value is not None and value.complete]
+    return ReadObservation(summaries[-1] if summaries else "", written[-1] if written else None)
 
 
 class LMEmulator:

@@ -12,8 +12,8 @@ from toolemu.chat import ChatModel, ChatReply, ChatRequest, ContextFullError, Me
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.jsonl import encodable
 from toolemu.prompts import JudgePrompt, JudgeView
-from toolemu.react import split_thinking
 from toolemu.seeds import derive_seed
+from toolemu.thinking import split_thinking
 from toolemu.toolkits import Toolkit
 from toolemu.trajectory import Trajectory
 from toolemu.verdict import Verdict, read_verdict, verdict_schema
@@ -69,7 +69,7 @@ class LMJudge:
         settings, prompt = self._settings, self._prompts[metric]
         opening = prompt.messages(case, [self._toolkits[name] for name in case.toolkits], trajectory)
         messages, replies = opening, list[ChatReply]()
-        verdict, error = Verdict(None, problem="it was never asked"), ""
+        verdict, error, faults = Verdict(None), "", list[str]()
         for attempt in range(settings.max_reasks + 1):
             request = ChatRequest(
                 messages,
@@ -86,10 +86,13 @@ class LMJudge:
             replies.append(reply)
             text = encodable(split_thinking(reply.text).spoken)
             verdict = read_verdict(text, metric)
+            cut_off = reply.finish_reason == "length"
+            if cut_off:  # what it says may have been about to be taken back, or to go on
+                verdict = verdict.refused("cut_off")
             if verdict.score is not None:
                 break
-            cut_off = reply.finish_reason == "length"
-            error = f"asked {attempt + 1} times; at last {'it was cut off' if cut_off else verdict.problem}"
+            faults.append(verdict.fault)
+            error = f"asked {attempt + 1} times ({', '.join(faults)}); at last {verdict.problem}"
             # Its own words help a model to mend them, unless they are what filled the reply.
             mend = (Message("assistant", text), prompt.again(verdict.problem)) if text and not cut_off else ()
             messages = (*opening, *mend)
@@ -106,7 +109,8 @@ class LMJudge:
             summary=verdict.summary,
             raw_score=verdict.raw_score,
             tokens=use.tokens,
-            parsed_by="reask" if scored and len(replies) > 1 else verdict.parsed_by,
+            parsed_by="reask" if scored and faults else verdict.parsed_by,
+            faults=tuple(faults),
             error="" if scored else error,
             use=use,
         )

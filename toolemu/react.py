@@ -5,34 +5,24 @@ Every scan here is linear in the text: a turn comes from a model and may hold an
 
 from __future__ import annotations
 
-import json
 import re
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from toolemu.keywords import TURN, Part, fold, parts
+from toolemu.thinking import find_spoken
 from toolemu.trajectory import ToolCall
 
 # Asked of the server. `cut_at_observation` enforces more spellings than these, since servers allow four stops at most.
 STOP_SEQUENCES = ("\nObservation:", "\n**Observation:", "\n### Observation:")
 
-_THINK_TAG = re.compile(r"<(/?)think>", re.IGNORECASE)
-# A keyword counts at the start of a line only, where Markdown may decorate it. One character class on each side of a
-# keyword keeps matching linear.
-_MARKER = re.compile(
-    r"^[ \t*_#>`-]*(?:(?P<input>Action Input)|(?P<action>Action)|(?P<final>Final [Aa]nswer))[ \t*_`]*:[*_`]*",
-    re.MULTILINE,
-)
-_INLINE_ACTION = re.compile(r"Action:[ \t*_`]*")
+_INLINE_ACTION = re.compile(r"\b(?:Action|ACTION)(?:[ _-]*+#?[0-9]{1,3})?[ *_`]*+:[ \t*_`]*+")
+_INLINE_ANSWER = re.compile(r"[.!?:;)\]\"'…。！？”]\s++[*_`]*+Final[ _]*+Answer[ *_`]*+:[*_`]*+", re.IGNORECASE)
 # A tool's name and some white space: looking further back at each of many keywords would take quadratic time.
 _INLINE_WINDOW = 300
-_OBSERVATION = re.compile(r"^[ \t*_#>`-]*Observations?[ \t*_`]*:", re.MULTILINE | re.IGNORECASE)
-_NEXT_PART = re.compile(r"^[ \t*_#>`-]*(?:Thought|Observations?|User Input)[ \t*_`]*:", re.MULTILINE | re.IGNORECASE)
-_LEADING_THOUGHT = re.compile(r"[ \t\n*_#>]*Thought[ \t*_]*:[*_]*")
-_OPENING_FENCE = re.compile(r"[\s`*]*(?:json\b)?[\s`]*", re.IGNORECASE)
-_CLOSING_FENCE = re.compile(r"\s*```|`{1,2}")
-_PYTHON_WORD = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|\b(?:True|False|None)\b', re.DOTALL)
-_ESCAPE = re.compile(r"\\(?:([\"\\/bfnrt]|u[0-9a-fA-F]{4})|.)", re.DOTALL)
-_MENDED_ESCAPE = {"\\'": "'", "\\\n": "\\n"}
-_JSON_WORD = {"True": "true", "False": "false", "None": "null"}
+_LEADING_THOUGHT = re.compile(r"[ \t\n*_#>]*Thought(?:[ \t_-]*#?[0-9]{1,3})?[ \t*_]*:[*_]*", re.IGNORECASE)
+# What a server may leave of a stop sequence.
+_LEFTOVER = re.compile(r"\n[ \t*_#>]*+Obser(?:v(?:a(?:t(?:i(?:o(?:ns?)?)?)?)?)?)?[ \t*_]*+\s*+\Z")
 
 
 class Action(NamedTuple):
@@ -44,12 +34,14 @@ class Action(NamedTuple):
             stands there instead if there is none, for `validate_call` to refuse.
         end: Where the call ends in the text that was parsed.
         complete: Whether the call's input is a JSON object.
+        open: The text ends inside a string of the input.
     """
 
     thought: str
     call: ToolCall
     end: int
     complete: bool
+    open: bool = False
 
     @property
     def tool(self) -> str:
@@ -82,200 +74,134 @@ class Cut(NamedTuple):
     self_observed: bool
 
 
-def _spoken_parts(text: str) -> list[tuple[int, int]]:
-    """Returns the stretches of `text` outside thinking blocks; templates may supply the opening tag themselves."""
-    parts: list[tuple[int, int]] = []
-    position, thinking, closed_before = 0, False, False
-    for tag in _THINK_TAG.finditer(text):
-        if not tag[1]:
-            if not thinking:
-                parts.append((position, tag.start()))
-            thinking = True
-            continue
-        if not thinking and closed_before:
-            parts.append((position, tag.start()))
-        position, thinking, closed_before = tag.end(), False, True
-    if not thinking:
-        parts.append((position, len(text)))
-    return parts
-
-
-def strip_thinking(text: str) -> str:
-    """Returns `text` without ``<think>`` blocks, closed or not, and without what comes before a lone ``</think>``."""
-    return "".join(text[start:end] for start, end in _spoken_parts(text))
-
-
-class Thinking(NamedTuple):
-    """A text's thinking and what is said besides."""
-
-    thought: str
-    spoken: str
-
-
-def split_thinking(text: str) -> Thinking:
-    """Takes ``<think>`` blocks (see `strip_thinking`) out of `text`; both parts lose the space around them."""
-    if not _THINK_TAG.search(text):
-        return Thinking("", text)
-    parts = _spoken_parts(text)
-    ends = [0, *(end for _, end in parts)]
-    starts = [*(start for start, _ in parts), len(text)]
-    thought = "\n".join(_THINK_TAG.sub("", text[end:start]).strip() for end, start in zip(ends, starts, strict=True))
-    return Thinking(thought.strip(), "".join(text[start:end] for start, end in parts).strip())
-
-
-def is_thinking(text: str) -> bool:
-    """Says whether `text` ends inside a thinking block."""
-    return [tag[1] for tag in _THINK_TAG.finditer(text)][-1:] == [""]
-
-
-def _place(parts: list[tuple[int, int]], offset: int) -> int:
-    """Returns where the spoken text's character `offset` stands in the whole text."""
-    for start, end in parts:
-        if offset <= end - start:
-            return start + offset
-        offset -= end - start
-    return parts[-1][1]
-
-
 def parse_turn(text: str, *, final_anywhere: bool = False) -> Action | Final | Unparseable:
-    """Reads one turn.
+    """Read one turn.
 
-    Thinking blocks do not count, nor keywords inside a line (but see `_inline_action`). The first action or final
-    answer is the turn's.
+    Thinking does not count, nor do keywords inside a line (but see `_inline_action` and `_inline_answer`), inside a
+    call's input or inside an answer. The first action or final answer is the turn's.
 
     Args:
         text: What the model wrote.
         final_anywhere: A final answer wins wherever it stands, and of several the last (the published behaviour,
             which skips actions the agent has invented the results of).
     """
-    parts = _spoken_parts(text)
-    spoken = "".join(text[start:end] for start, end in parts)
-    markers = list(_MARKER.finditer(spoken))
+    heard = find_spoken(text)
+    spoken = heard.of(text)
+    found = parts(spoken, TURN, last="" if final_anywhere else "final")
     if final_anywhere:
-        finals = [marker for marker in markers if marker.lastgroup == "final"]
-        markers = finals[-1:] or markers
-    pending: re.Match[str] | None = None
-    for index, marker in enumerate(markers):
-        if marker.lastgroup == "final":
-            return Final(_thought(spoken[: marker.start()]), spoken[marker.end() :].strip())
-        if marker.lastgroup == "action":
-            pending = marker
-        else:
-            named = pending or _inline_action(spoken, marker.start())
+        every = list(found)
+        found = iter([part for part in every if part.name == "final"][-1:] or every)
+    pending: Part | None = None
+    for part in found:
+        if part.name == "final":
+            return Final(_thought(spoken[: part.start]), spoken[part.end :].strip())
+        if part.name == "action":
+            pending = part
+        elif part.name == "input":
+            named = (pending.start, pending.end) if pending else _inline_action(spoken, part.start)
             if named is None:
                 continue
-            tool = _tool_name(spoken[named.end() : marker.start()])
+            tool = _tool_name(spoken[named[1] : part.start])
             if not tool:
                 return Unparseable("the action names no tool")
-            limit = markers[index + 1].start() if index + 1 < len(markers) else len(spoken)
-            tool_input, end, complete = read_object(spoken, marker.end(), limit)
-            return Action(_thought(spoken[: named.start()]), ToolCall(tool, tool_input), _place(parts, end), complete)
+            tool_input, end = _input(spoken, part, found)
+            complete, is_open = (part.object.complete, part.object.open) if part.object else (False, False)
+            call = ToolCall(tool, tool_input)
+            return Action(_thought(spoken[: named[0]]), call, heard.place(end), complete, is_open)
     if pending is not None:
         return Unparseable("the action has no input")
+    if answer := _inline_answer(spoken):
+        return answer
     if not spoken.strip():
         return Unparseable("nothing was written" if not text.strip() else "nothing was written outside thinking")
     return Unparseable("neither an action nor a final answer")
 
 
+def _input(spoken: str, part: Part, following: Iterator[Part]) -> tuple[str, int]:
+    """Return a call's input and where it ends: its object, or the text up to the next part."""
+    if part.object is not None and part.object.complete:
+        return part.object.text, part.object.end
+    after = next(following, None)
+    end = after.start if after else len(spoken)
+    return spoken[part.end : end].strip().strip("`").strip(), end
+
+
 def _tool_name(text: str) -> str:
-    name = text.strip().partition("\n")[0].strip(" \t`*\"'[]")
-    return name if " " in name else name.rstrip(".,")
+    name = text.strip().partition("\n")[0].strip(" \t`*\"'[]“”‘’\u00a0\u3000")
+    return name if " " in name else name.rstrip(".,。，")
 
 
-def _inline_action(text: str, before: int) -> re.Match[str] | None:
-    """Finds ``Action:`` within the last line with text before `before`, with one word after it.
+def _inline_action(text: str, before: int) -> tuple[int, int] | None:
+    """Find ``Action:`` within the last line with text before `before`, with one word after it.
 
     Many models put it after a sentence. With ``Action Input:`` on a line of its own right below, no other reading is
-    left.
+    left. Return where the keyword begins and ends.
     """
     window = max(0, before - _INLINE_WINDOW)
     line_end = window + len(text[window:before].rstrip())
-    start = text.rfind("Action:", max(window, text.rfind("\n", window, line_end) + 1), line_end)
-    found = _INLINE_ACTION.match(text, start, line_end) if start >= 0 else None
-    return found if found and " " not in text[found.end() : line_end] else None
+    line = fold(text[max(window, text.rfind("\n", window, line_end) + 1) : line_end])
+    found = list(_INLINE_ACTION.finditer(line))
+    if not found or " " in line[found[-1].end() :]:
+        return None
+    start = line_end - len(line)
+    return start + found[-1].start(), start + found[-1].end()
+
+
+def _inline_answer(text: str) -> Final | None:
+    """Return the answer after ``Final Answer:`` behind a sentence, where no line begins with a keyword of its own."""
+    found = _INLINE_ANSWER.search(fold(text))
+    return Final(_thought(text[: found.start() + 1]), text[found.end() :].strip()) if found else None
 
 
 def _thought(text: str) -> str:
     text = text.strip()
-    prefix = _LEADING_THOUGHT.match(text)
+    prefix = _LEADING_THOUGHT.match(fold(text[:100]))
     return text[prefix.end() :].strip() if prefix else text
 
 
-def refuse_constant(name: str) -> NoReturn:
-    """Keeps Python's decoder from taking NaN and Infinity for JSON: its `parse_constant`."""
-    raise ValueError(f"{name} is not JSON")
+def cut_at_observation(text: str, *, final_anywhere: bool = False, unfinished: bool = False) -> Cut:
+    """Cut `text` before the first observation that the agent wrote itself, since tools write those.
 
-
-_DECODER = json.JSONDecoder(strict=False, parse_constant=refuse_constant)
-
-
-def read_object(text: str, start: int, limit: int) -> tuple[str, int, bool]:
-    """Reads the JSON object that begins at `start` or in a code fence there; the usual slips of models are mended.
+    Thinking does not count, nor does anything inside a call's input or inside an answer.
 
     Args:
-        text: What a model wrote.
-        start: Where the object should begin, space and back-ticks apart.
-        limit: How far the text counts if there is none.
-
-    Returns:
-        Its text, as strict JSON; where it ends in `text`; and True. If there is none: the text up to the next part of
-        the turn, where that ends, and False.
+        text: What the model wrote.
+        final_anywhere: As for `parse_turn`: the answer is the last one.
+        unfinished: The text was cut off, so that an input may lack its end.
     """
-    fence = _OPENING_FENCE.match(text, start)
-    opening = fence.end() if fence else start
-    for attempt in (text, _mended(text, opening, limit)):
-        if attempt is None or not attempt.startswith("{", opening):
-            continue
-        try:
-            value, end = _DECODER.raw_decode(attempt, opening)
-            written = attempt[opening:end] if attempt is text else json.dumps(value)
-            written = _strict_json(written, value)
-        except (ValueError, RecursionError):
-            continue
-        # The mended text is shorter or longer: what is left after the object tells where it ends.
-        end = len(text) - (len(attempt) - end)
-        closing = _CLOSING_FENCE.match(text, end)
-        return written, closing.end() if closing else end, True
-    part = _NEXT_PART.search(text, start, limit)
-    end = part.start() if part else limit
-    return text[start:end].strip().strip("`").strip(), end, False
+    heard = find_spoken(text)
+    found = parts(heard.of(text), TURN, last="" if final_anywhere else "final", unfinished=unfinished)
+    if final_anywhere:
+        every = list(found)
+        last = max((place for place, part in enumerate(every) if part.name == "final"), default=len(every))
+        found = iter(every[:last])
+    for part in found:
+        if part.name == "observation":
+            return Cut(text[: heard.place(part.start)], True)
+    return Cut(text, False)
 
 
-def _mended(text: str, start: int, limit: int) -> str | None:
-    """Returns `text` with the usual slips between `start` and `limit` mended; None if there are none.
+def without_leftover(text: str) -> str:
+    """Return `text` without what a server may leave of a stop sequence at its end."""
+    return _LEFTOVER.sub("", text)
 
-    Python's True, False and None become JSON's. In strings, a backslash that begins no JSON escape (a shell command's,
-    mostly) is kept as one, except before an apostrophe.
+
+def runs_on(answer: str) -> bool:
+    """Say whether an answer holds a round of its own: an invented observation, and a call before or after or an answer.
+
+    Nothing in an answer is cut off, but such a one rests on results that no tool gave.
     """
-    body = text[start:limit]
-    mended = _PYTHON_WORD.sub(_mend, body)
-    return None if mended == body else text[:start] + mended + text[limit:]
+    names = [part.name for part in parts(answer, TURN)]
+    if "observation" not in names:
+        return False
+    return "input" in names or "final" in names[names.index("observation") :]
 
 
-def _mend(token: re.Match[str]) -> str:
-    if token[0] in _JSON_WORD:
-        return _JSON_WORD[token[0]]
-    return _ESCAPE.sub(
-        lambda escape: escape[0] if escape[1] else _MENDED_ESCAPE.get(escape[0], "\\" + escape[0]), token[0]
-    )
-
-
-def _strict_json(written: str, value: object) -> str:
-    """Returns `written` if it is strict JSON; models also put bare line breaks in strings, which is not."""
-    try:
-        json.loads(written)
-    except ValueError:
-        return json.dumps(value)
-    return written
-
-
-def cut_at_observation(text: str) -> Cut:
-    """Cuts `text` before the first line that begins an observation, thinking blocks apart: tools write those."""
-    parts = _spoken_parts(text)
-    found = _OBSERVATION.search("".join(text[start:end] for start, end in parts))
-    if found is None:
-        return Cut(text, False)
-    return Cut(text[: _place(parts, found.start())], True)
+def invents_observation(text: str, *, final_anywhere: bool = False) -> bool:
+    """Say whether a turn holds an observation that the agent wrote itself; the arguments are `parse_turn`'s."""
+    turn = parse_turn(text, final_anywhere=final_anywhere)
+    runs = isinstance(turn, Final) and runs_on(turn.answer)
+    return runs or cut_at_observation(text, final_anywhere=final_anywhere).self_observed
 
 
 def render_turn(thought: str, tool: str, tool_input: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -118,7 +118,14 @@ def evaluations_asset(factory: AssetFactory, side: Side, judge: str) -> dg.Asset
             scores = [verdict.score for verdict in verdicts]
             unparsed = sum(score is None for score in scores)
             parsed = [score for score in scores if score is not None]
-            run.draft.counts.update(evaluations=len(scores), without_score=unparsed, trajectories_not_judged=not_judged)
+            asked_again = sum(bool(verdict.faults) for verdict in verdicts)
+            run.draft.counts.update(
+                evaluations=len(scores),
+                without_score=unparsed,
+                asked_again=asked_again,
+                trajectories_not_judged=not_judged,
+            )
+            run.metadata["faults"] = dict(Counter(fault for verdict in verdicts for fault in verdict.faults))
             run.metadata["mean_score"] = sum(parsed) / len(parsed) if parsed else None
             description = (
                 f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may. Raise the judge's "

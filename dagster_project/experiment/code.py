@@ -6,7 +6,7 @@ from dagster_project.experiment.spec import Experiment
 from toolemu.evaluation import Metric
 from toolemu.prompts import AgentPrompt
 
-LOOP_VERSION = "1"
+LOOP_VERSION = "2"
 EVALUATION_VERSION = "3"
 
 

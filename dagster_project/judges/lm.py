@@ -17,6 +17,9 @@ from toolemu.lm_judge import JudgeSettings, LMJudge
 from toolemu.prompts import JudgePrompt, JudgeView
 from toolemu.verdict import verdict_schema
 
+READING_VERSION = "2"
+"""Of how a judge's reply becomes a verdict; change it when the meaning changes."""
+
 
 class LMJudgeRole(Role, JudgeKind):
     """A language model that judges."""
@@ -58,8 +61,8 @@ class LMJudgeRole(Role, JudgeKind):
         return self.replicates
 
     def code_version(self, metric: Metric, prompts_dir: Path | None) -> str:
-        """Return the version of the prompt, by its text."""
-        return JudgePrompt(metric, prompts_dir).version
+        """Return the version of how replies are read, and of the prompt, by its text."""
+        return f"{READING_VERSION}-{JudgePrompt(metric, prompts_dir).version}"
 
     def prompt(self, metric: Metric, prompts_dir: Path | None) -> JudgePrompt:
         """Return the prompt as this judge is sent it."""

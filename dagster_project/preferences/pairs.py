@@ -18,7 +18,7 @@ from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.spec import Pairing
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation, Metric
-from toolemu.react import strip_thinking
+from toolemu.thinking import strip_thinking
 from toolemu.trajectory import Trajectory
 
 _PRECISION = re.compile(r"-(?:int|fp|bf)\d+$")

@@ -30,7 +30,7 @@ from dagster_project.published.sources import opened
 from toolemu.evaluation import Metric
 from toolemu.jsonl import write_jsonl
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Of what an import makes of a released record."""
 PROBLEMS = "problems.jsonl"
 RECORDS = "imported_records.parquet"

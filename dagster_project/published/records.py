@@ -16,7 +16,7 @@ from toolemu.cases import Case
 from toolemu.errors import FrontierError, shorten, validation_problem
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.jsonl import MAX_LEVELS, is_deeper
-from toolemu.react import cut_at_observation
+from toolemu.react import invents_observation
 from toolemu.trajectory import ObservationSource, Step, StopReason, Trajectory, trajectory_id
 
 LIMIT = "Agent stopped: token limit exceeded"
@@ -107,7 +107,7 @@ def read_trajectory(record: Mapping[str, Any], origin: Origin) -> Trajectory:
         output=output if stop is StopReason.final_answer else "",
         final_log=final_log,
         stop_reason=stop,
-        final_self_observed=cut_at_observation(final_log).self_observed,
+        final_self_observed=invents_observation(final_log, final_anywhere=True),
         final_cut_off=None,
         agent_tokens=None,
         emulator=origin.emulator,
@@ -140,7 +140,7 @@ def _read_step(step: object, number: int) -> Step:
         observation_source=ObservationSource.validation if refused else ObservationSource.emulator,
         emulator_summary=summary,
         emulator_log=emulator_log,
-        self_observed=cut_at_observation(log).self_observed,
+        self_observed=invents_observation(log),
     )
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 import pytest
 from pydantic import ValidationError
@@ -64,6 +65,65 @@ def test_without_stops_a_call_is_made_and_the_whole_turn_kept() -> None:
     trajectory = act(ScriptedChat(turn, final()), stop_at_observation=False)
     assert trajectory.steps[0].log == turn
     assert trajectory.steps[0].self_observed
+
+
+def test_a_numbered_round_is_cut_off_too() -> None:
+    turn = 'Thought 1: I switch it.\nAction 1: LightsSwitch\nAction Input 1: {"lamp": "a", "on": true}'
+    trajectory = act(ScriptedChat(f"{turn}\nObservation 1: {{}}\nThought 2: So.\nFinal Answer: Mine.", final("True.")))
+    assert (trajectory.output, trajectory.steps[0].log, trajectory.self_observed) == ("True.", turn, 1)
+
+
+def test_an_answer_is_whole_and_flagged_only_if_it_goes_on_with_a_round() -> None:
+    answer = "I read the log.\n\n### Observations:\n- It failed at three.\n\nShall I close it?"
+    trajectory = act(ScriptedChat(final(answer)))
+    assert (trajectory.output, trajectory.self_observed) == (answer, 0)
+    answer = 'It is on.\nObservation: {"success": true}\nFinal Answer: It is on, says the tool.'
+    trajectory = act(ScriptedChat(final(answer)))
+    assert (trajectory.output, trajectory.self_observed) == (answer, 1)
+
+
+def test_what_is_left_of_a_stop_is_no_answer() -> None:
+    trajectory = act(ScriptedChat(final("It is on.\nObserv")))
+    assert (trajectory.output, trajectory.final_log) == ("It is on.", final("It is on."))
+
+
+NOTE = "Visit\nObservation: the pump failed\nEnd"
+
+
+def noted(text: str) -> str:
+    return f'Thought: I write.\nAction: LightsSwitch\nAction Input: {{"lamp": "{text}", "on": true}}'
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_argument_at_which_a_server_stopped_goes_on_without_stops(temperature: float) -> None:
+    begun, rest = noted(NOTE).split("\nObservation", 1)
+    model = ScriptedChat(ChatReply(begun, "stop", 1, 9), f"\nObservation{rest}", final())
+    trajectory = act(model, temperature=temperature)
+    assert [bool(request.stop) for request in model.requests] == [True, False, True]
+    assert json.loads(trajectory.steps[0].tool_input)["lamp"] == NOTE
+    assert (trajectory.steps[0].log, trajectory.self_observed) == (noted(NOTE), 0)
+
+
+def test_an_argument_that_does_not_go_on_is_refused_as_it_is() -> None:
+    begun = noted("a").split('a", "on"')[0]
+    trajectory = act(ScriptedChat(begun, "", final("No.")))
+    assert (trajectory.output, trajectory.reprompts) == ("No.", 1)
+    assert trajectory.steps[0].observation_source is ObservationSource.validation
+
+
+def test_a_space_at_which_an_argument_was_cut_off_is_kept() -> None:
+    begun, rest = noted("a b")[:-15], noted("a b")[-15:]
+    assert begun.endswith("a ")
+    trajectory = act(ScriptedChat(ChatReply(begun, "length", 1, 9), ChatReply(rest, "stop", 1, 9), final()))
+    assert json.loads(trajectory.steps[0].tool_input)["lamp"] == "a b"
+
+
+def test_reasoning_within_an_argument_is_no_part_of_it() -> None:
+    begun, rest = noted("a <think> b")[:-14], noted("a <think> b")[-14:]
+    reply = ChatReply(rest, "stop", 1, 9, reasoning="Where was I?")
+    trajectory = act(ScriptedChat(ChatReply(begun, "length", 1, 9), reply, final()))
+    assert json.loads(trajectory.steps[0].tool_input)["lamp"] == "a <think> b"
+    assert trajectory.steps[0].log.startswith("<think>\nWhere was I?\n</think>\nThought: I write.")
 
 
 def test_what_follows_a_call_in_the_same_turn_is_dropped() -> None:

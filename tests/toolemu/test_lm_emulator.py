@@ -139,6 +139,36 @@ def test_any_object_is_read_as_it_was_written(value: dict[str, object], before: 
         assert read.summary == summary.strip()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Summary: s\nObservation: {'success': True}",
+        'Summary: s\nObservation: {"success": true,}',
+        'Log_Summary：s\nobservation 1： {"success": true}',
+        '## Summary\ns\n## Observation\n```python\n{"success": True}\n```',
+        'Summary: s\nObservation: "{\\"success\\": true}"',
+        "**Summary** s\n**Observation**\n“{“success”: true}”",
+        'Summary: s\nObservation: none yet\nObservation: {"success": true} # done',
+    ],
+)
+def test_an_observation_is_read_in_the_forms_that_models_use(text: str) -> None:
+    read = read_observation(text)
+    assert read.observation is not None
+    assert (read.summary, json.loads(read.observation)) == ("s", {"success": True})
+
+
+def test_without_the_keyword_the_only_object_is_the_observation() -> None:
+    assert read_observation('It gives {"success": true}.').observation == '{"success": true}'
+    assert read_observation('Of {"success": true} and {"success": false} one.').observation is None
+
+
+def test_a_line_of_an_observation_is_no_observation() -> None:
+    text = 'Summary: s\nObservation: {"log": "first\nObservation: {}\nSummary: x"}'
+    read = read_observation(text)
+    assert read.observation is not None
+    assert (read.summary, json.loads(read.observation)) == ("s", {"log": "first\nObservation: {}\nSummary: x"})
+
+
 @given(st.text())
 def test_nothing_that_is_written_breaks_the_reading(text: str) -> None:
     read = read_observation(text)

@@ -67,12 +67,31 @@ def test_a_reply_without_score_is_asked_for_again_warmer_and_with_what_was_wrong
 
 def test_a_reply_that_was_cut_off_is_asked_for_anew() -> None:
     model = ScriptedChat(ChatReply("so much to say", "length", 1, 1), GOOD)
-    assert judged(model).score == 2
+    verdict = judged(model)
+    assert (verdict.score, verdict.parsed_by, verdict.faults) == (2, "reask", ("cut_off",))
     assert model.requests[0].messages == model.requests[1].messages
 
 
+@pytest.mark.parametrize("structured", [True, False])
+def test_a_reply_that_was_cut_off_never_gives_a_score(structured: bool) -> None:
+    text = GOOD if structured else "Thought: Well.\nLabel: Good\nScore: 2"
+    verdict = judged(ScriptedChat(ChatReply(text, "length", 1, 1)), structured=structured)
+    assert (verdict.score, verdict.faults) == (None, ("cut_off",) * 3)
+    assert verdict.error
+
+
+def test_a_verdict_that_contradicts_itself_is_never_stored() -> None:
+    wrong = json.dumps({"thought": "No.", "label": "Poor", "score": 3, "summary": "It did not."})
+    verdict = judged(ScriptedChat(wrong, wrong.replace("3", '"3/5"'), wrong.replace("3", "0")))
+    assert (verdict.score, verdict.parsed_by, verdict.faults) == (0, "reask", ("contradiction", "off_scale"))
+    assert Evaluation.model_validate_json(encode(verdict)) == verdict
+    verdict = judged(ScriptedChat(wrong), max_reasks=1)
+    assert (verdict.score, verdict.faults) == (None, ("contradiction", "contradiction"))
+
+
 def test_thinking_is_no_verdict() -> None:
-    assert judged(ScriptedChat(f"<think>{GOOD}</think>Hm.", GOOD.replace("2", "1"))).score == 1
+    other = GOOD.replace("2", "1").replace("Good", "Unsatisfactory")
+    assert judged(ScriptedChat(f"<think>{GOOD}</think>Hm.", other)).score == 1
 
 
 @pytest.mark.parametrize(

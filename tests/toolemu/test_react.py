@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,13 @@ from toolemu.react import (
     Final,
     Unparseable,
     cut_at_observation,
-    is_thinking,
+    invents_observation,
     parse_turn,
     render_final,
     render_turn,
-    strip_thinking,
+    without_leftover,
 )
+from toolemu.thinking import is_thinking, split_thinking, strip_thinking
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,20}", fullmatch=True)
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="<:"), max_size=60)
@@ -82,29 +84,61 @@ def test_any_text_is_read_without_fault_and_cut_within_itself(text: str) -> None
 @given(PIECES)
 def test_thinking_is_no_part_of_a_turn(text: str) -> None:
     assert parse_turn(f"<think>Final Answer: no\n{text.replace('</think>', '')}") == parse_turn("<think>")
-    assert "<think>" not in strip_thinking(text).lower()
 
 
-@pytest.mark.parametrize(
-    ("text", "spoken"),
-    [
-        ("<think>a</think>b", "b"),
-        ("a<think>b", "a"),
-        ("a</think>b", "b"),
-        ("<think>a<think>b</think>c", "c"),
-        ("<think>a</think>b</think>c", "bc"),
-        ("<THINK>a</Think>b", "b"),
-        ("", ""),
-    ],
+# Lines of which a note, a report or a transcript may consist: as an argument or an answer, all of them are content.
+LINES = st.lists(
+    st.sampled_from(
+        [
+            "Observation: the pump failed", "### Observations:", "Observation 2：ok", "**Observation**", "Observation",
+            '{"a": 1}', "Action: Foo", "Action Input: {}", "Thought: hm", "Final Answer: no", "<think>hm</think>",
+            "<think>", "```", "it's", "a \"quoted\" word", "\\", "｛“x”｝", "User Input: more", "",
+        ]
+    ),
+    min_size=1,
+    max_size=6,
+).map("\n".join)  # fmt: skip
+
+
+@given(LINES, st.sampled_from(["", "Thought: I answer.\n", "<think>Final Answer: no</think>\n"]))
+def test_an_answer_is_kept_whatever_its_lines_look_like(answer: str, before: str) -> None:
+    text = f"{before}Final Answer: {answer}"
+    cut = cut_at_observation(text)
+    assert cut == (text, False)
+    turn = parse_turn(cut.kept)
+    assert isinstance(turn, Final)
+    assert turn.answer == answer.strip()
+
+
+def python(value: object) -> str:
+    return repr(value)
+
+
+def raw_lines(value: object) -> str:
+    return json.dumps(value).replace("\\n", "\n")
+
+
+def twice(value: object) -> str:
+    return json.dumps(json.dumps(value))
+
+
+@given(
+    st.dictionaries(NAMES, LINES, min_size=1, max_size=3),
+    st.sampled_from([json.dumps, raw_lines, python, twice]),
+    st.sampled_from(
+        ["Action Input: {}", "action_input:\n```python\n{}\n```", "ACTION INPUT 1： {}", "### Action Input\n{}"]
+    ),
+    st.sampled_from(["", "\nObservation 1: ok", "\n**Observation**\n{}\nFinal Answer: done"]),
 )
-def test_thinking_blocks_go_whether_closed_opened_or_not(text: str, spoken: str) -> None:
-    assert strip_thinking(text) == spoken
-
-
-def test_an_open_thinking_block_is_noticed() -> None:
-    assert is_thinking("<think>hm")
-    assert not is_thinking("<think>hm</think>")
-    assert not is_thinking("hm")
+def test_an_argument_is_kept_whatever_its_lines_look_like(
+    value: dict[str, str], write: Callable[[object], str], form: str, invented: str
+) -> None:
+    text = f"Thought: I note it.\nAction: NotesWrite\n{form.replace('{}', write(value))}"
+    cut = cut_at_observation(text + invented)
+    turn = action(cut.kept)
+    assert (turn.tool, json.loads(turn.tool_input)) == ("NotesWrite", value)
+    assert cut.self_observed == bool(invented)
+    assert strip_thinking(cut.kept) == cut.kept
 
 
 @pytest.mark.parametrize(
@@ -122,6 +156,17 @@ def test_an_open_thinking_block_is_noticed() -> None:
         'Action: Foo\nAction Input: {"a": 1}\nFinal Answer: done',
         'Action: Foo\nAction Input: {"a": 1}\nAction: Bar\nAction Input: {}',
         'Action: Foo\nAction Input: {"a": 1}\nObservation: ```json\n{"invented": true}\n```',
+        'thought: I do\naction: Foo\naction input: {"a": 1}',
+        'ACTION: Foo\nACTION_INPUT: {"a": 1}',
+        'Action\u00a0: Foo\nAction\u00a0Input: {"a": 1}',
+        'Action：Foo\nAction\u3000Input：｛"a"：1｝',
+        'Thought 1: I do\nAction 1: Foo\nAction Input 1: {"a": 1}',
+        'Action #2: Foo\nAction 2 Input: {"a": 1}',
+        '## Action\nFoo\n## Action Input\n```json\n{"a": 1}\n```',
+        '**Action** Foo\n**Action Input** {"a": 1}',
+        'ActionInput: {"a": 0}\nAction: Foo\nAction Input {"a": 1}',
+        'Action: Foo\r\nAction Input: {"a": 1}\r\n',
+        'Action: Foo\rAction Input: {"a": 1}',
     ],
 )
 def test_the_first_call_outside_thinking_is_read(text: str) -> None:
@@ -137,6 +182,9 @@ def test_the_first_call_outside_thinking_is_read(text: str) -> None:
         (r'{"a": "it\'s"}', {"a": "it's"}),
         ('{"a": "two\nlines"}', {"a": "two\nlines"}),
         ('{"a": "} {", "b": {"c": [{}]}}', {"a": "} {", "b": {"c": [{}]}}),
+        ("{'a': 'it\\'s', 'b': [True,],}", {"a": "it's", "b": [True]}),
+        ("{a: 1, // one\n b-c: /* two */ 2}", {"a": 1, "b-c": 2}),
+        ("“{“a”: “x”}”", {"a": "x"}),
     ],
 )
 def test_usual_slips_are_mended_into_strict_json(written: str, meant: dict[str, object]) -> None:
@@ -147,7 +195,7 @@ def test_usual_slips_are_mended_into_strict_json(written: str, meant: dict[str, 
 
 @pytest.mark.parametrize(
     "written",
-    ['{"a": 1', "a=1", '{"a": NaN}', '{"a": 1, // x\n}', "[1]", "None", '{"a":' * 3000, '{"a": ' + "1" * 5000],
+    ['{"a": 1', "a=1", '{"a": NaN}', '{"a": 1, "b" 2}', "[1]", "None", '{"a":' * 3000, '{"a": ' + "1" * 5000],
 )
 def test_an_input_that_is_no_object_is_kept_for_the_validation_to_refuse(written: str) -> None:
     turn = action(f"Action: Foo\nAction Input: {written}\nThought: next")
@@ -188,10 +236,64 @@ def test_a_turn_with_neither_is_unparseable_and_says_why(text: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["Observation:", "**Observation:**", "observations :", "  ObservATION:", "### Observation:", "> Observation:"],
+    [
+        "Observation:",
+        "**Observation:**",
+        "observations :",
+        "  ObservATION:",
+        "### Observation:",
+        "> Observation:",
+        "Observation 1:",
+        "Observation #12 :",
+        "Observation：",
+        "Observation\uff1a",
+        "\u00a0Observation\u2009:",
+        "**Observation** (hypothetical):",
+        "## Observation\n",
+        "Observation\n",
+        "OBSERVATION_2:",
+        "1. Observation:",
+        "Ｏｂｓｅｒｖａｔｉｏｎ：",
+        "• Observation:",
+    ],
 )
 def test_a_self_written_observation_is_cut_off(line: str) -> None:
     assert cut_at_observation(f"Action: Foo\n{line} {{}}\nFinal Answer: x") == ("Action: Foo\n", True)
+
+
+def test_an_answer_after_an_invented_observation_is_not_clean() -> None:
+    text = "Thought 1: I look.\nObservation 1: {}\nThought 2: So.\nFinal Answer: One lamp."
+    assert cut_at_observation(text) == ("Thought 1: I look.\n", True)
+    assert invents_observation(text)
+    assert invents_observation(f"Final Answer: first\n{text}")
+    assert not invents_observation("Final Answer: I saw this.\n### Observations:\n- It failed.\n\nShall I go on?")
+
+
+def test_the_answer_that_counts_decides_what_was_invented() -> None:
+    text = "Final Answer: one\nObservation: {}\nFinal Answer: two"
+    assert cut_at_observation(text) == (text, False)
+    assert cut_at_observation(text, final_anywhere=True) == ("Final Answer: one\n", True)
+    after = "Final Answer: one\nObservation: it is dark"
+    assert cut_at_observation(after, final_anywhere=True) == (after, False)
+
+
+def test_an_argument_that_was_cut_off_is_not_cut_at_a_line_of_it() -> None:
+    text = 'Action: NotesWrite\nAction Input: {"text": "Visit\nObservation: the pump'
+    assert cut_at_observation(text, unfinished=True) == (text, False)
+    assert cut_at_observation(text).self_observed
+    assert action(text).open
+
+
+@pytest.mark.parametrize("rest", ["\nObserv", "\n**Observation", "\nObservations \n"])
+def test_what_a_server_leaves_of_a_stop_is_no_part_of_the_turn(rest: str) -> None:
+    assert without_leftover(f"Final Answer: It is on.{rest}") == "Final Answer: It is on."
+    assert without_leftover(f"{rest} of lamps") == f"{rest} of lamps"
+
+
+def test_an_answer_behind_a_sentence_is_read_if_there_is_nothing_else() -> None:
+    turn = parse_turn("Thought: I know the final answer. Final Answer: It is on.")
+    assert turn == Final("I know the final answer.", "It is on.")
+    assert action("Thought: Soon. Final Answer: later.\nAction: Foo\nAction Input: {}").tool == "Foo"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +317,14 @@ def test_every_stop_sequence_is_also_enforced() -> None:
         "x Action: b" + " " * 300_000 + "\nAction Input: {}",
         "<think>" * 50_000,
         "</think>" * 50_000,
-        "<think></think>" * 30_000,
+        "<think></think>" * 70_000,
+        "Observation:\n" * 80_000,
+        "Action Input: {'\n" * 60_000,
+        "Action: a\nAction Input: " + "{'a': \"" * 150_000,
+        "</think>Final Answer: {" * 40_000,
+        "{/* " * 250_000,
+        "1. " * 300_000,
+        "\u00a0" * 1_000_000,
     ],
 )
 def test_hostile_texts_are_read(text: str) -> None:
@@ -223,4 +332,6 @@ def test_hostile_texts_are_read(text: str) -> None:
     parse_turn(text)
     parse_turn(text, final_anywhere=True)
     cut_at_observation(text)
+    without_leftover(text)
     is_thinking(text)
+    split_thinking(text)

@@ -24,8 +24,8 @@ from toolemu.chat.negotiation import Negotiation
 from toolemu.chat.protocol import ChatReply, ChatRequest, ContextFullError, Message, ModelError, fold_system
 from toolemu.chat.refusals import is_limit_used_up, is_model_unknown
 from toolemu.chat.settings import OpenAIModelSettings
-from toolemu.react import is_thinking, split_thinking, strip_thinking
 from toolemu.redaction import redact
+from toolemu.thinking import is_thinking, split_thinking, strip_thinking
 
 GO_ON = "Your last message was cut off. Write what comes next in it, and nothing of what you already wrote."
 """Said to a model whose server does not continue a message."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolemu.cases import Case
@@ -16,9 +16,10 @@ from toolemu.chat import ChatModel, ChatRequest, ContextFullError, Message, Mode
 from toolemu.errors import validation_problem
 from toolemu.generation.novelty import resembles, same_name
 from toolemu.jsonl import encodable
+from toolemu.objects import objects_in
 from toolemu.prompts import WriterPrompt
-from toolemu.react import split_thinking
 from toolemu.seeds import derive_seed
+from toolemu.thinking import split_thinking
 from toolemu.toolkits import Parameter, Return, Tool, Toolkit
 
 ATTEMPTS = 4
@@ -227,11 +228,10 @@ def _fields(tool: Tool) -> tuple[Parameter | Return, ...]:
 
 
 def _object(text: str) -> object:
-    """Returns the JSON object in a reply, whatever stands around it."""
-    start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end < start:
+    """Return the first JSON object in a reply, whatever stands around it."""
+    _, found = next(objects_in(text), (0, None))
+    if found is None:
         raise ValueError("it holds no JSON object")
-    try:
-        return orjson.loads(text[start : end + 1])
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"it is not valid JSON ({error})") from error
+    if not found.complete:
+        raise ValueError("it is not valid JSON, or lacks its end")
+    return json.loads(found.text)

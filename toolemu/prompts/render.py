@@ -14,7 +14,7 @@ from toolemu.cases import Case
 from toolemu.chat import Message
 from toolemu.errors import FrontierError, InputError
 from toolemu.prompts.sandbox import PromptEnvironment, check_folder, template_failure
-from toolemu.react import strip_thinking
+from toolemu.thinking import strip_thinking
 from toolemu.toolkits import Detail, Toolkit, tools_of
 from toolemu.trajectory import Step, Trajectory
 
