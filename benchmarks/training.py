@@ -126,7 +126,9 @@ def save_random_base(name: str, folder: Path) -> Path:
     config = AutoConfig.for_model(settings.pop("model_type"), max_position_embeddings=CONTEXT, **settings)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if name == "tiny" else torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32 if name == "tiny" else torch.bfloat16, trust_remote_code=False
+        )
     partial = folder.with_name(f"{folder.name}.partial")
     model.save_pretrained(partial)
     build_tokenizer().save_pretrained(partial)

@@ -25,6 +25,12 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder that only this user can enter, if there is none; one that is there keeps its mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
 def check_private(path: Path) -> None:
     """Make sure that nobody else can have written a file or folder.
 

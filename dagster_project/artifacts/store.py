@@ -39,6 +39,7 @@ from dagster_project.artifacts.manifest import (
     tree_entries,
 )
 from dagster_project.artifacts.objects import ObjectStore, in_parallel
+from dagster_project.artifacts.private import make_folder
 from dagster_project.artifacts.refs import Ref
 from dagster_project.artifacts.remote import RemoteArtifacts, local_folder
 from dagster_project.artifacts.unfinished import UnfinishedWork
@@ -176,7 +177,7 @@ class ArtifactStore:
         """
         if self._remote:
             self._remote.objects.check()
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
 
     def directory(self, ref: Ref) -> Path:
         """Returns where a partition's runs and manifest lie, or would have their copies."""
@@ -296,6 +297,7 @@ class ArtifactStore:
             inputs: What is read.
             kind: What the asset holds.
         """
+        make_folder(self.root)
         directory = self.directory(ref)
         run_directory = directory / run_id
         if self._remote:
@@ -346,6 +348,7 @@ class ArtifactStore:
 
     def keep(self, name: str, content: bytes) -> None:
         """Writes a small file that belongs to the experiment and to no partition; `name` is its path in there."""
+        make_folder(self.root)
         path = self.base / name
         if self._remote:
             self._remote.objects.put(self._remote.key(path), content)

@@ -38,8 +38,14 @@ class KeyUse(NamedTuple):
         return f"{self.variable}={self.origin}"
 
 
-KNOWN = frozenset({KeyUse("OPENAI_API_KEY", "https://api.openai.com")})
-"""Keys and the servers that they are for."""
+KNOWN = frozenset(
+    {
+        KeyUse("OPENAI_API_KEY", "https://api.openai.com"),
+        KeyUse("FRONTIER_SERVERS_KEY", "http://emulator:8000"),
+        KeyUse("FRONTIER_SERVERS_KEY", "http://judge:8000"),
+    }
+)
+"""Keys and the servers that they are for: OpenAI's, and that of the servers that `deploy/` starts under these names."""
 
 
 def uses_of(endpoints: Iterable[EndpointSettings]) -> list[KeyUse]:

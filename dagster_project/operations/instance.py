@@ -13,6 +13,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
 from filelock import FileLock
 
+from dagster_project.artifacts.private import make_folder
 from dagster_project.operations.storage import STORAGES, check_storage, database_faults, write_settings
 
 OWNER_TAG = "frontier/owner"
@@ -33,7 +34,7 @@ def instance_reference() -> InstanceRef:
         FrontierError: The home keeps its records elsewhere than the environment asks for.
     """
     home = dagster_home()
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     os.environ["DAGSTER_HOME"] = str(home)
     with _changing(home):
         if not (home / "dagster.yaml").exists():

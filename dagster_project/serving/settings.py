@@ -136,7 +136,11 @@ class Server(NamedTuple):
         if settings.adapters:
             rank = next(rank for rank in RANKS if rank >= settings.adapter_rank)
             given |= {"--max-loras": str(settings.adapters), "--max-lora-rank": str(rank)}
-        switches = ["--enable-prefix-caching", *(["--enable-lora"] if settings.adapters else [])]
+        switches = [
+            "--no-trust-remote-code",
+            "--enable-prefix-caching",
+            *(["--enable-lora"] if settings.adapters else []),
+        ]
         named = [part for name, value in given.items() if value for part in (name, value)]
         return [*named, *switches, *settings.arguments]
 

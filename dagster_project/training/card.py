@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import yaml
 
 from toolemu.errors import FrontierError
+from toolemu.redaction import redact, remember
 
 if TYPE_CHECKING:
     from dagster_project.training.dpo import TrainingResult, TrainingStep
@@ -179,10 +180,11 @@ def push_adapter(folder: Path, repository: str) -> str:
     token = os.environ.get("HF_TOKEN")
     if not token:
         raise FrontierError("trainer.push_to_hub needs a token that may write, in the environment variable HF_TOKEN.")
+    remember(token)
     api = HfApi(token=token)
     try:
         address = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Adapter")
     except (HTTPError, HFValidationError, OSError) as error:  # a connection's errors are no OSError
-        raise FrontierError(f"The hub did not take {repository}: {error}") from error
+        raise FrontierError(f"The hub did not take {repository}: {redact(str(error))}") from None
     return str(address)

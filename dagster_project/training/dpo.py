@@ -150,9 +150,13 @@ def load_model(path: Path, dtype: str, **options: Any) -> tuple[PreTrainedModel,
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype if dtype == "auto" else getattr(torch, dtype), local_files_only=True, **options
+        path,
+        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+        local_files_only=True,
+        trust_remote_code=False,
+        **options,
     )
-    return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
+    return model, AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
 
 def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> TrainingResult:  # noqa: B008

@@ -170,7 +170,7 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(base, local_files_only=True)
+        return AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(base, "", f"holds no tokenizer that can be read: {error}") from error
 
@@ -229,7 +229,8 @@ def _check_sharing(base: Path) -> None:
     from dagster_project.training.shared_text import check_can_share
 
     with torch.device("meta"):
-        check_can_share(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True)))
+        config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+        check_can_share(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
 
 def _check_disk(job: TrainingJob, shape: Shape, steps: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -105,7 +106,9 @@ def test_the_slurm_script_goes_back_into_the_queue_when_its_time_is_up(tmp_path:
     assert (tmp_path / "told").read_text().splitlines() == ["run my.yaml --seed 1", "scontrol requeue 7"]
     environment = (tmp_path / "env").read_text()
     assert "FRONTIER_DATA=s3://lab/x" in environment
-    assert f"DAGSTER_HOME={tmp_path}/node/safety-frontier-7/dagster" in environment
+    home = next(line for line in environment.splitlines() if line.startswith("DAGSTER_HOME="))
+    assert re.fullmatch(rf"DAGSTER_HOME={tmp_path}/node/safety-frontier-7\.\w{{10}}/dagster", home)
+    assert not list((tmp_path / "node").iterdir()), "the folder, which only its user could enter, is gone"
 
 
 def test_the_slurm_script_ends_as_the_run_does_and_says_what_is_missing(tmp_path: Path) -> None:

@@ -256,8 +256,8 @@ class LocalChatModel:
 def _load(source: Path | str) -> LoadedModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(str(source))
-    return LoadedModel(model, AutoTokenizer.from_pretrained(str(source)))
+    model = AutoModelForCausalLM.from_pretrained(str(source), trust_remote_code=False)
+    return LoadedModel(model, AutoTokenizer.from_pretrained(str(source), trust_remote_code=False))
 
 
 def _first_stop(text: str, stops: Sequence[str]) -> int | None:
