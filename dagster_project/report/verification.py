@@ -6,7 +6,7 @@ A bundle that agrees with itself is whole, and no more: who made it can only be 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import duckdb
@@ -113,22 +113,20 @@ def _lineage_problems(bundle: _Bundle) -> Iterator[str]:
 
 def _artifact_problems(bundle: _Bundle) -> Iterator[str]:
     """Yield files of artifacts that are missing, altered, or in no manifest."""
-    left = bundle.below(f"{DATA}/{ARTIFACTS}")
-    for ref, manifest in bundle.manifests.items():
-        place = place_of(manifest)
-        there = {name: left.pop(name) for name in [*left] if _lies_in(name, place, manifest)}
-        if not there:
-            continue
-        expected = {f"{place}/{file.path}": file.sha256 for file in manifest.kept}
+    owners = {place_of(manifest): ref for ref, manifest in bundle.manifests.items()}
+    found: dict[Ref, dict[str, str]] = {}
+    for name, sha256 in bundle.below(f"{DATA}/{ARTIFACTS}").items():
+        # The nearest folder counts: that of an unpartitioned asset may hold other assets' folders.
+        places = (place.as_posix() for place in PurePosixPath(name).parents)
+        owner = next((owners[place] for place in places if place in owners), None)
+        if owner is None:
+            yield f"{DATA}/{ARTIFACTS}/{name}: is of no artifact with a manifest"
+        else:
+            found.setdefault(owner, {})[name] = sha256
+    for ref, there in found.items():
+        manifest = bundle.manifests[ref]
+        expected = {f"{place_of(manifest)}/{file.path}": file.sha256 for file in manifest.kept}
         yield from _differences(expected, there, f"{DATA}/{ARTIFACTS}", f"the manifest of {ref.label}")
-    yield from (f"{DATA}/{ARTIFACTS}/{name}: is of no artifact with a manifest" for name in left)
-
-
-def _lies_in(name: str, place: str, manifest: Manifest) -> bool:
-    # An unpartitioned asset's folder may hold other assets' folders.
-    return name.startswith(f"{place}/") and (
-        bool(manifest.partition) or name in {f"{place}/{f.path}" for f in manifest.files}
-    )
 
 
 def _copy_problems(bundle: _Bundle) -> Iterator[str]:
