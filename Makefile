@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TORCH := torch==2.13.0
 TORCH_INDEX := $(if $(shell command -v nvidia-smi 2>/dev/null),,--extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: install vllm miniature test test-all lint format bench ui clean
+.PHONY: install vllm miniature test test-all lint format lock bench ui clean
 
 install: $(READY)
 
@@ -47,6 +47,15 @@ lint: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Versions and hashes of all that the images install, for Linux on x86-64. Needs uv (pip install uv) and a package registry.
+UV ?= uv
+COMPILE := $(UV) pip compile pyproject.toml deploy/images/build.in --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_36 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
+
+lock:
+	$(COMPILE) --extra k8s --constraint constraints.txt --output-file deploy/images/code.lock
+	$(COMPILE) --extra gpu --extra k8s --extra view --output-file deploy/images/gpu.lock
 
 bench: install
 	$(BIN)/python -m benchmarks

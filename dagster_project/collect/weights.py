@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import orjson
@@ -125,9 +126,15 @@ def glance(folder: Path) -> str:
 
 
 def weights_name(weights: Weights, folder: Path) -> str:
-    """Returns a name for weights that tells them from others."""
-    source = weights.source if weights.folder is None else folder.name
-    return f"{source}@{glance(folder)[:12]}"
+    """Return a name for weights that tells them from others: of the hub, by their commit; else by their content."""
+    if weights.folder is None:
+        return f"{weights.source}@{folder.name[:12]}"
+    return f"{folder.name}@{glance(folder)[:12]}"
+
+
+def is_pinned(weights: Weights) -> bool:
+    """Return whether weights are the same whenever they are fetched: they lie in a folder, or a commit names them."""
+    return weights.folder is not None or re.fullmatch(r"[0-9a-f]{40}", weights.revision or "") is not None
 
 
 def _is_part(path: Path) -> bool:

@@ -119,6 +119,16 @@ def secrets_of(rules: Sequence[PodRule], assets: Iterable[Node]) -> dict[str, st
     return found
 
 
+def asking_config(rules: Sequence[PodRule], assets: Iterable[Node]) -> dict[str, Any]:
+    """Return the pod, in the form of `TAG`, of a run that asks every model's server before anything is launched.
+
+    It has all secrets that the pods of `assets` have, and nothing else of theirs.
+    """
+    names = secrets_of(rules, assets)
+    sources = [{"secret_ref": {"name": name}} for name in names]
+    return {"container_config": {"env_from": sources}} if sources else {}
+
+
 def _pod(rules: Iterable[PodRule], asset: Node) -> PodRule:
     """Returns the rules that mean an asset as one, later ones over earlier ones."""
     given: dict[str, Any] = {}

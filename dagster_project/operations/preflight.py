@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.collect.endpoints import RoleReport, check_roles, roles_of
+from dagster_project.collect.weights import is_pinned
 from dagster_project.experiment.graph import Graph
 from dagster_project.experiment.nodes import Kind
 from dagster_project.experiment.pods import secrets_of
 from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.kubernetes import STEPS, check_secrets, step_executor
+from dagster_project.serving.settings import ServedEndpoint, Weights
 from dagster_project.training.trainable import check_trainable
 from toolemu.chat.keys import read_secret
 from toolemu.chat.settings import EndpointSettings
@@ -39,6 +41,7 @@ def preflight(graph: Graph, store: ArtifactStore, refs: Iterable[Ref] | None = N
     check_disk(store)
     check_webhook(experiment)
     yield from short_keys(experiment)
+    yield from _unpinned(experiment)
     if wanted is None or any(graph.node(ref).kind in TRAINED for ref in wanted):
         yield from check_trainable(experiment)
     if wanted is None or any(graph.node(ref).pool == GPU for ref in wanted):
@@ -68,6 +71,21 @@ def short_keys(experiment: Experiment) -> Iterator[str]:
                     f"the key in {variable} has fewer than {LEAST} letters and digits: if a server repeats it, it "
                     "stays in records and messages"
                 )
+
+
+def _unpinned(experiment: Experiment) -> Iterator[str]:
+    """Yield the weights of the hub whose revision others can change."""
+    sections: dict[str, object] = {f"models.{name}": found for name, found in experiment.models.items()}
+    sections |= {f"own_agents.{name}": found for name, found in experiment.own_agents.items()}
+    served = experiment.endpoints.items()
+    sections |= {f"endpoints.{name}.serve": end.serve for name, end in served if isinstance(end, ServedEndpoint)}
+    for place, weights in sections.items():
+        if isinstance(weights, Weights) and not is_pinned(weights):
+            named = f"its revision {weights.revision!r} can move" if weights.revision else "it has no revision"
+            yield (
+                f"{place}: {weights.source} is not pinned, since {named}; the commit that is fetched is recorded. To "
+                "have the same weights elsewhere, give a commit as `revision`"
+            )
 
 
 def check_disk(store: ArtifactStore) -> None:

@@ -10,6 +10,7 @@ import dagster as dg
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.graph import Graph
+from dagster_project.experiment.pods import TAG, asking_config
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.preflight import preflight
 from dagster_project.operations.seeds import active_backfill, launch_seed
@@ -43,6 +44,7 @@ def build(graph: Graph, store: ArtifactStore) -> Scheduled:
     """Returns an experiment's schedule, off until it is turned on, and its job."""
     experiment = graph.experiment
     loaded = fingerprint(experiment)
+    pod = asking_config(experiment.kubernetes, graph.nodes.values())
 
     @dg.op(name="launch", pool=f"seeds/{experiment.name}")
     def launch(context: dg.OpExecutionContext, config: SeedConfig) -> None:
@@ -66,7 +68,7 @@ def build(graph: Graph, store: ArtifactStore) -> Scheduled:
         name=SEEDS,
         description="Launches one backfill over the next seed that lacks partitions, if none is under way.",
         executor_def=dg.in_process_executor,
-        tags={"dagster/priority": JOB_PRIORITY},
+        tags={"dagster/priority": JOB_PRIORITY, **({TAG: pod} if pod else {})},
     )
     def seeds() -> None:
         launch()

@@ -3,15 +3,21 @@
 # From the root of the checkout:
 #   docker build -f deploy/images/code.Dockerfile -t REGISTRY/safety-frontier:0.1.0 \
 #     --build-arg FRONTIER_COMMIT=$(git rev-parse HEAD) .
-FROM python:3.11.14-slim-bookworm
+# A tag can be moved. For an image that cannot change, give the digest that your registry shows for it:
+#   --build-arg BASE=python@sha256:…
+ARG BASE=python:3.11.14-slim-bookworm
+FROM ${BASE}
 
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /opt/frontier
 
 # Dependencies first: they change less often than the code does.
-COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
+# Every file that is installed has a hash in the lock (`make lock`); pip refuses any other, and any that is not listed.
+COPY deploy/images/code.lock requirements.lock
+RUN pip install --require-hashes --requirement requirements.lock
+COPY pyproject.toml setup.py README.md LICENSE ./
 RUN mkdir toolemu dagster_project && touch toolemu/__init__.py dagster_project/__init__.py \
-    && pip install --constraint constraints.txt --editable '.[k8s]'
+    && pip install --no-deps --no-build-isolation --editable .
 
 COPY toolemu toolemu
 COPY dagster_project dagster_project

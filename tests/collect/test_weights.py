@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dagster_project.collect.weights import PINNED, PinnedWeights, find_weights, model_folder, pin_weights, weights_name
+from dagster_project.collect.weights import (
+    PINNED,
+    PinnedWeights,
+    find_weights,
+    is_pinned,
+    model_folder,
+    pin_weights,
+    weights_name,
+)
 from dagster_project.experiment.models import WeightsModel
 from dagster_project.experiment.spec import load_experiment
 from tests.conftest import SMALL
@@ -72,7 +80,12 @@ def test_weights_of_the_hub_are_pinned_to_a_commit(tmp_path: Path, monkeypatch: 
     pinned = PinnedWeights.model_validate_json((tmp_path / "artifact" / PINNED).read_bytes())
     assert pinned.commit == commit
     assert model_folder(tiny, tmp_path / "artifact") == cached / "snapshots" / commit
-    assert weights_name(tiny, cached / "snapshots" / commit).startswith("lab/tiny@")
+    assert weights_name(tiny, cached / "snapshots" / commit) == f"lab/tiny@{commit[:12]}"
+    assert [is_pinned(tiny.model_copy(update={"revision": given})) for given in (None, "main", commit)] == [
+        False,
+        False,
+        True,
+    ]
     with pytest.raises(FrontierError, match=r"lab/none.*could not be had from the hub"):
         find_weights(WeightsModel(kind="weights", source="lab/none"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,52 @@ def pod_spec(resource: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the specification of the pods of a workload."""
     spec: dict[str, Any] = resource["spec"]["template"]["spec"]
     return spec
+
+
+def openings(pod: Mapping[str, Any]) -> list[str]:
+    """Returns where a pod's specification is more open than the level `restricted`, or a root file system is writable.
+
+    After https://kubernetes.io/docs/concepts/security/pod-security-standards/ (Restricted).
+    """
+    found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)]
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    found += [f"volume {volume['name']}" for volume in pod.get("volumes", []) if volume.keys() - {"name"} - allowed]
+    shared = pod.get("securityContext", {})
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        own = container.get("securityContext", {})
+        context = {**shared, **own}
+        checks = {
+            "runAsNonRoot": context.get("runAsNonRoot") is True,
+            "runAsUser": context.get("runAsUser", 1) > 0,
+            "seccompProfile": context.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
+            "privileged": not own.get("privileged"),
+            "allowPrivilegeEscalation": own.get("allowPrivilegeEscalation") is False,
+            "capabilities.drop": own.get("capabilities", {}).get("drop") == ["ALL"],
+            "capabilities.add": set(own.get("capabilities", {}).get("add", [])) <= {"NET_BIND_SERVICE"},
+            "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
+            "readOnlyRootFilesystem": own.get("readOnlyRootFilesystem") is True,
+        }
+        found += [f"{container['name']}: {name}" for name, closed in checks.items() if not closed]
+    return found
+
+
+def unwritable(pod: Mapping[str, Any], paths: Iterable[str]) -> list[str]:
+    """Returns those of the paths that the containers of a pod need to write to and have no volume for."""
+    return [
+        f"{container['name']}: {path}"
+        for container in pod["containers"]
+        for path in paths
+        if path not in {mount["mountPath"] for mount in container.get("volumeMounts", []) if not mount.get("readOnly")}
+    ]
 
 
 def snake_case(value: Any) -> Any:

@@ -18,10 +18,12 @@ from dagster._core.instance.config import dagster_instance_config_schema
 from dagster_k8s import K8sRunLauncher
 
 from tests.conftest import ROOT, make_lab
-from tests.deploy.files import BASE, DEPLOY, KUBERNETES, by_kind, load, resources_of, snake_case
+from tests.deploy.files import BASE, DEPLOY, KUBERNETES, by_kind, load, openings, resources_of, snake_case, unwritable
 
 VALUES = load(DEPLOY / "helm" / "values.yaml")
 (DEPLOYMENT,) = VALUES["dagster-user-deployments"]["deployments"]
+HOME = "/opt/dagster/dagster_home"
+"""Where the images and the chart have Dagster's home."""
 TYPES = {"str": str, "int": int, "bool": bool}
 
 
@@ -101,6 +103,23 @@ def test_kubernetes_takes_the_code_location() -> None:
         },
     }
     kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+    pod = resource["spec"]["template"]["spec"]
+    assert openings(pod) == []
+    assert unwritable(pod, ["/tmp", HOME, "/var/cache/frontier"]) == []
+
+
+def test_dagsters_own_pods_and_runs_are_closed() -> None:
+    for part in (VALUES["dagsterWebserver"], VALUES["dagsterDaemon"]):
+        container = {"name": "dagster", **{name: part[name] for name in ("securityContext", "volumeMounts")}}
+        pod = {"containers": [container], "securityContext": part["podSecurityContext"], "volumes": part["volumes"]}
+        assert openings(pod) == []
+        assert unwritable(pod, ["/tmp", HOME]) == []
+        named = {mount["name"] for mount in part["volumeMounts"]}
+        assert named == {volume["name"] for volume in part["volumes"]}
+    launcher = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
+    run = {"name": "run", "securityContext": launcher["securityContext"]}
+    shared = launcher["runK8sConfig"]["podSpecConfig"]["securityContext"]
+    assert openings({"containers": [run], "securityContext": shared}) == []
 
 
 def test_values_and_manifests_agree() -> None:
@@ -114,7 +133,7 @@ def test_values_and_manifests_agree() -> None:
     assert maps == {entry["name"] for entry in load(BASE / "kustomization.yaml")["configMapGenerator"]}
     given = {entry["name"]: entry["value"] for entry in DEPLOYMENT["env"]}
     paths = {mount["mountPath"] for mount in DEPLOYMENT["volumeMounts"]}
-    assert {str(Path(given["FRONTIER_EXPERIMENT"]).parent), given["FRONTIER_CACHE"]} == paths
+    assert {str(Path(given["FRONTIER_EXPERIMENT"]).parent), given["FRONTIER_CACHE"], "/tmp", HOME} == paths
     assert given["FRONTIER_DATA"].startswith("s3://") and given["FRONTIER_STEPS"] == "kubernetes"
     assert not any("KEY" in name or "PASSWORD" in name for name in given), "secrets are named, never written here"
 

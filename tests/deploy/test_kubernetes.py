@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
+from dagster_project.artifacts import ArtifactStore
+from dagster_project.collect.endpoints import roles_of
 from dagster_project.experiment.graph import build_graph
+from dagster_project.experiment.pods import TAG, secrets_of
 from dagster_project.experiment.spec import load_experiment
-from tests.deploy.files import BASE, DEPLOY, KUBERNETES, OVERLAYS, by_kind, load, pod_spec, rendered, resources_of
+from dagster_project.operations.schedules import build as build_schedule
+from tests.deploy.files import (
+    BASE,
+    DEPLOY,
+    KUBERNETES,
+    OVERLAYS,
+    by_kind,
+    load,
+    openings,
+    pod_spec,
+    rendered,
+    resources_of,
+    unwritable,
+)
 
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 SERVERS = ("emulator", "judge")
@@ -92,13 +110,57 @@ def test_no_pod_is_root_or_may_ask_the_cluster() -> None:
     for resource in workloads():
         spec = pod_spec(resource)
         assert spec["automountServiceAccountToken"] is False
-        assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] > 0
-        for container in spec["containers"]:
-            assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False,
-                "capabilities": {"drop": ["ALL"]},
-            }
-            assert "memory" in container["resources"]["limits"]
+        assert openings(spec) == []
+        assert unwritable(spec, ["/tmp"]) == []
+        assert all("memory" in container["resources"]["limits"] for container in spec["containers"])
+    labels = by_kind(base(), "Namespace")["frontier"]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_an_open_pod_is_found_out() -> None:
+    closed = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert openings({"containers": [{"name": "c", "securityContext": closed}]}) == []
+    for name in closed:
+        less = {key: value for key, value in closed.items() if key != name}
+        assert len(openings({"containers": [{"name": "c", "securityContext": less}]})) == 1, name
+    host = {"containers": [], "volumes": [{"name": "v", "hostPath": {"path": "/"}}], "hostNetwork": True}
+    assert openings(host) == ["hostNetwork", "volume v"]
+
+
+def test_weights_are_fetched_at_a_commit_or_not_at_all(tmp_path: Path) -> None:
+    (container,) = containers(by_kind(base(), "Job")["fetch-models-1"])
+    (script,) = container["args"]
+    commits = [entry["name"] for entry in container["env"] if entry["name"].endswith("_COMMIT")]
+    assert len(commits) == script.count("fetch Qwen/") and all(f'"${name}"' in script for name in commits)
+    (tmp_path / "hf").write_text('#!/bin/sh\necho "$@" >> "$LOG"\n')
+    (tmp_path / "hf").chmod(0o755)
+    log = tmp_path / "log"
+    for given, fetched in (("", 0), ("main", 0), ("a" * 39, 0), ("A" * 40, 0), ("0123456789" * 4, len(commits))):
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log), **dict.fromkeys(commits, given)}
+        done = subprocess.run([*container["command"], script], env=environment, capture_output=True, check=False)
+        asked = log.read_text().splitlines() if log.exists() else []
+        assert (done.returncode == 0, len(asked)) == (bool(fetched), fetched), given
+    assert all(f"--revision {'0123456789' * 4}" in line for line in asked)
+
+
+def test_a_step_has_the_secrets_that_it_needs_and_no_others() -> None:
+    experiment = load_experiment(str(BASE / "experiment.yaml"))
+    graph = build_graph(experiment)
+    secrets = {name: set(secrets_of(experiment.kubernetes, [name])) for name in graph.nodes}
+    asks = {name for name in graph.nodes if roles_of(experiment, graph.nodes[name].refs()[0])}
+    assert asks and {name for name, given in secrets.items() if given} == asks
+    values = load(DEPLOY / "helm" / "values.yaml")
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    assert deployment["envSecrets"] == [], "every run and step would have them"
+    scheduled = build_schedule(graph, ArtifactStore(Path("/nowhere"), experiment.name))
+    pod = scheduled.job.tags[TAG]  # asks every server before it launches anything
+    assert "frontier-keys" in str(pod) and set(json.loads(pod)) == {"container_config"}
 
 
 def test_who_launches_runs_may_read_the_secrets_that_are_named_and_no_others() -> None:
@@ -125,7 +187,9 @@ def test_servers_are_probed_share_memory_and_take_adapters() -> None:
         cards = container["resources"]["limits"]["nvidia.com/gpu"]
         assert arguments["tensor-parallel-size"] == cards == container["resources"]["requests"]["nvidia.com/gpu"]
         assert "enable-lora" in arguments
-        assert arguments["model"] in containers(by_kind(base(), "Job")["fetch-models-1"])[0]["args"][0]
+        model = arguments["served-model-name"]
+        assert arguments["model"] == f"/models/{model.partition('/')[2]}"
+        assert f"fetch {model} " in containers(by_kind(base(), "Job")["fetch-models-1"])[0]["args"][0]
 
 
 def test_the_experiment_names_the_servers_beside_it() -> None:

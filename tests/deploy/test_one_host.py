@@ -29,6 +29,12 @@ def test_services_are_pinned_probed_and_closed() -> None:
         assert set(service.get("depends_on", {})) <= SERVICES.keys()
         for other in service.get("depends_on", {}):
             assert "healthcheck" in SERVICES[other]
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert int(service["user"].partition(":")[0]) > 0, name
+        assert any(mount.startswith("/tmp") for mount in service["tmpfs"]), name
+    holders = {name for name, service in SERVICES.items() if "FRONTIER_SERVERS_KEY" in str(service["environment"])}
+    assert holders == {"code", "emulator", "judge"}
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     assert SERVICES["webserver"]["ports"] == ["127.0.0.1:3000:3000"]
     reserved = {name: service["deploy"]["resources"] for name, service in SERVICES.items() if "deploy" in service}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,11 @@ def test_quantized_weights_are_found_before_anybody_is_asked(tmp_path: Path) -> 
 
 def test_weights_that_are_not_here_are_not_fetched_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    (line,) = check_trainable(experiment(tmp_path, source="nobody/nothing-of-this-name"))
+    found = experiment(tmp_path, source="nobody/nothing-of-this-name")
+    (line,) = check_trainable(found)
     assert "not on this machine yet" in line
+    first, second = itertools.islice(preflight(found, ArtifactStore(tmp_path, found.name)), 2)
+    assert "models.m: nobody/nothing-of-this-name is not pinned" in first and second == line
 
 
 def test_what_is_not_trained_is_not_looked_at(tmp_path: Path) -> None:
