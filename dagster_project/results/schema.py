@@ -469,7 +469,8 @@ who differ there differ as teachers and graders together.
 
 There is no mixed model of all scores. One with seeds, cases, and recipes by source models as random parts would have
 three seeds and three source models to learn their variances from; `recipe_points`, `contrasts` and `comparisons`
-answer the same questions with seeds and cases as random, and with source models shown one by one."""
+answer the same questions with seeds and cases as random, and with source models shown one by one.
+"""
 
 
 def meaning(table: str, column: str) -> str | None:
