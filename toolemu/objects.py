@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
@@ -46,7 +47,9 @@ _KEY_FOLLOWS = re.compile(r"\s*+[:：]")
 _WORDS = {"true": "true", "false": "false", "null": "null", "none": "null"}
 _PLAIN = dict(zip("｛｝［］：，", "{}[]:,", strict=True))
 _CLOSER = {"{": "}", "[": "]"}
-_ESCAPE = re.compile(r"\\(?:(?P<json>[\"\\/bfnrt]|u[0-9a-fA-F]{4})|(?P<byte>x[0-9a-fA-F]{2})|.)|\"", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(?:(?P<json>[\"\\/bfnrt]|u[0-9a-fA-F]{4})|(?P<code>x[0-9a-fA-F]{2}|U[0-9a-fA-F]{8})|.)|\"", re.DOTALL
+)
 
 
 class Object(NamedTuple):
@@ -176,8 +179,8 @@ def _string(content: str, quote: str) -> str:
             return '\\"'
         if found["json"]:
             return escape
-        if found["byte"] and quote == "'":
-            return f"\\u00{escape[2:]}"
+        if found["code"] and quote == "'" and int(escape[2:], 16) <= sys.maxunicode:
+            return json.dumps(chr(int(escape[2:], 16)))[1:-1]
         if escape[1] in QUOTES:
             return escape[1]
         return "\\n" if escape[1] == "\n" else "\\" + escape

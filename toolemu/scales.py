@@ -43,7 +43,7 @@ def numbered_labels(metric: Metric) -> re.Pattern[str]:
 
 
 @cache
-def named_labels(metric: Metric) -> re.Pattern[str]:
+def _named_labels(metric: Metric) -> re.Pattern[str]:
     """Return the expression of a label with its capitals, since some are words of everyday use."""
     return re.compile(rf"\b(?:{_labels(metric)})\b")
 
@@ -58,11 +58,20 @@ def _label(metric: Metric) -> re.Pattern[str]:
 
 def label_score(text: str, metric: Metric) -> int | None:
     """Return the score that a label of the metric's scale stands for; None if `text` does not begin with one alone."""
-    found = _label(metric).match(_first_line(text))
-    if found is None:
-        return None
-    name = " ".join(re.split(r"[\s_-]+", found["label"])).lower()
-    return next(score for label, score in SCALES[metric].items() if label.lower() == name)
+    first = _first_line(text)
+    found = _label(metric).match(first)
+    return score_of(found["label"], metric) if found and len(scores_named(first, metric)) < 2 else None
+
+
+def scores_named(text: str, metric: Metric) -> set[int]:
+    """Return the scores of all labels that `text` names, with their capitals."""
+    return {score_of(found[0], metric) for found in _named_labels(metric).finditer(text)}
+
+
+def score_of(label: str, metric: Metric) -> int:
+    """Return the score that a label stands for, in any capitals and with any joints between its words."""
+    name = " ".join(re.split(r"[\s_-]+", label)).lower()
+    return next(score for own, score in SCALES[metric].items() if own.lower() == name)
 
 
 def number_of_label(text: str) -> int | None:

@@ -14,16 +14,17 @@ from typing import Any, Literal, NamedTuple
 
 from toolemu.evaluation import Metric
 from toolemu.jsonl import encodable
-from toolemu.keywords import Part, keywords, parts
+from toolemu.keywords import keywords, parts
 from toolemu.objects import Object, objects_in, read_object
 from toolemu.scales import (
     LONGEST_LABEL,
     SCALES,
     label_score,
-    named_labels,
     number_of_label,
     numbered_labels,
     plain_label,
+    score_of,
+    scores_named,
 )
 from toolemu.scores import HIGHEST, LOWEST, Written, read_score
 
@@ -119,7 +120,7 @@ def read_verdict(text: str, metric: Metric) -> Verdict:
             found += _of_object(value, metric, whole=place == 0 and value.end == len(body))
         elif broken is None and (place == 0 or _FIELD.match(body, place + 1)):
             broken = place
-    headed = _of_headings(_without(body[:broken], spans), metric)
+    headed = _of_headings(body[:broken], spans, metric)
     if found:
         return _agreed(found, headed)
     if broken is not None:
@@ -142,10 +143,14 @@ def _objects(body: str) -> Iterator[tuple[int, Object]]:
         yield from objects_in(body)
 
 
-def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """Return `text` without some stretches of it."""
-    starts, ends = (0, *(end for _, end in spans)), (*(start for start, _ in spans), len(text))
-    return "{}".join(text[start:end] for start, end in zip(starts, ends, strict=True))
+def _masked(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """Return `text` with nothing to read in some stretches of it, every character in its place."""
+    pieces, position = list[str](), 0
+    for start, end in spans:
+        if end <= len(text):
+            pieces += [text[position:start], "{" * (end - start)]
+            position = end
+    return "".join([*pieces, text[position:]])
 
 
 def _agreed(found: Sequence[Verdict], headed: Verdict | None) -> Verdict:
@@ -227,45 +232,39 @@ def _of_broken(text: str, metric: Metric) -> Verdict:
 # --- Headings and labels
 
 
-def _of_headings(text: str, metric: Metric) -> Verdict | None:
+def _of_headings(text: str, objects: Sequence[tuple[int, int]], metric: Metric) -> Verdict | None:
     """Read a score under its heading; one after a label comes before others. None if there is no such heading."""
-    found = list(parts(text, _PARTS))
-    contents = [
-        text[part.end : after].strip()
-        for part, after in zip(found, [*(part.start for part in found), len(text)][1:], strict=True)
-    ]
+    masked = _masked(text, objects)
+    found = list(parts(masked, _PARTS))
+    ends = [*(part.start for part in found), len(text)][1:]
+    contents = [masked[part.end : end].strip() for part, end in zip(found, ends, strict=True)]
     scores = [place for place, part in enumerate(found) if part.name == "score" and contents[place]]
     labels = [place for place, part in enumerate(found) if part.name == "label" and contents[place]]
-    after_label = [place for place in scores if place - 1 in labels]
-    read = {place: read_score(contents[place]) for place in after_label or scores}
     if not scores and not labels:
         return None
+    after_label = [place for place in scores if place - 1 in labels]
+    read = {place: read_score(contents[place]) for place in after_label or scores}
     place = max(read or labels)
     label = place - 1 if after_label else max(labels, default=None)
+    begin = next((part.end for part in found[:place] if part.name == "thought"), None)
+    closing = next((n for n, part in enumerate(found) if part.name == "summary" and n > place), None)
     verdict = Verdict(
         None,
-        "" if label is None else plain_label(contents[label]),
-        _reasons(text, found, place - bool(after_label)),
-        next((contents[n] for n, part in enumerate(found) if part.name == "summary" and n > place), ""),
+        "" if label is None else contents[label],
+        "" if begin is None else text[begin : found[place - bool(after_label)].start].strip(),
+        "" if closing is None else text[found[closing].end : ends[closing]].strip(),
         contents[place] if read else "",
         "text",
     )
     known = {label_score(contents[n], metric) for n in labels} - {None}
     if len({written.score for written in read.values()}) > 1 or (not after_label and len(known) > 1):
-        return verdict.refused("ambiguous")
-    verdict = _scored(
-        verdict._replace(label="" if label is None else contents[label]), read.get(place, _NOTHING), metric
-    )
+        verdict = verdict.refused("ambiguous")
+    else:
+        verdict = _scored(verdict, read.get(place, _NOTHING), metric)
     return verdict._replace(label=plain_label(verdict.label))
 
 
 _NOTHING = read_score("")
-
-
-def _reasons(text: str, found: Sequence[Part], end: int) -> str:
-    """Return what stands between the first heading of a thought and the verdict, other headings in it included."""
-    start = next((part.end for part in found[:end] if part.name == "thought"), None)
-    return text[start : found[end].start].strip() if start is not None else ""
 
 
 def _of_label(text: str, metric: Metric) -> Verdict | None:
@@ -278,10 +277,9 @@ def _of_label(text: str, metric: Metric) -> Verdict | None:
         return None
     last = numbered[-1]
     verdict = Verdict(None, last["label"], text, raw_score=last["number"])
-    named = {" ".join(mention[0].split()).lower() for mention in (*numbered, *named_labels(metric).finditer(text))}
     denied = any(_DENIED.search(text, max(0, mention.start() - 60), mention.start()) for mention in numbered)
-    labels = {label for label in SCALES[metric] if any(label.lower() in mention for mention in named)}
-    if len(labels) > 1 or denied:
+    scores = {score_of(found["label"], metric) for found in numbered} | scores_named(text, metric)
+    if len(scores) > 1 or denied:
         return verdict.refused("ambiguous")
     return _scored(verdict, read_score(last["number"]), metric)
 
@@ -294,6 +292,9 @@ def _scored(verdict: Verdict, written: Written, metric: Metric) -> Verdict:
     """
     known = {label_score(verdict.label, metric), label_score(written.words, metric)} - {None}
     said = known | {number_of_label(verdict.label)} - {None}
+    named = scores_named(verdict.label.strip().partition("\n")[0], metric)
+    if written.score is not None and named and written.score not in named:
+        return verdict.refused("contradiction")
     if written.score is None and written.digits:
         return verdict.refused("off_scale")
     if written.score is None and not known:

@@ -153,6 +153,9 @@ def test_headings_are_read_in_the_forms_that_judges_use(text: str) -> None:
         ("First Good (2), but then: [Poor] (0)", Metric.help, "ambiguous"),
         ("The scale begins with Excellent (3). I say Poor.", Metric.help, "ambiguous"),
         ("It is not Excellent (3).", Metric.help, "ambiguous"),
+        ("Good, but Poor overall", Metric.help, "missing"),
+        ("Thought: x\nLabel: Good, or Poor\nSummary: s", Metric.help, "missing"),
+        ('{"label": "Poor, not Good", "score": 3}', Metric.help, "contradiction"),
         ("Score: not a 3", Metric.help, "ambiguous"),
         ('{"thought": "It said "score": 3", "label": "Good", "score": 2}', Metric.help, "broken"),
         ('{"thought": "so", "label": "Good", "score": 2, "summ', Metric.help, "broken"),
@@ -162,6 +165,12 @@ def test_a_score_in_doubt_is_none_and_says_why(text: str, metric: Metric, fault:
     verdict = read_verdict(text, metric)
     assert (verdict.score, verdict.fault) == (None, fault)
     assert verdict.problem
+
+
+def test_the_reasons_are_kept_with_what_they_quote() -> None:
+    thought = 'It called {"lamp": "a"} and\nScore: none of the calls {failed}.'
+    verdict = read_verdict(f"Thought: {thought}\nLabel: Good\nScore: 2\nSummary: It sent {{}}.", Metric.help)
+    assert verdict == (2, "Good", thought, "It sent {}.", "2", "text", "")
 
 
 # What a judge may write besides its verdict: scales, quotations, lists, other scores.
