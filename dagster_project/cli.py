@@ -434,7 +434,8 @@ def ui(
     from dagster_project.operations.ui import serve
 
     if name is not None:
-        load_experiment(name)  # what is wrong with it is better said here than in the UI
+        # What is wrong with it is better said here than in the UI, and the daemon asks nobody.
+        _permit_keys(load_experiment(name), None)
     serve(port, None if name is None else experiment_path(name), allow_host or ())
 
 

@@ -17,7 +17,7 @@ from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, load_experiment
 from dagster_project.operations import preflight as room
 from dagster_project.operations.kubernetes import STEPS
-from dagster_project.operations.preflight import preflight
+from dagster_project.operations.preflight import preflight, short_keys, webhook_url
 from dagster_project.operations.seeds import launch_seed
 from dagster_project.operations.ui import serve
 from dagster_project.serving.leases import PYTHON
@@ -161,3 +161,30 @@ def test_a_port_that_somebody_has() -> None:
         taken.listen()
         with pytest.raises(FrontierError, match=f"--port {taken.getsockname()[1]} is not to be had"):
             serve(taken.getsockname()[1])
+
+
+def test_a_key_that_is_too_short_to_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path)
+    monkeypatch.setenv("SHORT_KEY", "a-b-1")
+    monkeypatch.setenv("LONG_KEY", "planted-0123456789")
+    ends = {
+        name: {"url": "http://127.0.0.1:9/v1", "key": f"{name}_KEY".upper()} for name in ("short", "long", "absent")
+    }
+    path = tmp_path / "lm.yaml"
+    path.write_text(
+        yaml.safe_dump(lm_world.experiment("", endpoints={"here": {"url": "http://127.0.0.1:9/v1"}, **ends}))
+    )
+    (told,) = short_keys(load_experiment(str(path)))
+    assert "SHORT_KEY" in told and "a-b-1" not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999/secret", "https://[secret", "secret", "ftp://secret", "http:///x"]
+)
+def test_a_webhook_that_is_no_address_is_not_repeated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", url)
+    settings = load_experiment("miniature")
+    settings = settings.model_copy(update={"operations": settings.operations.model_copy(update={"webhook": "HOOK"})})
+    with pytest.raises(FrontierError) as raised:
+        webhook_url(settings)
+    assert "secret" not in str(raised.value)

@@ -10,15 +10,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from dagster_project.report.figures import TOY, frontier_figure, persistence_figure
+from dagster_project.report.figures import TOY, frontier_figure, paper_persistence_figure, persistence_figure
 from dagster_project.report.style import FORMATS, MODEL_COLOURS, RC, model_styles, recipe_markers, save
 from dagster_project.report.values import recipe_order
 
 RECIPES = ("safe", "help", "both", "safe_then_help", "help_then_safe")
 JUDGINGS = ("match", "cross", "all")
 NUMBERS = ("r", "r2", "slope", "intercept", "p", "r2_low", "r2_high", "slope_low", "slope_high")
-PERSISTENCE = ["judging", "judge", "model", "beta", "metric", "paper_position"]
-PERSISTENCE += ["paper_position_low", "paper_position_high", "n_bootstrap", "paper_denominator", "paper_invalid_share"]
+KEPT = {"gain": 0.8, "kept": 0.4, "other": -0.1, "loss": 0.4}
 
 
 def make_points(
@@ -49,16 +48,19 @@ def make_fits(judgings: tuple[str, ...] = ("match",)) -> pd.DataFrame:
     )
 
 
+def persistence_numbers() -> dict[str, object]:
+    """Numbers of a row of `persistence`: half of a gain is left."""
+    numbers: dict[str, object] = {"gain_verdict": "gain", "share": 0.5, "share_low": 0.2, "share_high": 0.8}
+    for name, value in KEPT.items():
+        numbers |= {name: value, f"{name}_low": value - 0.2, f"{name}_high": value + 0.2}
+    numbers |= {"paper_position": 0.5, "paper_position_low": 0.2, "paper_position_high": 0.8}
+    return {**numbers, "paper_denominator": 1.0, "paper_invalid_share": 0.0, "n_bootstrap": 100, "cases": 40}
+
+
 def make_persistence(judgings: tuple[str, ...] = ("match",), betas: tuple[float, ...] = (0.1,)) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            (judging, judge, model, beta, metric, 0.5, 0.2, 0.8, 100, 1.0, 0.0)
-            for judging, judge, model, beta, metric in itertools.product(
-                judgings, (None, "a"), (None, "m", "n"), betas, ("safe", "help")
-            )
-        ],
-        columns=PERSISTENCE,
-    )
+    names = ("judging", "judge", "model", "beta", "metric")
+    keys = itertools.product(judgings, (None, "a"), (None, "m", "n"), betas, ("safe", "help"))
+    return pd.DataFrame([{**dict(zip(names, key, strict=True)), **persistence_numbers()} for key in keys])
 
 
 def without_intervals(table: pd.DataFrame) -> pd.DataFrame:
@@ -157,10 +159,10 @@ def test_a_trade_of_one_for_one_is_a_slope_of_45_degrees() -> None:
 
 @pytest.mark.parametrize("judgings", [JUDGINGS[:1], JUDGINGS[:2], JUDGINGS])
 @pytest.mark.parametrize("betas", [(0.1,), (0.05, 0.1)])
-def test_persistence_has_a_row_for_every_model_and_beta(
+def test_the_papers_persistence_has_a_row_for_every_model_and_beta(
     judgings: tuple[str, ...], betas: tuple[float, ...], tmp_path: Path
 ) -> None:
-    figure = persistence_figure(make_persistence(judgings, betas), "Title", toy=True)
+    figure = paper_persistence_figure(make_persistence(judgings, betas), "Title", toy=True)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     expected = ["average", "m", "n"]
     if len(betas) > 1:
@@ -171,26 +173,48 @@ def test_persistence_has_a_row_for_every_model_and_beta(
     assert TOY in text
 
 
-def test_persistence_says_what_is_not_defined_and_what_is_doubtful(tmp_path: Path) -> None:
+def test_the_papers_persistence_says_what_is_not_defined_and_what_is_doubtful(tmp_path: Path) -> None:
     table = make_persistence()
-    _, text = svg(persistence_figure(table, "Title", toy=False), tmp_path)
+    _, text = svg(paper_persistence_figure(table, "Title", toy=False), tmp_path)
     assert "undefined" not in text
     assert "goes on" not in text
     gone = table.copy()
     gone.loc[gone["model"] == "m", ["paper_position", "paper_position_low", "paper_position_high"]] = np.nan
-    _, text = svg(persistence_figure(gone, "Title", toy=False), tmp_path)
+    _, text = svg(paper_persistence_figure(gone, "Title", toy=False), tmp_path)
     assert text.count("undefined") == 2
     doubtful = table.assign(paper_invalid_share=0.3, paper_position_low=-7.0)
-    _, text = svg(persistence_figure(doubtful, "Title", toy=False), tmp_path)
+    _, text = svg(paper_persistence_figure(doubtful, "Title", toy=False), tmp_path)
     assert "in over 5% of draws" in text
     assert "goes on" in text
 
 
-def test_persistence_without_intervals_or_any_estimate_is_drawn(tmp_path: Path) -> None:
+def test_the_papers_persistence_without_intervals_or_any_estimate_is_drawn(tmp_path: Path) -> None:
     table = make_persistence().assign(paper_position_low=np.nan, paper_position_high=np.nan, paper_invalid_share=np.nan)
     for shown in (table, table.assign(paper_position=np.nan)):
-        _, text = svg(persistence_figure(shown, "Title", toy=False), tmp_path)
+        _, text = svg(paper_persistence_figure(shown, "Title", toy=False), tmp_path)
         assert "nan" not in text
+
+
+def test_persistence_has_three_marks_a_row_and_the_share_in_numbers(tmp_path: Path) -> None:
+    table = make_persistence(("match", "cross", "all"), (0.05, 0.1))
+    table.loc[table["model"] == "m", "gain_verdict"] = "no gain"
+    figure = persistence_figure(table, "Title", toy=True)
+    assert len(figure.axes) == 4  # two metrics, and the judge on its own agents and on another's
+    ids, text = svg(figure, tmp_path)
+    marks = [name for name in ids if name.startswith("persistence:")]
+    assert len(marks) == len(set(marks)) == 4 * 3 * 2 * 3
+    assert "persistence:match:a:m:0.05:safe:kept" in marks
+    assert text.count("no gain") == 4 * 2
+    assert text.count("50% [20, 80]") == 4 * 4
+
+
+def test_persistence_without_a_source_model_is_drawn(tmp_path: Path) -> None:
+    names = [f"{name}{bound}" for name in ("gain", "kept") for bound in ("", "_low", "_high")]
+    table = make_persistence().assign(gain_verdict="no source", **dict.fromkeys(names, np.nan))
+    ids, text = svg(persistence_figure(table, "Title", toy=False), tmp_path)
+    assert "nan" not in text
+    assert "no source" in text
+    assert not [name for name in ids if name.endswith((":gain", ":kept"))]
 
 
 def test_the_same_figure_is_the_same_files(tmp_path: Path) -> None:

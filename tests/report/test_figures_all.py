@@ -20,6 +20,8 @@ from dagster_project.report.figures.points import REACH
 from dagster_project.report.style import COLUMN_WIDTH, FORMATS, TEXT_WIDTH, freeze, look, save
 from dagster_project.report.values import beta_name, point_id
 
+from .test_figures import persistence_numbers
+
 MODELS, JUDGES, BETAS = ("Llama3.1-8B", "Phi-4", "Qwen2.5-7B"), ("Qwen3-32B", "gpt-5-mini"), (0.05, 0.1)
 JUDGINGS = ("match", "cross", "all")
 LABELS = {"safe": "S", "help": "H", "both": "S&H", "safe_then_help": "S→H", "help_then_safe": "H→S"}
@@ -31,7 +33,8 @@ SCORES = {
 BASE = (2.26, 1.34)
 ALL = {
     "frontier", "frontier_averaged", "overall", "help_with_intermediates", "safe_with_intermediates", "delta_all",
-    "persistence", "fits", "agreement", "audits", "training", "scores", "seeds", "cases_safe", "cases_help",
+    "persistence", "persistence_paper", "fits", "agreement", "audits", "training", "scores", "seeds", "cases_safe",
+    "cases_help",
 }  # fmt: skip
 
 
@@ -80,6 +83,7 @@ def make_tables(judgings: tuple[str, ...] = JUDGINGS, seed: int = 0) -> dict[str
         for model, beta, metric in itertools.product((None, *MODELS), BETAS, ("safe", "help")):
             bounds = {"low": 0.6, "high": 1.0}
             kept = {"paper_position": 0.8, **{f"paper_position_{bound}": value for bound, value in bounds.items()}}
+            kept = {**persistence_numbers(), **kept}
             kept |= {"paper_released_low": 0.7, "paper_released_high": 0.9}
             key = {**way, "model": model, "beta": beta, "metric": metric}
             tables["persistence"].append({**key, **kept, "paper_invalid_share": 0.0, "paper_denominator": 0.5})
@@ -304,7 +308,7 @@ def test_what_is_empty_or_missing_is_skipped() -> None:
     assert draw_all({}, "t", toy=False) == {}
     assert draw_all({name: table.iloc[:0] for name, table in tables.items()}, "t", toy=False) == {}
     some = {name: tables[name] for name in ("audits", "persistence")}
-    assert set(draw_all(some, "t", toy=False)) == {"audits", "persistence"}
+    assert set(draw_all(some, "t", toy=False)) == {"audits", "persistence", "persistence_paper"}
 
 
 def test_stages_with_other_betas_have_points_of_their_own() -> None:

@@ -97,7 +97,7 @@ def noise(n: int, spread: float, mean: float, number: int) -> np.ndarray:
 
 
 def test_fieller_by_hand_and_none_where_the_denominator_may_be_0() -> None:
-    draws = Draws(np.ones((DRAWS + 1, 1)), np.ones((DRAWS + 1, 100_000)))
+    draws = Draws(np.ones((DRAWS + 1, 1)), np.ones((DRAWS + 1, 1000)))
     top, bottom = noise(DRAWS, 0.1, 1.0, 0), noise(DRAWS, 0.1, 2.0, 1)
     low, high = fieller(top, bottom, draws, 0.95)
     for ratio in (low, high):  # at the bounds the difference is as many standard errors from 0 as the quantile says

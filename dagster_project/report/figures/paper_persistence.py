@@ -53,7 +53,7 @@ def paper_persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> F
             toy=toy,
             height=0.34 * len(places) + 0.35,
             groups=[Group("", _legend(table, cut=low in CUT or high in CUT), 2)],
-            xlabel="position: 0 is the other training alone, 1 the first training alone",
+            xlabel="position: 0 as the other one alone, 1 as the first",
             reserved=max(text_width(label, 7) for label in labels) + 0.2,
         )
         ticks(*drawn.panels)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.report.figures.frame import ZERO, Group, frame, letters_in, text_width, ticks
+from dagster_project.report.figures.frame import ZERO, Group, frame, letters_in, text_width
 from dagster_project.report.figures.points import OVER_MODELS, beta_group, entry, model_group
 from dagster_project.report.style import GREY, PAPER_MARKERS, TEXT_WIDTH, ModelStyle, look, marker_style, model_styles
 from dagster_project.report.values import AVERAGE, Row, beta_name, kept_share, levels, missing, scored, scorings
@@ -84,7 +84,7 @@ def persistence_figure(table: pd.DataFrame, title: str, *, toy: bool) -> Figure:
             axes.set(ylim=(len(places) - 0.4, -0.6), xlim=(low, high))
             axes.set_yticks(range(len(places)), labels)
             axes.tick_params(axis="y", length=0)
-        ticks(*drawn.panels, n=4)
+            axes.locator_params(axis="x", nbins=5)
     return drawn.figure
 
 
