@@ -31,8 +31,9 @@ from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.spec import Statistics, experiment_path
 from dagster_project.results.files import WAREHOUSE
+from dagster_project.results.intervals import Array, percentiles
 from dagster_project.results.points import AXES, Points, make_points
-from dagster_project.results.scores import Array, interval, load_agents, load_scores
+from dagster_project.results.scores import load_agents, load_scores
 
 PLAIN = "plain"
 WAYS: dict[str, dict[str, dict[str, Any]]] = {
@@ -91,11 +92,11 @@ def compare(plain: Sequence[Change], other: Sequence[Change], confidence: float 
     """Returns the same points' changes in two ways, side by side; both come from the same draws of seeds and cases."""
     rows = []
     for one, two in zip(plain, other, strict=True):
-        bounds, others = (interval(change.drawn[1:], confidence) for change in (one, two))
+        bounds, others = (percentiles(change.drawn[1:], confidence) for change in (one, two))
         difference = two.drawn - one.drawn
         estimate, its = float(one.drawn[0]), float(two.drawn[0])
         within = bounds[0] <= its <= bounds[1] and others[0] <= estimate <= others[1]
-        between = interval(difference[1:], confidence)
+        between = percentiles(difference[1:], confidence)
         rows.append(Compared(*one[:2], estimate, bounds, its, others, within, float(difference[0]), between))
     return rows
 
@@ -145,7 +146,7 @@ def report(way: str, plain: Points, other: Points, confidence: float) -> None:
             between = f"{row.difference:+.2f} [{low:+.2f}, {high:+.2f}]{'' if low <= 0 <= high else ' *'}"
             print(f"| {row.name}: {row.axis} | {before} | {after} | {'yes' if row.within else 'NO'} | {between} |")
         size = relative_size(ours, theirs)
-        low, high = interval(size[1:], confidence)
+        low, high = percentiles(size[1:], confidence)
         print(
             f"{way}, by {' and '.join(by)}: {sum(row.within for row in rows)} of {len(rows)} within each other's "
             f"intervals; {sum(row.difference_bounds[0] <= 0 <= row.difference_bounds[1] for row in rows)} differences' "
