@@ -201,6 +201,14 @@ def quantile(confidence: float, df: float) -> float:
     return float(special.ndtri(tail) if np.isinf(df) else special.stdtrit(df, tail))
 
 
+def surely_positive(found: Summary, confidence: float) -> bool:
+    """Return whether a number is above 0 by its interval and by its p-value; skewed draws may set them apart.
+
+    A number without any spread has no p-value; its interval decides.
+    """
+    return found.low > 0 and not found.p >= 1 - confidence
+
+
 def fieller(numerator: Array, denominator: Array, draws: Draws, confidence: float) -> tuple[float, float]:
     """Return the interval of a ratio of two averages (Fieller, J. R. Stat. Soc. B 1954).
 
@@ -214,7 +222,7 @@ def fieller(numerator: Array, denominator: Array, draws: Draws, confidence: floa
         confidence: Of the interval, between 0 and 1.
     """
     top, bottom = float(numerator[0]), float(denominator[0])
-    if np.isnan(top) or not draws.interval(denominator, confidence)[0] > 0:
+    if np.isnan(top) or not surely_positive(draws.summary(denominator, confidence), confidence):
         return float("nan"), float("nan")
 
     def beyond(ratio: float) -> float:

@@ -18,7 +18,15 @@ import pandas as pd
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.spec import Statistics
 from dagster_project.results.disagreements import Measured, disagreements
-from dagster_project.results.intervals import Array, Draws, Summary, fieller, percentiles, ratio_difference
+from dagster_project.results.intervals import (
+    Array,
+    Draws,
+    Summary,
+    fieller,
+    percentiles,
+    ratio_difference,
+    surely_positive,
+)
 from dagster_project.results.points import JUDGINGS
 from dagster_project.results.scores import Scores, combinations, draws_of, judges_of
 
@@ -230,8 +238,7 @@ def _row(parts: Sequence[Part], draws: Draws, confidence: float) -> tuple[Any, .
     for name in POINTS:
         found = draws.summary(_mean(parts, name), confidence)
         points += [found.estimate, found.low, found.high, found.p]
-    gain, low = points[0], points[1]
-    verdict = NO_SOURCE if np.isnan(gain) else GAIN if low > 0 else NO_GAIN
+    verdict = NO_SOURCE if np.isnan(points[0]) else GAIN if _has_gain(parts, draws, confidence) else NO_GAIN
     positions, valid = _averages(np.array([part.position for part in parts]))
     usable = int((~np.isnan(positions[1:])).sum())
     invalid = float((~valid[:, 1:]).any(axis=0).mean()) if positions.size > 1 else float("nan")
@@ -250,10 +257,14 @@ def _mean(parts: Sequence[Part], name: str) -> Array:
     return mean
 
 
+def _has_gain(parts: Sequence[Part], draws: Draws, confidence: float) -> bool:
+    return surely_positive(draws.summary(_mean(parts, "gain"), confidence), confidence)
+
+
 def _share(parts: Sequence[Part], draws: Draws, confidence: float) -> tuple[float, float, float]:
     """Return the share of the gain that is left, with its interval; NaN where there is no clear gain."""
     gain, kept = _mean(parts, "gain"), _mean(parts, "kept")
-    if not draws.interval(gain, confidence)[0] > 0:
+    if not _has_gain(parts, draws, confidence):
         return float("nan"), float("nan"), float("nan")
     return float(kept[0] / gain[0]), *fieller(kept, gain, draws, confidence)
 
@@ -275,7 +286,7 @@ def _differences(
     cells = tuple(min(pair) for pair in zip(_counts(safety), _counts(helpfulness), strict=True))
     missing = float("nan")
     ratios = [(_mean(parts, "kept"), _mean(parts, "gain")) for parts in (safety, helpfulness)]
-    if all(draws.interval(gain, confidence)[0] > 0 for _, gain in ratios):
+    if all(_has_gain(parts, draws, confidence) for parts in (safety, helpfulness)):
         yield "share", *ratio_difference(ratios[0], ratios[1], draws, confidence), GAIN, *cells, draws.scope
     else:
         yield "share", *Summary(*(missing,) * 6), NO_GAIN, *cells, draws.scope

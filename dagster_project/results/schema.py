@@ -135,8 +135,8 @@ COLUMNS = {
     "gain_high": "Upper bound of `gain`.",
     "gain_low": "Lower bound of `gain`.",
     "gain_p": "Two-sided p-value of `gain`.",
-    "gain_verdict": "`gain`: its interval is above 0; `no gain`: it is not; `no source`: the source model was not "
-    "scored.",
+    "gain_verdict": "`gain`: its interval is above 0, and `gain_p` agrees; `no gain`: it is not; `no source`: the "
+    "source model was not scored.",
     "generalises_to": "What interval and p-value are for: other `cases`, or other `cases and seeds` (trainings); "
     "always of these source models and judges.",
     "gpu": "The GPU's name.",

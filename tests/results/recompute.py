@@ -192,7 +192,7 @@ def check_persistence(records: Records, persistence: pd.DataFrame, differences: 
             assert row[name] == pytest.approx(mean, abs=CLOSE)
             same_interval((row[f"{name}_low"], row[f"{name}_high"]), mean - quantile * error, mean + quantile * error)
         gain, kept = row["gain"], row["kept"]
-        assert row["gain_verdict"] == ("gain" if row["gain_low"] > 0 else "no gain")
+        assert row["gain_verdict"] == ("gain" if row["gain_low"] > 0 and row["gain_p"] < 0.05 else "no gain")
         if row["gain_verdict"] == "gain":
             assert row["share"] == pytest.approx(kept / gain, abs=CLOSE)
             for bound in (row["share_low"], row["share_high"]):
