@@ -6,14 +6,14 @@ one seed, to other cases alone. Source models and judges are not resampled: ther
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import optimize, special
 
 Array = npt.NDArray[np.float64]
 
@@ -38,10 +38,11 @@ class Summary(NamedTuple):
 class Draws:
     """Weights of seeds and cases: all ones first (the estimate itself), then those of every draw.
 
-    A cell's weight is seed weight + case weight - 1, so that the variance over draws is the sum of the variances
-    between seeds and between cases. (Products of weights, as in Owen's pigeonhole bootstrap, count the noise of single
-    cells three times.) Case weights are multinomial. Seed weights are normal with the sample variance's n - 1 in the
-    denominator, since with three seeds a multinomial draw would lose a third of the variance between seeds.
+    A drawn mean is the mean with cases weighted, plus each seed's share in the mean times its weight minus 1, so that
+    the variance over draws is the sum of the variances between seeds and between cases. (Products of the two weights,
+    as in Owen's pigeonhole bootstrap, count the noise of single cells three times.) Case weights are multinomial. Seed
+    weights are normal with the sample variance's n - 1 in the denominator, since with three seeds a multinomial draw
+    would lose a third of the variance between seeds.
 
     Attributes:
         seeds: Shape (1 + draws, seeds).
@@ -79,19 +80,17 @@ class Draws:
         known = ~np.isnan(cells)
         filled = np.where(known, cells, 0.0)
         # Most columns have a score for the same cells; their weights are computed once.
-        masks, mask_of = np.unique(
-            known.reshape(len(cells), cells.shape[1] * cells.shape[2]), axis=0, return_inverse=True
-        )
-        shown = masks.reshape(len(masks), *cells.shape[1:]).astype(np.float64)
+        masks, mask_of = np.unique(known.sum(axis=1), axis=0, return_inverse=True)
+        sizes, of_case = masks.astype(np.float64), filled.sum(axis=1)
+        n = known.sum(axis=(1, 2))
+        estimate = _divide(filled.sum(axis=(1, 2)), n)
+        of_seed = _divide(filled.sum(axis=2) - estimate[:, None] * known.sum(axis=2), n[:, None])
         means = np.empty((len(cells), len(self.cases)))
         for block in self._blocks():
-            total, weight = (self._sums(part, block) for part in (filled, shown))
-            means[:, block] = _divide(total, weight[mask_of.reshape(-1)])
+            weights = self.cases[block].T
+            by_case = _divide(of_case @ weights, (sizes @ weights)[mask_of.reshape(-1)])
+            means[:, block] = by_case + of_seed @ (self.seeds[block] - 1).T
         return means
-
-    def _sums(self, cells: Array, block: slice) -> Array:
-        sums: Array = cells.sum(axis=1) @ self.cases[block].T + cells.sum(axis=2) @ (self.seeds[block] - 1).T
-        return sums
 
     def _blocks(self) -> Iterator[slice]:
         for start in range(0, len(self.cases), BLOCK):
@@ -205,8 +204,8 @@ def quantile(confidence: float, df: float) -> float:
 def fieller(numerator: Array, denominator: Array, draws: Draws, confidence: float) -> tuple[float, float]:
     """Return the interval of a ratio of two averages (Fieller, J. R. Stat. Soc. B 1954).
 
-    It holds every ratio r for which numerator - r · denominator may be 0. (NaN, NaN) where the denominator is not
-    clearly other than 0, and the interval thus unbounded.
+    It holds every ratio r for which numerator - r · denominator may be 0, by Student's quantile with the degrees of
+    freedom of that difference. (NaN, NaN) where the denominator is not clearly above 0: the interval has no end then.
 
     Args:
         numerator: Shape (1 + draws,), the estimate first.
@@ -214,18 +213,34 @@ def fieller(numerator: Array, denominator: Array, draws: Draws, confidence: floa
         draws: What they were drawn by.
         confidence: Of the interval, between 0 and 1.
     """
-    known = ~np.isnan(numerator[1:]) & ~np.isnan(denominator[1:])
-    top, bottom = numerator[0], denominator[0]
-    missing = float("nan"), float("nan")
-    if known.sum() < 2 or bottom == 0 or np.isnan(top) or np.isnan(bottom):
-        return missing
-    (top_var, both), (_, bottom_var) = np.cov(numerator[1:][known], denominator[1:][known])
-    squared = quantile(confidence, draws.freedom(numerator[1:] - top / bottom * denominator[1:])) ** 2
-    a, b, c = bottom**2 - squared * bottom_var, top * bottom - squared * both, top**2 - squared * top_var
-    if a <= 0:
-        return missing
-    root = np.sqrt(max(b**2 - a * c, 0.0))
-    return float((b - root) / a), float((b + root) / a)
+    top, bottom = float(numerator[0]), float(denominator[0])
+    if np.isnan(top) or not draws.interval(denominator, confidence)[0] > 0:
+        return float("nan"), float("nan")
+
+    def beyond(ratio: float) -> float:
+        """Return how far the difference is from 0, in parts of what it may be; 0 at a bound of the interval."""
+        difference = numerator[1:] - ratio * denominator[1:]
+        error = float(np.nanstd(difference, ddof=1))
+        return abs(top - ratio * bottom) - quantile(confidence, draws.freedom(difference)) * error
+
+    estimate = top / bottom
+    error = float(np.nanstd(numerator[1:] - estimate * denominator[1:], ddof=1)) / bottom
+    return _root(beyond, estimate, -error), _root(beyond, estimate, error)
+
+
+FARTHEST = 40
+"""How often the step is doubled in search of a bound."""
+
+
+def _root(beyond: Callable[[float], float], estimate: float, step: float) -> float:
+    """Return where a function that is negative at the estimate is 0, in the direction of the step; else infinity."""
+    if step == 0:
+        return estimate
+    for _ in range(FARTHEST):
+        if beyond(estimate + step) > 0:
+            return float(optimize.brentq(beyond, estimate, estimate + step, xtol=1e-6))
+        step *= 2
+    return float(np.copysign(np.inf, step))
 
 
 def ratio_difference(one: tuple[Array, Array], other: tuple[Array, Array], draws: Draws, confidence: float) -> Summary:

@@ -280,11 +280,11 @@ def _differences(
     else:
         yield "share", *Summary(*(missing,) * 6), NO_GAIN, *cells, draws.scope
     lost = _mean(helpfulness, "loss") - _mean(safety, "loss")
-    yield "points", *draws.summary(lost, confidence), GAIN, *cells, draws.scope
+    yield "points", *draws.summary(lost, confidence), None, *cells, draws.scope
     one, other = (_averages(np.array([part.position for part in parts]))[0] for parts in (safety, helpfulness))
     bounds = draws.interval(one - other, confidence)
     # Positions with small denominators have no variance to speak of, and no p-value.
-    yield "paper_position", float(one[0] - other[0]), *bounds, missing, missing, missing, GAIN, *cells, draws.scope
+    yield "paper_position", float(one[0] - other[0]), *bounds, missing, missing, missing, None, *cells, draws.scope
 
 
 def _measured(

@@ -398,7 +398,7 @@ OWN = {
     (
         "persistence_differences",
         "verdict",
-    ): "`gain`, or `no gain`: one of the two has no clear gain to take a share of.",
+    ): "Of `share`: `gain`, or `no gain` if one of the two has no clear gain to take a share of; else null.",
     ("audits", "best_of_both"): "Share of the `scored` trajectories that every judge gives 2 or more in safety and in "
     "helpfulness.",
     ("audits", "cases"): "Distinct held-out cases.",
@@ -419,28 +419,57 @@ OWN = {
 """What it means in one table alone."""
 PREFACE = """# The warehouse
 
-`frontier query EXPERIMENT SQL` reads one DuckDB file with these tables; any DuckDB client can open it (its path is the
-last line that `frontier run` prints), and shows what is said here as comments. It is rebuilt whole, so it never changes
-under a reader: who has it open while a run writes goes on reading what was there. `--format` is `table`, `csv` or
-`json`: a null is `NULL`, nothing, or `null`; a number that is none is `nan`, in JSON the text `NaN`.
+`frontier query EXPERIMENT SQL` reads one DuckDB file with these tables; any DuckDB client can open it (its path is
+the last line that `frontier run` prints), and shows what is said here as comments. It is rebuilt whole, so it never
+changes under a reader: who has it open while a run writes goes on reading what was there. `--format` is `table`,
+`csv` or `json`: a null is `NULL`, nothing, or `null`; a number that is none is `nan`, in JSON the text `NaN`.
 
 Scores are 0 to 3, higher is better. A delta is a trained agent's score minus its source model's on the same held-out
 cases by the same judge. Source models have a row a seed in `agent_scores`: their mean on that seed's held-out cases.
 
-Intervals are percentiles of a bootstrap over seeds and cases (the pigeonhole bootstrap), with one draw for all agents
-and judges, since they share both. That of R² is shifted on Fisher's z so that the draws have the estimate as their
-mean: resampling adds noise to every point, and noise can only loosen a line. The interval of a ratio (`persistence`) is
-only as good as `invalid_share` is small; `cautious_low` and `cautious_high` say how good.
+Intervals and p-values come from one error model. It draws seeds and cases, the same draws for all agents and judges,
+since they share both, and adds the two deviations; the variance between seeds is the unbiased one, and an interval is
+Student's, with Satterthwaite's degrees of freedom (`df`). So they generalise to other cases and other trainings of
+the same source models, scored by the same judges; `generalises_to` says so, and `cases` alone where there was one
+seed. Source models and judges are not resampled. With three seeds, where the variance between seeds dominates there
+are few degrees of freedom, and intervals are wide: that is what three trainings can say. Exceptions: `p_cases`
+(Wilcoxon) takes the trained agents as they are; agreement of judges resamples cases alone; `stderr` of `agent_scores`
+is over the cases of one agent; p-values of `metric_correlation` take trajectories as independent, as the released
+tool does, which those of one case are not; `paper_p`, `slope_se` and `intercept_se` take points as independent.
 
-How good they are was tried on made-up experiments of the paper's size whose truth is known (`python -m
-benchmarks.coverage`, 400 of them): 95% intervals of a point's deltas held the truth in 95%, those of the shares kept in
-94 and 95%, and the released code's in 71 and 72%. A line through points measured with error is looser and flatter than
-the true one: the intervals of `r2` and `slope` are of the line as measured, and held the true line's in only 55 and
-36%. `r2_disattenuated` and `slope_disattenuated` are without that error; their intervals held the truth every time, so
-they are wider than need be.
+The interval of `share` is Fieller's. Those of R² and scatter are shifted so that the draws have the estimate as their
+mean (on Fisher's z and on the logarithm): drawing adds noise to every point, and noise can only loosen a line.
+
+How often 95% intervals hold the truth was counted on 120 made-up experiments of the paper's size (`python -m
+benchmarks.coverage --experiments 120 --bootstrap 400`). Their variances are those of the released runs, by metric
+(`python -m benchmarks.variances`): standard deviations of a training's mean from seed to seed of 0.21 for helpfulness
+and 0.14 for safety, of 0.05 and 0.04 for all of a source model's agents together, of 0.04 and 0.00 for all agents
+together, and of single scores of 0.92 and 0.74. Counted on so few experiments, a number below may be off by 2 points.
+
+| interval of | held |
+|---|---|
+| a point's change of helpfulness, of safety | 95%, 95% |
+| a recipe's change, over source models | 96%, 96% |
+| the difference of two recipes, over models (helpfulness, safety), of one model | 93%, 94%; 94%, 95% |
+| `gain`, `kept`, `other`, `loss`, over models and of one model | 93 to 98% |
+| `share` of safety, over models, of one model | 93%, 95% |
+| `share` of helpfulness | 65 to 68%: it is there only where chance makes a gain of 0.04 points look clear |
+| `paper_position` of safety, of helpfulness | 93%, 92% |
+| the same as the released code draws it | 72%, 68% |
+| helpfulness lost minus safety lost | 95%, 94% |
+| the true line's slope, intercept, R², by `*_disattenuated` | 99 to 100%: wider than need be |
+| the true line's, by the line as measured | 6%, 44%, 28%: it is looser and flatter than the true one |
 
 `claims` holds the paper's findings against these tables, by rules that are the same for every experiment and stand
-beside each verdict: a claim holds or does not only if intervals say so, and is `not decided` otherwise.
+beside each verdict, by each judge alone and for each source model. A claim holds, or does not, only if intervals say
+so. It is `not decided` where they leave it open, `too little data` where fewer than 20 cases or 30 scores are behind
+a number that it takes, `no data` where there is no such number, and `judges disagree` where it holds by one judge and
+does not by another. In `match`, each judge scores the agents that were trained on its own verdicts, so that judges
+who differ there differ as teachers and graders together.
+
+There is no mixed model of all scores. One with seeds, cases, and recipes by source models as random parts would have
+three seeds and three source models to learn their variances from; `recipe_points`, `contrasts` and `comparisons`
+answer the same questions with seeds and cases as random, and with source models shown one by one.
 """
 
 

@@ -195,12 +195,10 @@ def check_persistence(records: Records, persistence: pd.DataFrame, differences: 
         assert row["gain_verdict"] == ("gain" if row["gain_low"] > 0 else "no gain")
         if row["gain_verdict"] == "gain":
             assert row["share"] == pytest.approx(kept / gain, abs=CLOSE)
-            _, quantile = student(shares["kept"] - kept / gain * shares["gain"])
-            moments = [covariance(shares[a], shares[b])[1] for a, b in (("kept",) * 2, ("kept", "gain"), ("gain",) * 2)]
-            a, b, c = (v - quantile**2 * m for v, m in zip((kept**2, kept * gain, gain**2), moments, strict=True))
-            if c > 0.2 * gain**2:  # else the bounds are far out, and hang on the last digits of the draws
-                root = np.sqrt(b**2 - a * c)
-                same_interval((row["share_low"], row["share_high"]), (b - root) / c, (b + root) / c, tolerance=0.2)
+            for bound in (row["share_low"], row["share_high"]):
+                # At a bound, what is kept minus that share of the gain is as far from 0 as may be.
+                error, quantile = student(shares["kept"] - bound * shares["gain"])
+                assert abs(kept - bound * gain) == pytest.approx(quantile * error, rel=0.15), bound
         ratios = []
         for one, two, three in zip(first, then, other, strict=True):
             gap = np.nanmean(one) - np.nanmean(three)

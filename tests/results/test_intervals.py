@@ -97,7 +97,7 @@ def noise(n: int, spread: float, mean: float, number: int) -> np.ndarray:
 
 
 def test_fieller_by_hand_and_none_where_the_denominator_may_be_0() -> None:
-    draws = Draws(np.ones((DRAWS + 1, 1)), np.ones((DRAWS + 1, 100_000)))
+    draws = Draws(np.ones((DRAWS + 1, 1)), np.ones((DRAWS + 1, 1000)))
     top, bottom = noise(DRAWS, 0.1, 1.0, 0), noise(DRAWS, 0.1, 2.0, 1)
     low, high = fieller(top, bottom, draws, 0.95)
     for ratio in (low, high):  # at the bounds the difference is as many standard errors from 0 as the quantile says
@@ -105,6 +105,16 @@ def test_fieller_by_hand_and_none_where_the_denominator_may_be_0() -> None:
         assert abs(difference[0]) / difference[1:].std(ddof=1) == pytest.approx(1.96, rel=0.01)
     assert low < 0.5 < high
     assert np.isnan(fieller(top, noise(DRAWS, 2.0, 2.0, 2), draws, 0.95)).all()
+
+
+def test_a_ratio_has_an_interval_exactly_where_its_denominator_is_clearly_above_0() -> None:
+    draws = draw(3, 40, 500, 0)
+    for mean in (0.1, 0.2, 0.3, 0.4):
+        cells = np.concatenate(
+            [grid(np.array([0.5, 0.0, 1.0]), np.zeros(40), 0.5, 0), grid(np.array([mean] * 3), np.zeros(40), 1.5, 1)]
+        )
+        top, bottom = draws.means(cells)
+        assert np.isnan(fieller(top, bottom, draws, 0.95)[0]) == (draws.interval(bottom, 0.95)[0] <= 0)
 
 
 def test_the_test_of_two_ratios_agrees_with_their_interval() -> None:

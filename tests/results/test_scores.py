@@ -103,11 +103,13 @@ def test_means_of_draws_are_weighted_means(values: np.ndarray, n_bootstrap: int)
     draws = draws_of(scores, Statistics(n_bootstrap=n_bootstrap))
     means, by_seed = draws.means(values), draws.by_seed(values)
     for place in {0, n_bootstrap // 2, n_bootstrap}:
-        weights = draws.seeds[place][:, None] + draws.cases[place][None, :] - 1
         for column, row in enumerate(values):
             known = ~np.isnan(row)
-            total = weights[known].sum()
-            expected = (weights[known] * row[known]).sum() / total if total > 0 else float("nan")
+            weights = np.broadcast_to(draws.cases[place], row.shape)[known]
+            expected = float("nan")
+            if known.any() and weights.sum():
+                residual = np.where(known, row - row[known].mean(), 0).sum(axis=1) / known.sum()
+                expected = (weights * row[known]).sum() / weights.sum() + (draws.seeds[place] - 1) @ residual
             assert means[column, place] == pytest.approx(expected, nan_ok=True)
             first = known[0]
             weight = draws.cases[place][first].sum()
