@@ -132,8 +132,11 @@ def kept_share(row: Row) -> str:
     if row["gain_verdict"] != GAIN:
         return str(row["gain_verdict"])
     share, low, high = (row[f"share{bound}"] for bound in ("", "_low", "_high"))
-    bounds = "" if np.isnan([low, high]).any() else f" [{number(100 * low, 0)}, {number(100 * high, 0)}]"
-    return f"{number(100 * share, 0)}%{bounds}"
+    if missing(low) or missing(high):
+        return f"{number(100 * share, 0)}% [unbounded]"
+    if high < 0:
+        return "none left"
+    return f"{number(100 * share, 0)}% [{number(100 * low, 0)}, {number(100 * high, 0)}]"
 
 
 PAPER_POSITION = {

@@ -262,9 +262,9 @@ def test_a_fit_far_off_does_not_hide_the_others() -> None:
     fits = tables["frontier_fits"]
     fits.loc[fits["point_set"] == "only_Phi-4", ["r2_low", "slope_low", "slope_high"]] = [-40.0, -90.0, 50.0]
     figure = draw_all({"frontier_fits": fits}, "t", toy=False)["fits"]
-    assert [axes.get_xlim()[0] > -4 for axes in figure.axes] == [True, True]
+    assert all(axes.get_xlim()[0] > -4 for axes in figure.axes)
     arrows = [line.get_marker() for axes in figure.axes for line in axes.lines if line.get_marker() in ("<", ">")]
-    assert sorted(arrows) == ["<", "<", ">"]
+    assert sorted(arrows) == ["<", "<", "<", "<", ">", ">"]  # by two judges
     assert "goes on" in {text for text, _ in written(figure)}
 
 

@@ -162,8 +162,11 @@ def _statistics(fits: pd.DataFrame) -> str:
     if fits.empty or missing(fits.iloc[0]["slope"]):
         return ""
     fit = fits.iloc[0]
-    r2 = f"R² = {number(fit['r2'])}{between(fit['r2_low'], fit['r2_high'])}, n = {fit['n']:.0f}"
-    return f"{r2}\nslope {number(fit['slope'])}{between(fit['slope_low'], fit['slope_high'])}"
+    lines = [f"R² = {number(fit['r2'])}{between(fit['r2_low'], fit['r2_high'])}, n = {fit['n']:.0f}"]
+    lines.append(f"slope {number(fit['slope'])}{between(fit['slope_low'], fit['slope_high'])}")
+    if "intercept_low" in fits:
+        lines.append(f"intercept {number(fit['intercept'])}{between(fit['intercept_low'], fit['intercept_high'])}")
+    return "\n".join(lines)
 
 
 def _line(axes: Axes, fits: pd.DataFrame, band: pd.DataFrame, points: pd.DataFrame) -> None:

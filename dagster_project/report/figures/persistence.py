@@ -24,7 +24,7 @@ QUANTITIES = ("gain", "kept", "other")
 """Of `persistence`, in the order of `SEQUENCES`: after the first training, after both, after the other one alone."""
 ROW = 0.2
 """Inches of a row."""
-ROOM = 0.42
+ROOM = 0.36
 """Of the panel's width, on the right, for the share in numbers."""
 
 

@@ -149,7 +149,7 @@ def beta_group(names: Mapping[str, int]) -> Group:
 def uncertainty(points: pd.DataFrame) -> list[Patch | Line2D]:
     """Returns the legend of what `draw_regions` draws; empty where the points have neither regions nor intervals."""
     if has_regions(points):
-        return [Patch(facecolor="none", edgecolor=to_rgba(GREY, 0.6), linewidth=0.5, label="95% region")]
+        return [Patch(facecolor="none", edgecolor=to_rgba(GREY, 0.6), linewidth=0.5, label="95% region, normal errors")]
     if column(points, "safety_delta_low").notna().any():
         return [Line2D([], [], color=GREY, alpha=0.6, linewidth=0.8, label="interval")]
     return []

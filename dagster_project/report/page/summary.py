@@ -68,7 +68,7 @@ def _frontier(tables: Tables) -> Iterator[str]:
                 f"Frontier by {scoring_title(judging, judge)}: through {row['n']:.0f} points, a point of helpfulness "
                 f"goes with {_interval(row, 'slope')} points of safety (slope); where helpfulness is as in the source "
                 f"model, safety differs by {_interval(row, 'intercept', (0, MARGIN), sign=True)} (intercept); points "
-                f"lie {_interval(row, 'scatter', (MARGIN,))} around the line (standard deviation); "
+                f"scatter around the line with a standard deviation of {_interval(row, 'scatter', (MARGIN,))}; "
                 f"R² {_interval(row, 'r2', ())}."
             )
 
@@ -79,19 +79,21 @@ def _persistence(tables: Tables) -> Iterator[str]:
         return
     table = table[table["model"].isna()]
     for judging, judge in scorings(table):
-        parts = []
-        for row in scored(table, judging, judge).to_dict("records"):
-            word, (one, other) = METRICS[row["metric"]], AFTER[row["metric"]]
-            at = f"at β {beta_name(row['beta'])}"
-            if row["gain_verdict"] == GAIN:
-                gain, kept = _interval(row, "gain", sign=True), _interval(row, "kept", sign=True)
-                parts.append(f"{word} {at}: {gain} by {one}, {kept} after {other}, {kept_share(row)} of the gain")
-            elif not missing(row["gain"]):
-                parts.append(
-                    f"{word} {at}: no clear gain by {one} ({_interval(row, 'gain', sign=True)}), nothing to keep"
-                )
-        if parts:
-            yield f"Persistence by {scoring_title(judging, judge)}, over source models. {_capital('; '.join(parts))}."
+        found = [_kept(row) for row in scored(table, judging, judge).to_dict("records") if not missing(row["gain"])]
+        if found:
+            yield f"Persistence by {scoring_title(judging, judge)}, over source models: {' '.join(found)}"
+
+
+def _kept(row: Mapping[Any, Any]) -> str:
+    """Return a sentence on one metric at one β."""
+    word, (one, other) = METRICS[row["metric"]], AFTER[row["metric"]]
+    gain, at = _interval(row, "gain", sign=True), f"at β {beta_name(row['beta'])}"
+    if row["gain_verdict"] != GAIN:
+        return f"{one} brought no clear gain in {word} {at} ({gain}), so there is nothing to keep."
+    left = kept_share(row)
+    share = left if left == "none left" else f"{left} of the gain"
+    kept = _interval(row, "kept", sign=True)
+    return f"{one} brought {gain} in {word} {at}; {other} after it left {kept}, {share}."
 
 
 def _disagreement(tables: Tables) -> Iterator[str]:
@@ -170,10 +172,6 @@ def _agreement(tables: Tables) -> Iterator[str]:
 
 def _interval(row: Mapping[Any, Any], name: str, thresholds: tuple[float, ...] = (0,), *, sign: bool = False) -> str:
     return estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], thresholds, sign=sign)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _many(count: float, thing: str, things: str = "") -> str:

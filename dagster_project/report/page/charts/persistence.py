@@ -32,7 +32,7 @@ QUANTITIES = ("gain", "kept", "other")
 """In the order of `SEQUENCES`: after the first training, after both, after the other one alone."""
 TRANSITIONS = {transition.metric: transition for transition in SECOND_TRAININGS}
 WIDTH = 400
-SHARE_ROOM = 0.55
+SHARE_ROOM = 0.4
 """Of what the marks take, as room on their right for the share in numbers."""
 KEPT = ["gain", "kept", "other", "loss", "share", "paper_position"]
 
