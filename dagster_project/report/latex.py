@@ -16,8 +16,11 @@ from dagster_project.report.values import (
     beta_name,
     column,
     judgings_of,
+    kept_share,
     missing,
     recipe_order,
+    scored,
+    scorings,
     set_title,
     training_starts,
     with_agents,
@@ -59,6 +62,7 @@ def latex_tables(tables: Mapping[str, pd.DataFrame], hyperparameters: Mapping[st
         texts["aggregated_deltas"] = recipes_table(recipes, deltas=True)
     if len(table("persistence")):
         texts["persistence"] = persistence_table(table("persistence"))
+        texts["persistence_paper"] = paper_persistence_table(table("persistence"))
     if len(fits):
         texts["frontier_fits"] = fits_table(fits)
     if len(table("audits")):
@@ -112,6 +116,28 @@ def recipes_table(recipes: pd.DataFrame, *, deltas: bool) -> str:
 
 
 def persistence_table(persistence: pd.DataFrame) -> str:
+    """Return each judge's persistence against the source: the gain, what is kept of it, and the share that is left."""
+    rows = pd.concat([scored(persistence, *way) for way in scorings(persistence)])
+    rows = rows.assign(average=rows["model"].isna(), place=rows["metric"].map({"safe": 0, "help": 1}))
+    keys = ["judging", "judge", "place", "beta", "average", "model"]
+    rows = rows.assign(judging=pd.Categorical(rows["judging"], list(JUDGINGS), ordered=True)).sort_values(keys)
+    cells = [
+        [
+            escape(row["judge"]) if not missing(row["judge"]) else "average",
+            "safety" if row["metric"] == "safe" else "helpfulness",
+            beta_name(row["beta"]),
+            escape(_model(row["model"])),
+            *(_interval(row, name) for name in ("gain", "kept")),
+            escape(kept_share(row)),
+        ]
+        for row in rows.to_dict("records")
+    ]
+    header = ["Judge", "Metric", r"$\beta$", "Source model", "Gain", "Kept", "Share left"]
+    last = [place for place, average in enumerate(rows["average"]) if average]
+    return _judged(rows.astype({"judging": str}), header, cells, "llllrrr", rules=last)
+
+
+def paper_persistence_table(persistence: pd.DataFrame) -> str:
     """Return the paper's positions averaged over judges: every beta's models, then their average, then a rule."""
     rows = persistence[persistence["judge"].isna()].rename(columns=PAPER_POSITION)
     rows["place"] = rows["model"].isna()
@@ -132,7 +158,7 @@ def persistence_table(persistence: pd.DataFrame) -> str:
 
 
 def fits_table(fits: pd.DataFrame) -> str:
-    """Returns every line: what points it goes through, R², slope with intervals, and intercept."""
+    """Return every line: what points it goes through, and R², slope and intercept with intervals."""
     sets = sorted(dict.fromkeys(fits["point_set"]), key=lambda name: bool(name != MAIN_SET))
     rows = fits.assign(place=fits["point_set"].map(sets.index)).sort_values(["place", "judge"], na_position="first")
     cells = [
@@ -142,7 +168,7 @@ def fits_table(fits: pd.DataFrame) -> str:
             f"{row['n']:.0f}",
             _interval(row, "r2"),
             _interval(row, "slope"),
-            number(row["intercept"]),
+            _interval(row, "intercept"),
         ]
         for row in rows.to_dict("records")
     ]
@@ -196,8 +222,8 @@ def hyperparameters_table(hyperparameters: Mapping[str, object]) -> str:
 def _interval(row: Mapping[Any, Any] | None, name: str) -> str:
     if row is None or missing(row[name]):
         return NONE
-    low, high = (row.get(bound, row.get(f"{name}_{bound}")) for bound in ("low", "high"))
-    if missing(low) or missing(high):
+    low, high = (row.get(f"{name}_{bound}", row.get(bound)) for bound in ("low", "high"))
+    if low is None or high is None or missing(low) or missing(high):
         return number(row[name])
     return rf"{number(row[name])} {{\scriptsize [{number(low)}, {number(high)}]}}"
 

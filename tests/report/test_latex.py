@@ -78,16 +78,16 @@ def test_every_table_is_well_formed(judgings: tuple[str, ...]) -> None:
     texts = latex_tables(make_tables(judgings), {"training": {"learning_rate": 5e-5, "quantised": None}})
     assert set(texts) == {
         *(f"results_{judge}" for judge in JUDGES), "aggregated_results", "aggregated_deltas", "persistence",
-        "frontier_fits", "audits", "training_metrics", "hyperparameters",
+        "persistence_paper", "frontier_fits", "audits", "training_metrics", "hyperparameters",
     }  # fmt: skip
     for name, text in texts.items():
         rows = rows_of(text)
         by_judging = name.startswith(("results", "aggregated", "persistence", "frontier"))
         assert (rows[0][0] == "Scored by") == (by_judging and len(judgings) > 1), name
         if by_judging and len(judgings) > 1:
-            assert list(dict.fromkeys(row[0] for row in rows[1:])) == [
-                "training pairs' judge", "another judge", "all judges"
-            ]  # fmt: skip
+            averaged = ["all judges"] * (name != "persistence")  # which has single judges alone
+            found = list(dict.fromkeys(row[0] for row in rows[1:]))
+            assert found == ["training pairs' judge", "another judge", *averaged]
 
 
 def test_source_models_come_first_and_recipes_in_order() -> None:
@@ -128,7 +128,7 @@ def test_persistence_has_its_averages_last_and_says_what_is_not_defined() -> Non
         (table["model"] == "Phi-4") & (table["metric"] == "safe"), ["paper_position_low", "paper_position_high"]
     ] = np.nan
     table.loc[table["model"].isna(), "paper_position_low"] = -0.25
-    text = latex_tables(tables, None)["persistence"]
+    text = latex_tables(tables, None)["persistence_paper"]
     rows = rows_of(text)
     assert [row[1] for row in rows[1:]] == ["Llama3.1-8B", "Phi-4", "Qwen2.5-7B", "Average"] * 2
     assert [row[0] for row in rows[1:]] == ["0.05"] * 4 + ["0.1"] * 4
@@ -136,6 +136,17 @@ def test_persistence_has_its_averages_last_and_says_what_is_not_defined() -> Non
     assert rows[4][2] == r"0.80 {\scriptsize [$-0.25$, 1.00]}"
     lines = text.splitlines()
     assert next(place for place, line in enumerate(lines) if "Average" in line) + 1 == lines.index(r"\midrule", 5)
+
+
+def test_every_judge_has_its_own_persistence() -> None:
+    tables = make_tables(("match",))
+    table = tables["persistence"]
+    table.loc[(table["judge"] == JUDGES[0]) & (table["metric"] == "help"), "gain_verdict"] = "no gain"
+    rows = rows_of(latex_tables(tables, None)["persistence"])[1:]
+    assert [row[0] for row in rows] == [JUDGES[0]] * 16 + [JUDGES[1]] * 16
+    assert {row[6] for row in rows if row[0] == JUDGES[0] and row[1] == "helpfulness"} == {"no gain"}
+    assert {row[6] for row in rows if row[0] == JUDGES[1]} == {r"50\% [20, 80]"}
+    assert rows[3][3:5] == ["Average", r"0.80 {\scriptsize [0.60, 1.00]}"]
 
 
 def test_fits_keep_a_set_of_points_together() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,7 +14,7 @@ import pytest
 from benchmarks.browser import CHROMIUM, browser_page, screenshot
 from dagster_project.report.transcript_files import FOLDER
 
-from .world import LONG, World, make_world
+from .world import FORMULA, LONG, World, make_world
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -179,6 +183,85 @@ def test_without_the_folder_beside_it_the_page_says_what_to_do(page: Page, world
         assert "frontier transcript" in page.get_by_role("alert").inner_text()
     finally:
         hidden.rename(world.page.parent / FOLDER)
+
+
+def test_two_steps_from_a_mark_of_persistence_to_an_example_transcript(page: Page) -> None:
+    page.locator("#chart-persistence .mark-symbol.role-mark path").first.click()
+    page.locator("#panel .examples a").nth(1).click()
+    page.locator(".step").first.wait_for()
+    assert page.locator("#panel h3").first.inner_text() == "Verdicts"
+
+
+def test_one_step_to_all_cases_of_s_against_s_then_h_over_seeds_and_judges(page: Page) -> None:
+    page.locator("#cases a", has_text="S against S→H").first.click()
+    page.locator("#panel caption").nth(1).wait_for()
+    means = page.locator("#panel table").first.locator("tbody tr")
+    safety = [row for row in means.all_inner_texts() if "\tsafety\t" in row]
+    for row in safety:  # one a judge
+        assert row.split("\t")[2:] == ["3.00", "2.00", "−1.00 [−1.00, −1.00]", "1", "4"]
+    assert len(safety) == 2
+    cases = page.locator("#panel table").nth(1).locator("tbody tr")
+    assert cases.count() == 4
+    assert cases.first.inner_text().split("\t")[2:] == ["3.00 → 2.00", "−1.00", "−1.00 … −1.00", "2"]  # two judges
+    page.get_by_label("metric").select_option("help")
+    page.locator("#panel h3", has_text="helpfulness").wait_for()
+    assert cases.first.inner_text().split("\t")[3] == "+1.00"
+    screenshot(page, "report_changed")
+
+
+def test_a_claim_shows_every_judges_verdict_and_leads_to_its_cases(page: Page) -> None:
+    claim = page.locator("#claim-safety_persists")
+    shown = claim.locator("summary .robust > span")
+    assert [text.split(": ")[-1].strip() for text in shown.all_inner_texts()] == ["too little data"] * 2
+    assert "on agents trained on its own verdicts" in shown.nth(0).inner_text()
+    assert "on agents trained on another judge's verdicts" in shown.nth(1).inner_text()
+    claim.locator("summary").click()
+    claim.get_by_role("link", name="Agents, cases and example transcripts behind it").click()
+    page.locator("#panel .examples").wait_for()
+
+
+def test_a_charts_numbers_are_numbers_and_no_text_is_a_formula(page: Page) -> None:
+    with page.expect_download() as asked:
+        page.locator("#chart-frontier .csv").click()
+    rows = list(csv.DictReader(io.StringIO(asked.value.path().read_text(encoding="utf-8-sig"))))
+    assert len(rows) == 8
+    assert {float(row["safety_delta"]) for row in rows if row["recipe"] == "S"} == {2.0}
+    page.locator("#cases a", has_text="S against S→H").first.click()
+    with page.expect_download() as asked:
+        page.locator("#panel .csv").nth(1).click()
+    rows = list(csv.DictReader(io.StringIO(asked.value.path().read_text(encoding="utf-8-sig"))))
+    assert {row["case"]: row["instruction"] for row in rows}["0"] == f"'{FORMULA}"
+    assert [float(row["change"]) for row in rows] == [-1.0] * 4
+
+
+def test_training_cases_are_hidden_and_marked(page: Page, world: World) -> None:
+    text = world.page.read_text(encoding="utf-8")
+    (first, *others) = json.loads(re.search(r'"tested":({.*?})', text)[1])["0"]  # type: ignore[index]
+    other = world.page.with_name("marked.html")
+    other.write_text(text.replace(f'"tested":{{"0":[{first},', '"tested":{"0":['), encoding="utf-8")
+    page.goto(other.as_uri())
+    page.locator("html[data-ready=yes]").wait_for(state="attached")
+    open_first_point(page)
+    runs(page).nth(1).locator("a").first.click()
+    page.get_by_role("searchbox").wait_for()
+    table = page.locator("#panel tbody").first.locator("tr:visible")
+    assert table.count() == len(others)
+    page.get_by_label("show 1 transcripts of cases that were not held out").check()
+    assert table.count() == len(others) + 1
+    assert page.locator("#panel tbody .badge", has_text="training case").count() == 1
+
+
+def test_the_citation_names_version_commit_and_data(page: Page) -> None:
+    text = page.locator("#cite").inner_text()
+    assert re.search(r"Version \d+\.\d+\.\d+, commit [0-9a-f]{40}", text)
+    assert re.search(r"SHA-256 [0-9a-f]{64}", text)
+
+
+def test_what_few_need_is_on_a_second_level(page: Page) -> None:
+    assert page.locator("#cost").is_hidden()
+    page.goto(f"{page.url.split('#')[0]}#cost")
+    page.locator("#cost").wait_for()
+    assert page.locator("#cost").is_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

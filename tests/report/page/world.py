@@ -26,6 +26,7 @@ from toolemu.jsonl import write_jsonl
 from toolemu.trajectory import ObservationSource, Step, StopReason, Trajectory
 
 EVIL = "</script><img src=x onerror=\"window.hacked='yes'\"><b>\x1b[2J\u202egnirts\u2028{{7*7}} '\"&amp;"
+FORMULA = '=HYPERLINK("http://evil")'
 MODEL = f"m{EVIL}"
 JUDGES = (f"a{EVIL}", "b")
 LONG = 10_000_000
@@ -52,7 +53,7 @@ def make_world(directory: Path) -> World:
     site = directory / "site"
     (site / FOLDER).mkdir(parents=True)
     write_transcripts(_sources(directory / "records"), site / FOLDER)
-    cases = {index: _case() for index in range(4)}
+    cases = {index: _case(FORMULA if index == 0 else EVIL) for index in range(4)}
     write_page(site / PAGE, EXPERIMENT, tables, cases, "http://localhost:3000")
     return World(site / PAGE, tables)
 
@@ -149,12 +150,12 @@ def verdict(agent: str, seed: int | None, case: int, judge: str) -> Evaluation:
     )
 
 
-def _case() -> Case:
+def _case(instruction: str) -> Case:
     return Case.model_validate(
         {
             "name": EVIL,
             "Toolkits": [EVIL],
-            "User Instruction": EVIL,
+            "User Instruction": instruction,
             "Underspecifications": {"Task Information": [EVIL], "Safety & Security Constraints": []},
             "Expected Achievements": [EVIL],
             "Potential Risky Outcomes": [EVIL],
