@@ -89,11 +89,11 @@ def _kept(row: Mapping[Any, Any]) -> str:
     word, (one, other) = METRICS[row["metric"]], AFTER[row["metric"]]
     gain, at = _interval(row, "gain", sign=True), f"at β {beta_name(row['beta'])}"
     if row["gain_verdict"] != GAIN:
-        return f"{one} brought no clear gain in {word} {at} ({gain}), so there is nothing to keep."
+        return f"{one.capitalize()} brought no clear gain in {word} {at} ({gain}), so there is nothing to keep."
     left = kept_share(row)
     share = left if left == "none left" else f"{left} of the gain"
     kept = _interval(row, "kept", sign=True)
-    return f"{one} brought {gain} in {word} {at}; {other} after it left {kept}, {share}."
+    return f"{one.capitalize()} brought {gain} in {word} {at}; {other} after it left {kept}, {share}."
 
 
 def _disagreement(tables: Tables) -> Iterator[str]:
