@@ -34,7 +34,7 @@ class TrainedMetric(StrEnum):
 PAPER_METRICS = (TrainedMetric.safe, TrainedMetric.help, TrainedMetric.both)
 LETTERS = {"safe": "S", "help": "H", "both": "S&H", "either": "S∪H"}
 VARIANT = r"[a-z0-9][a-z0-9-]{0,19}"
-MAX_RECIPE = 120
+MAX_RECIPE = 150
 DECIMALS = 3
 """Of a mixture's weights."""
 _SEQUENCE = re.compile(rf"({'|'.join(TrainedMetric)})(_then_({'|'.join(TrainedMetric)}))*(@{VARIANT})?")

@@ -152,8 +152,8 @@ def test_weights_are_fetched_at_a_commit_or_not_at_all(tmp_path: Path) -> None:
 def test_a_step_has_the_secrets_that_it_needs_and_no_others() -> None:
     experiment = load_experiment(str(BASE / "experiment.yaml"))
     graph = build_graph(experiment)
-    secrets = {name: set(secrets_of(experiment.kubernetes, [name])) for name in graph.nodes}
-    asks = {name for name in graph.nodes if roles_of(experiment, graph.nodes[name].refs()[0])}
+    secrets = {name: set(secrets_of(experiment.kubernetes, [node])) for name, node in graph.nodes.items()}
+    asks = {name for name in graph.nodes if roles_of(graph, graph.nodes[name].refs()[0])}
     assert asks and {name for name, given in secrets.items() if given} == asks
     values = load(DEPLOY / "helm" / "values.yaml")
     (deployment,) = values["dagster-user-deployments"]["deployments"]
