@@ -25,4 +25,5 @@ def test_every_interval_stands_beside_its_truth() -> None:
     for tally in found:
         assert tally.low <= tally.high
         ratio = "share" in tally.name or "position" in tally.name  # far from the truth where a gain is small
-        assert ratio or abs(tally.truth - tally.estimate) < 1
+        clipped = np.isnan(tally.estimate)  # of R², which then has a lower bound alone
+        assert ratio or clipped or abs(tally.truth - tally.estimate) < 1
