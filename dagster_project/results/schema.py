@@ -433,6 +433,11 @@ the last line that `frontier run` prints), and shows what is said here as commen
 changes under a reader: who has it open while a run writes goes on reading what was there. `--format` is `table`,
 `csv` or `json`: a null is `NULL`, nothing, or `null`; a number that is none is `nan`, in JSON the text `NaN`.
 
+A query can read this database and nothing else. Reading or writing other files, the network, extensions, other
+databases and settings are refused. If you trust a query that needs them, add `--allow-files`: `frontier query paper
+"COPY frontier_points TO 'points.csv'" --allow-files`. Tables and CSV show a character that is not printable as its
+number (`\\x1b`); JSON holds every value exactly.
+
 Scores are 0 to 3, higher is better. A delta is a trained agent's score minus its source model's on the same held-out
 cases by the same judge. Source models have a row a seed in `agent_scores`: their mean on that seed's held-out cases.
 
