@@ -136,13 +136,21 @@ def postgresql() -> Iterator[dict[str, str]]:
 
 IMPORTED = {
     "name": "imported",
+    "judge_failed": True,  # as the released code did
     "world": {
         "kind": "imported",
         "cases": N_CASES,
         "seeds": list(SEEDS),
         "pairs_judges": dict(JUDGES),
     },
-    "pairs": {"min_gap": 1, "min_chosen": 1, "lead": "help", "exclude_self_observed": False, "floor": 0},
+    "pairs": {
+        "min_gap": 1,
+        "min_chosen": 1,
+        "lead": "help",
+        "exclude_self_observed": False,
+        "exclude_failed": False,
+        "floor": 0,
+    },
     "statistics": {"n_bootstrap": 50},
 }
 
