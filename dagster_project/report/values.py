@@ -70,7 +70,8 @@ def scorings(table: pd.DataFrame) -> list[tuple[str, str | None]]:
     A judge scores agents trained on its own verdicts (`match`), on another's (`cross`), and both together (`all`),
     which is left out beside the other two. A table without single judges has its averages in their place.
     """
-    ways = table[["judging", "judge"]].drop_duplicates().itertuples(index=False)
+    judged = table[table["judging"].isin(list(JUDGING_TITLES))]  # a claim without data has none
+    ways = judged[["judging", "judge"]].drop_duplicates().itertuples(index=False)
     found = [(str(judging), None if missing(judge) else str(judge)) for judging, judge in ways]
     alone = [way for way in found if way[1] is not None] or found
     chosen = [way for way in alone if way[0] in ("match", "cross")] or alone

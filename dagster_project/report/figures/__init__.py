@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from dagster_project.report.cases import SECOND_TRAININGS, paired_cases
 from dagster_project.report.figures.agreement import agreement_figure
-from dagster_project.report.figures.audits import audits_figure
+from dagster_project.report.figures.audits import audits_figure, shown_measures
 from dagster_project.report.figures.cases import cases_figure
 from dagster_project.report.figures.fits import fits_figure
 from dagster_project.report.figures.frame import TOY
@@ -87,7 +87,7 @@ def draw_all(tables: Mapping[str, pd.DataFrame], title: str, *, toy: bool) -> di
         if len(table("judge_confusion")):
             name = f"Agreement of judges: {title}"
             figures["agreement"] = agreement_figure(table("judge_confusion"), table("judge_agreement"), name, toy=toy)
-        if len(table("audits")):
+        if shown_measures(table("audits")):
             figures["audits"] = audits_figure(table("audits"), table("agents"), f"Audits: {title}", toy=toy)
         if len(table("training_steps")):
             starts = training_starts(table("training_steps"), table("agents"))

@@ -44,8 +44,7 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
         title: The figure's title.
         toy: Says on the figure that this is a toy world.
     """
-    table = with_agents(audits, agents)
-    measures = dict(found for names in MEASURES if (found := _first(names, table)))
+    measures, table = shown_measures(audits), with_agents(audits, agents)
     table = table.assign(recipe=table["recipe"].fillna(""), model=table["model"].astype(str))
     groups = {
         (str(model), str(recipe)): group for (model, recipe), group in table.groupby(["model", "recipe"], sort=True)
@@ -95,6 +94,11 @@ def audits_figure(audits: pd.DataFrame, agents: pd.DataFrame, title: str, *, toy
         for axes in drawn.panels:
             axes.tick_params(axis="y", length=0)
     return drawn.figure
+
+
+def shown_measures(audits: pd.DataFrame) -> dict[str, str]:
+    """Return the measures that have a panel, with their titles: those that are known and not 0 everywhere."""
+    return dict(found for names in MEASURES if (found := _first(names, audits)))
 
 
 def _first(names: dict[str, str], table: pd.DataFrame) -> tuple[str, str] | None:
