@@ -57,6 +57,6 @@ def test_an_error_of_the_command_line_is_printable(tmp_path_factory: pytest.Temp
     lab = make_lab(tmp_path_factory.mktemp("console"), description=HOSTILE)
     done = lab.frontier("check", "small.yaml", check=False)
     failed = lab.frontier("check", f"no\x1b[2J{'x'}.yaml", check=False)
-    for told in (done.stdout, failed.stderr):
+    for told in (done.stdout + done.stderr, failed.stderr):
         assert told and all(c.isprintable() or c in "\n\t" for c in told)
     assert failed.returncode == 1
