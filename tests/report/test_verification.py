@@ -15,6 +15,7 @@ import pytest
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.bag import DATA, SIGNATURE, TAG_LIST, seal
 from dagster_project.artifacts.manifest import Manifest, content_sha256, tree_entries
+from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment
 from dagster_project.report.bundle import write_bundle
 from dagster_project.report.signature import NAMESPACE, signer
@@ -76,7 +77,7 @@ def write_database(path: Path, store: ArtifactStore, refs: list[Ref]) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     store = write_store(folder / "data")
-    write_bundle(Experiment.model_validate(SMALL), store, folder / "bundle", trajectories=True)
+    write_bundle(build_graph(Experiment.model_validate(SMALL)), store, folder / "bundle", trajectories=True)
     return folder / "bundle"
 
 
