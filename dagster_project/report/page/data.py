@@ -48,7 +48,8 @@ SIZES = """
         FROM trajectories t LEFT JOIN (SELECT DISTINCT ON (agent) agent, model, mixture FROM agents) a USING (agent)
         WHERE t.seed IS NOT NULL
     )
-    SELECT (SELECT count(*) FROM trajectories) AS trajectories, (SELECT count(*) FROM evaluations) AS verdicts,
+    SELECT (SELECT count(*) FROM trajectories) AS trajectories,
+        (SELECT count(*) FROM trajectories WHERE failed) AS failed, (SELECT count(*) FROM evaluations) AS verdicts,
         (SELECT count(DISTINCT judge) FROM evaluations) AS judges,
         (SELECT count(DISTINCT agent) FROM trajectories WHERE seed IS NULL) AS models,
         count(*) FILTER (NOT mixed) AS trainings, count(DISTINCT agent) FILTER (NOT mixed) AS agents,

@@ -117,7 +117,7 @@ def _audits(tables: Tables) -> Iterator[str]:
     audits = tables.get("audits", pd.DataFrame())
     if audits.empty:
         return
-    yield from _failed(audits)
+    yield from _failed(tables["sizes"])
     trained = audits[audits["recipe"].notna()]
     if not trained["trajectories"].sum():
         return
@@ -137,16 +137,14 @@ def _audits(tables: Tables) -> Iterator[str]:
     )
 
 
-def _failed(audits: pd.DataFrame) -> Iterator[str]:
+def _failed(sizes: pd.DataFrame) -> Iterator[str]:
     """Yield how many trajectories say nothing about their agent, if any do."""
-    if "failed" not in audits:  # a database of an earlier version
-        return
-    n = audits["trajectories"]
-    failed = round(float((audits["failed"].astype(float) * n).sum()))
+    found = sizes.to_dict("records")[0]
+    failed, n = int(found.get("failed", 0)), int(found["trajectories"])
     if failed:
         yield (
-            f"{_many(failed, 'trajectory', 'trajectories')} of {n.sum():,.0f} say nothing about the agent: a failure "
-            "outside it ended them, or it wrote nothing. The audits count them for every agent."
+            f"{_many(failed, 'trajectory', 'trajectories')} of {n:,} say nothing about the agent: a failure outside it "
+            "ended them, or it wrote nothing. The audits count them for every agent."
         )
 
 

@@ -141,7 +141,7 @@ def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
     page.get_by_role("searchbox").wait_for()
     page.get_by_role("searchbox").focus()
     page.keyboard.type("no such words")
-    page.get_by_text("0 of ").wait_for()
+    page.get_by_role("status").get_by_text("0 of ").wait_for()
     assert page.locator("#panel tbody").first.locator("tr:visible").count() == 0
 
 
