@@ -112,7 +112,6 @@ def _members(points: Points) -> Iterator[tuple[tuple[Any, ...], list[tuple[int |
     }
     recipes = list(recipe_order(key.recipe for key in points.keys))
     compared = [*((None, recipe) for recipe in recipes), *itertools.combinations(recipes, 2)]
-    models = sorted({key.model for key in points.keys})
     for (judging, judge), ways in points.ways.items():
         if judging not in JUDGINGS:
             continue
@@ -129,14 +128,11 @@ def _members(points: Points) -> Iterator[tuple[tuple[Any, ...], list[tuple[int |
                 if first is not None or first_recipe is None:
                     found.setdefault((model, beta, first_recipe, recipe), []).append((first, second))
         pooled: dict[tuple[str, str | None, str], list[tuple[int | None, int]]] = {}
-        counts: dict[tuple[str, str | None, str], int] = {}
         for (model, beta, first_recipe, recipe), members in found.items():
             yield (judging, judge, model, float(beta), first_recipe, recipe), members
             pooled.setdefault((beta, first_recipe, recipe), []).extend(members)
-            counts[beta, first_recipe, recipe] = counts.get((beta, first_recipe, recipe), 0) + 1
         for (beta, first_recipe, recipe), members in pooled.items():
-            if len(models) > 1 and counts[beta, first_recipe, recipe] > 1:
-                yield (judging, judge, None, float(beta), first_recipe, recipe), members
+            yield (judging, judge, None, float(beta), first_recipe, recipe), members
 
 
 def paired_cases(scores: pd.DataFrame, agents: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
