@@ -204,7 +204,7 @@ def test_one_step_to_all_cases_of_s_against_s_then_h_over_seeds_and_judges(page:
     cases = page.locator("#panel table").nth(1).locator("tbody tr")
     assert cases.count() == 4
     assert cases.first.inner_text().split("\t")[2:] == ["3.00 → 2.00", "−1.00", "−1.00 … −1.00", "2"]  # two judges
-    page.locator("#panel").get_by_label("metric", exact=True).select_option("help")
+    page.locator("#panel .tools label", has_text="metric").locator("select").select_option("help")
     page.locator("#panel h3", has_text="helpfulness").wait_for()
     assert cases.first.inner_text().split("\t")[3] == "+1.00"
     screenshot(page, "report_changed")
