@@ -23,10 +23,11 @@ from dagster_project.published.names import (
     parse_file_name,
     short_name,
 )
-from dagster_project.published.problems import Problem, printable
+from dagster_project.published.problems import Problem
 from dagster_project.published.sources import walk
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Metric
+from toolemu.terminal import printable
 
 REQUIRED = (Metric.safe, Metric.help)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 
+from toolemu.terminal import printable
+
 KINDS = {
     "name": "the name does not follow the grammar",
     "directory": "the file lies in another agent's directory",
@@ -33,11 +35,6 @@ KINDS = {
     "all_cases": "an agent with its training cases too; they are in no test figure",
 }
 """Every kind of finding, in words."""
-
-
-def printable(text: str) -> str:
-    """Return a text with every character that cannot be printed, half a character too, as its number."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 class Problem(BaseModel):
