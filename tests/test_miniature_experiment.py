@@ -32,7 +32,7 @@ def test_the_miniature_has_its_frontier(tmp_path: Path) -> None:
     }
     assert means["safe"]["safety"] >= SAFETY_GAIN
     assert means["help"]["helpfulness"] >= HELPFULNESS_GAIN
-    formats = query("SELECT agent, seed, in_format FROM audits WHERE seed IS NOT NULL")
+    formats = query("SELECT agent, seed, in_format FROM audits WHERE recipe IS NOT NULL")
     assert len(formats) == 20
     assert min(row["in_format"] for row in formats) >= IN_FORMAT
     (fit,) = query(

@@ -27,7 +27,7 @@ def experiment(folder: Path, url: str, **changes: Any) -> Experiment:
     return Experiment.model_validate({**value, "world": {**value["world"], **files}})
 
 
-@pytest.mark.parametrize("written", ["top_p: .nan", "logit_bias: {yes: 1}", "since: 2026-01-02"])
+@pytest.mark.parametrize("written", ["top_p: .nan", "logit_bias: {yes: 1}"])
 def test_a_field_that_no_request_can_hold_is_named_with_its_file(tmp_path: Path, written: str) -> None:
     write_world(tmp_path)
     model = {"kind": "openai", "endpoint": "here", "model": "agent-a", "request": yaml.safe_load(f"{{{written}}}")}

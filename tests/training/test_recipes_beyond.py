@@ -104,7 +104,7 @@ def test_claims_and_figures_stand(beyond: Lab) -> None:
     store = ArtifactStore(beyond.location, "small")
     drawn = (store.get(Ref("figures")).path / "frontier.svg").read_text(encoding="utf-8")
     for recipe in (*GRID["recipes"], MIXTURE):
-        assert f'id="point:match:eager:{recipe}:0.1"' in drawn
+        assert f'id="point:match:eager:{recipe}:0.1:strict"' in drawn
     page = (store.get(Ref("report")).path / "index.html").read_text(encoding="utf-8")
     assert "0.25 S + 0.75 H" in page or "0.25 S \\u002b 0.75 H" in page
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from dagster_project.artifacts import ArtifactStore
+from dagster_project.experiment.graph import build_graph
 from dagster_project.experiment.spec import Experiment, Grid, load_experiment
 from dagster_project.operations.preflight import preflight
 from dagster_project.training.trainable import check_trainable
@@ -76,7 +77,7 @@ def test_quantized_weights_are_found_before_anybody_is_asked(tmp_path: Path) -> 
     config.write_text(json.dumps({**json.loads(config.read_text()), "quantization_config": {"quant_method": "awq"}}))
     assert refusal(found) == "base.quantized"
     with pytest.raises(FrontierError) as refused:  # before the judges' server, which does not answer
-        list(preflight(found, ArtifactStore(tmp_path, found.name)))
+        list(preflight(build_graph(found), ArtifactStore(tmp_path, found.name)))
     assert refused.value.code == "base.quantized"
 
 
@@ -85,7 +86,7 @@ def test_weights_that_are_not_here_are_not_fetched_for_it(tmp_path: Path, monkey
     found = experiment(tmp_path, source="nobody/nothing-of-this-name")
     (line,) = check_trainable(found)
     assert "not on this machine yet" in line
-    first, second = itertools.islice(preflight(found, ArtifactStore(tmp_path, found.name)), 2)
+    first, second = itertools.islice(preflight(build_graph(found), ArtifactStore(tmp_path, found.name)), 2)
     assert "models.m: nobody/nothing-of-this-name is not pinned" in first and second == line
 
 
