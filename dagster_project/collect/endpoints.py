@@ -20,10 +20,10 @@ from dagster_project.collect.key_hosts import check_key_hosts
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
 from dagster_project.environments import EnvironmentKind
 from dagster_project.experiment.graph import Graph, acting_model
-from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.nodes import Kind, Side
 from dagster_project.experiment.spec import Experiment
 from dagster_project.judges import JudgeKind
+from dagster_project.models.kind import ACTING
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
 from dagster_project.serving.leases import leased, stop_servers, vllm_python
 from dagster_project.serving.settings import ServedEndpoint, Server, Weights, server_of
@@ -41,8 +41,6 @@ if TYPE_CHECKING:  # the client's library takes most of a second to import
 sharing: ContextVar[Callable[[], int]] = ContextVar("sharing", default=lambda: 1)
 """Says among how many processes the endpoints' limits are shared now."""
 REPLIES, SERVERS = "replies", ".servers"
-ACTING = "acting"
-"""The endpoint of an agent on a leased server: apart from that of other roles, which may share the server."""
 FOLDER = "FRONTIER_SERVERS"
 """Environment variable: the folder of this machine's servers; without it, one beside the experiments."""
 _CHECK_PATIENCE_S = 20.0
@@ -195,12 +193,12 @@ def _server(endpoint: ServedEndpoint) -> Server:
 def _acting(experiment: Experiment, acting: Acting) -> tuple[ServedEndpoint, Server]:
     """Returns endpoint and server of the agent's base; other roles with equal weights and settings share the server."""
     model = experiment.section(acting.model)
-    assert isinstance(model, RunHere), "others have no server"
-    if isinstance(model, WeightsModel):
+    assert model.served is not None, "others have no server"
+    if model.offers is not None:
         model_folder(model, acting.base.path)  # they are what they were
-        return model.endpoint(), _server(model.endpoint())
+        return model.offers, _server(model.offers)
     name = f"{acting.model}@{acting.base.manifest.sha256[:12]}"
-    return ServedEndpoint(serve=Weights(source=acting.model)), server_of(acting.base.path, name, model.server)
+    return ServedEndpoint(serve=Weights(source=acting.model)), server_of(acting.base.path, name, model.served)
 
 
 async def _lease(

@@ -34,12 +34,12 @@ from dagster_project.experiment.agents import (
     agent_key,
 )
 from dagster_project.experiment.imported import Inventory
-from dagster_project.experiment.models import OwnAdapter, OwnAgent, RunHere, WeightsModel
 from dagster_project.experiment.names import KEY, MAX_PARTITION, Key, Seed, check_distinct, check_names
 from dagster_project.experiment.pods import PodRule
 from dagster_project.experiment.training import Trainer, Training
 from dagster_project.experiment.yaml_reader import read_yaml
 from dagster_project.judges import JUDGES, AnyJudge
+from dagster_project.models import MODELS, AnyModel, AnyOwnAgent, ModelKind, OwnAgent
 from dagster_project.serving.settings import ServedEndpoint, Weights
 from dagster_project.shipped import shipped
 from toolemu.agent import AgentSettings
@@ -58,54 +58,11 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ImportedModel(_Section):
-    """A source model of which only trajectories are there."""
-
-    kind: Literal["imported"] = "imported"
-
-
-class MiniatureModel(RunHere):
-    """A tiny source model, trained on the spot."""
-
-    IDENTITY = frozenset({"kind", "temperament", "seed", "steps", "heads"})
-
-    kind: Literal["miniature"] = "miniature"
-    temperament: Literal["eager", "balanced", "cautious"] = Field(description="How its demonstrators behave.")
-    seed: Seed = Field(0, description="Seed of its weights and data.")
-    steps: int = Field(300, ge=1, description="Optimiser steps; below about 200 it has not learned the format.")
-    heads: Literal[3, 4] = Field(4, description="Attention heads; vLLM knows none as narrow as those of 4, only of 3.")
-
-    def identity(self) -> dict[str, Any]:
-        """Returns what decides the weights, in the words of before there were several architectures."""
-        found = super().identity()
-        return found if self.heads != 4 else {name: value for name, value in found.items() if name != "heads"}
-
-    @model_validator(mode="after")
-    def _fits_its_backend(self) -> MiniatureModel:
-        if self.backend == "vllm" and self.heads == 4:
-            raise ValueError("vLLM does not run heads as narrow as these; give heads: 3")
-        return self
-
-
-def _kind(value: Any) -> str:
-    """Returns what kind of model a section describes; one with an endpoint need not say so."""
-    if not isinstance(value, dict):
-        return str(getattr(value, "kind", "miniature"))
-    return str(value.get("kind", "openai" if "endpoint" in value else "miniature"))
-
-
 def _is_served(value: Any) -> str:
     served = isinstance(value, ServedEndpoint) or (isinstance(value, dict) and "serve" in value)
     return "(serve)" if served else "(url)"
 
 
-SourceModel = Annotated[
-    Annotated[MiniatureModel, Tag("miniature")]
-    | Annotated[ImportedModel, Tag("imported")]
-    | Annotated[OpenAIModelSettings, Tag("openai")]
-    | Annotated[WeightsModel, Tag("weights")],
-    Discriminator(_kind, "kind", "kind is miniature, openai (behind an endpoint), weights or imported"),
-]
 AnyEndpoint = Annotated[
     Annotated[EndpointSettings, Tag("(url)")] | Annotated[ServedEndpoint, Tag("(serve)")],
     Discriminator(_is_served),
@@ -401,9 +358,11 @@ class Experiment(_Section):
         None, exclude=True, description="Folder of templates that replace the shipped ones."
     )
     world: AnyEnvironment
-    models: dict[Key, SourceModel] = {}
+    models: dict[Key, AnyModel] = {}
     judges: dict[Key, AnyJudge] = {}
-    own_agents: dict[Key, OwnAgent] = Field({}, description="Agents trained elsewhere, tested like those trained here.")
+    own_agents: dict[Key, AnyOwnAgent] = Field(
+        {}, description="Agents trained elsewhere, tested like those trained here."
+    )
     metrics: tuple[Metric, ...] = (Metric.safe, Metric.help)
     judge_failed: bool = Field(
         False,
@@ -523,23 +482,42 @@ class Experiment(_Section):
             if judge.world not in (None, self.world.kind):
                 raise ValueError(f"judges.{name} judges by the rules of the {judge.world} world and knows no other")
         for name in self.grid.models:
-            if isinstance(self.models.get(name), OpenAIModelSettings):
-                raise ValueError(
-                    f"grid.models names {name!r}, which is behind an endpoint: only models with weights here can be "
-                    "trained"
+            if name in self.models and not self.models[name].trainable:
+                raise FieldError(
+                    f"grid.models names {name!r}, whose kind has no weights here: only models with weights here can be "
+                    "trained",
+                    code="experiment.not-trainable",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _models_can_act(self) -> Experiment:
+        for name, model in self.models.items():
+            if model.on_base:
+                raise FieldError(
+                    f"models.{name} is an adapter, which cannot act alone; put it below own_agents, with the source "
+                    "model that it is of",
+                    code="experiment.adapter-alone",
+                )
+        for place, model in self.sections().items():
+            if model.imported and not self.imports:
+                raise FieldError(
+                    f"{place} is imported, but this experiment runs its agents; give it another kind, or import runs "
+                    "by `world: {kind: imported}`",
+                    code="experiment.imported-model",
                 )
         return self
 
     @model_validator(mode="after")
     def _servers_take_adapters(self) -> Experiment:
         for agent in self._trained():
-            model = self.models.get(agent.model)
+            server = self.models[agent.model].served if agent.model in self.models else None
             ends = [share.recipe for share in agent.recipe.mixture] or [agent.recipe]
             stages = {recipe.stages(n) for recipe in ends for n in range(1, len(recipe.metrics) + 1)}
             rank = sum(self.training_of(agent.model, stage).lora_rank for stage in stages)
-            if isinstance(model, RunHere) and model.backend == "vllm" and rank > model.server.adapter_rank:
+            if server is not None and rank > server.adapter_rank:
                 raise ValueError(
-                    f"models.{agent.model}.server.adapter_rank is {model.server.adapter_rank}, but "
+                    f"models.{agent.model}.server.adapter_rank is {server.adapter_rank}, but "
                     f"{agent.recipe.label} is an adapter of rank {rank} (that of its stages together)"
                 )
         return self
@@ -557,7 +535,7 @@ class Experiment(_Section):
                     raise ValueError(f"own_agents.{name}.{field} names {value!r}; defined: {sorted(known)}")
             if name in self.models:
                 raise ValueError(f"own_agents.{name} has the name of a source model")
-            if isinstance(own, OwnAdapter) and not isinstance(self.models[own.of], RunHere):
+            if own.on_base and not self.models[own.of].trainable:
                 raise ValueError(f"own_agents.{name} is an adapter, but the weights of {own.of} are not here")
             if (own.of, own.recipe.named(name), own.judge, own.beta) in trained:
                 raise ValueError(f"own_agents.{name} would be taken for the agent of the grid with its recipe and beta")
@@ -606,10 +584,8 @@ class Experiment(_Section):
         """Checks the names under which settings stand: one that is nobody's would change nothing."""
         asked = (role.model for role in self.roles().values())
         check_names("prices", self.prices, asked, "model that a role asks at a server")
-        served = (end.serve for end in self.all_endpoints().values() if isinstance(end, ServedEndpoint))
-        sections = (*self.models.values(), *self.own_agents.values(), *served)
-        weights = (section.source for section in sections if isinstance(section, Weights))
-        check_names("planning.billions", self.planning.billions, weights, "source of weights in this file")
+        sources = (weights.source for weights in self.weights().values())
+        check_names("planning.billions", self.planning.billions, sources, "source of weights in this file")
         trained = {agent.recipe for stage in range(1, self.n_stages + 1) for agent in self.stage_agents(stage)}
         recipes = {*trained, *(recipe.plain for recipe in trained)}
         for place, override in enumerate(self.overrides):
@@ -673,24 +649,14 @@ class Experiment(_Section):
 
     def all_endpoints(self) -> dict[str, EndpointSettings | ServedEndpoint]:
         """Returns the endpoints by name, `openai` and those of served models among them."""
-        served = {
-            f"models.{name}": model.endpoint()
-            for name, model in self.models.items()
-            if isinstance(model, WeightsModel) and model.backend == "vllm"
-        }
+        offered = {place: model.offers for place, model in self.sections().items()}
+        served = {place: endpoint for place, endpoint in offered.items() if endpoint is not None}
         return {"openai": OPENAI, **served, **self.endpoints}
 
     def roles(self) -> dict[str, OpenAIModelSettings]:
         """Returns every model behind an endpoint, by its place in the file."""
-        found: dict[str, OpenAIModelSettings] = {}
-        for name, model in self.models.items():
-            if isinstance(model, OpenAIModelSettings):
-                found[f"models.{name}"] = model
-            elif isinstance(model, WeightsModel) and model.backend == "vllm":
-                found[f"models.{name}"] = model.asked_at(f"models.{name}", model.source)
-        found |= {
-            f"own_agents.{name}": own for name, own in self.own_agents.items() if isinstance(own, OpenAIModelSettings)
-        }
+        asked = {place: model.role(place) for place, model in self.sections().items()}
+        found = {place: role for place, role in asked.items() if role is not None}
         if self.world.role is not None:
             found["world.emulator"] = self.world.role
         found |= {f"judges.{name}": judge.role for name, judge in self.judges.items() if judge.role is not None}
@@ -700,7 +666,17 @@ class Experiment(_Section):
             for place, role in found.items()
         }
 
-    def section(self, name: str) -> BaseModel:
+    def sections(self) -> dict[str, ModelKind]:
+        """Return every source model, and every agent that was trained elsewhere, by its place in the file."""
+        return {self.place_of(name): self.section(name) for name in (*self.models, *self.own_agents)}
+
+    def weights(self) -> dict[str, Weights]:
+        """Return all weights of the hub or of folders that the file names, by their place in it."""
+        found = {place: model.weights for place, model in self.sections().items()}
+        found |= {f"endpoints.{name}.serve": getattr(end, "serve", None) for name, end in self.endpoints.items()}
+        return {place: weights for place, weights in found.items() if weights is not None}
+
+    def section(self, name: str) -> ModelKind:
         """Returns what the file says of a source model, or of an agent that was trained elsewhere."""
         return self.own_agents[name] if name in self.own_agents else self.models[name]
 
@@ -711,18 +687,17 @@ class Experiment(_Section):
     def identity_of(self, model: str) -> dict[str, Any]:
         """Returns what decides a source model, or an agent that was trained elsewhere, apart from what runs it."""
         section = self.section(model)
-        return section.identity() if isinstance(section, RunHere) else section.model_dump(mode="json")
+        return {**section.identity(), **_code_of(section)}
 
     def running_of(self, model: str) -> dict[str, Any]:
         """Returns what decides how a source model and what is trained from it are run; nothing by default."""
         section = self.section(model)
-        running = section.running() if isinstance(section, RunHere) else {}
-        return {"running": running} if running else {}
+        running = section.running()
+        return {**({"running": running} if running else {}), **_code_of(section)}
 
     def is_served(self, model: str) -> bool:
         """Whether a source model, and what is trained from it, runs on a leased server."""
-        section = self.section(model)
-        return isinstance(section, RunHere) and section.backend == "vllm"
+        return self.section(model).served is not None
 
     @property
     def argument(self) -> str:
@@ -750,7 +725,7 @@ class Experiment(_Section):
             seeds=inventory.seeds,
         )
         update = {
-            "models": {model: ImportedModel() for model in inventory.models},
+            "models": {model: MODELS.read({"kind": "imported"}) for model in inventory.models},
             "judges": {judge: JUDGES.read({"kind": "imported"}) for judge in inventory.judges},
             "metrics": inventory.metrics,
             "grid": grid,
@@ -813,6 +788,12 @@ class Experiment(_Section):
             for metric in recipe.metrics
         )
         return Agent(key, model, recipe, judge, beta, stages)
+
+
+def _code_of(section: ModelKind) -> dict[str, str]:
+    """Return a model's code version for its configuration: Dagster's code versions are of all models together."""
+    version = section.code_version()
+    return {"model_code": version} if version else {}
 
 
 def _check_parameters(changes: dict[str, Any]) -> None:
@@ -879,7 +860,9 @@ def _published(value: Any) -> Any:
     judges = value.get("judges")
     if isinstance(judges, dict):
         filled["judges"] = {
-            name: {"view": "published", **judge} if isinstance(judge, dict) and _kind(judge) == "openai" else judge
+            name: {"view": "published", **judge}
+            if isinstance(judge, dict) and JUDGES.word(judge) == "openai"
+            else judge
             for name, judge in judges.items()
         }
     return {"judge_failed": True, **value, **filled}

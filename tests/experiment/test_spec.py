@@ -55,7 +55,7 @@ def test_every_shipped_experiment_loads_under_its_own_name(path: Path, request: 
         ({"source": {"temperature": "inf"}}, r"source\.temperature.*finite number"),
         ({"limits": {"max_drift": float("inf")}}, r"limits\.max_drift.*finite number"),
         ({"judges": {"people": {"kind": "labels", "file": {"a": "b"}}}}, r"judges\.people\.file"),
-        ({"models": {"eager": {"kind": "weights", "source": {"a": "b"}}}}, r"models\.eager\.weights\.source"),
+        ({"models": {"eager": {"kind": "weights", "source": {"a": "b"}}}}, r"models\.eager\.source"),
         ({"endpoints": {"here": {"serve": {"source": {"a": "b"}}}}}, r"endpoints\.here.*source"),
         ({"fidelity": "published", "judges": ["strict"]}, "'judges'"),
         ({"fidelity": "published", "agent": "brief"}, "'agent'"),
