@@ -30,7 +30,7 @@ from dagster_project.serving.settings import ServedEndpoint, Server, Weights, se
 from dagster_project.serving.state import Address, Servers
 from toolemu.chat import ChatModel, ChatReply, ChatRequest
 from toolemu.chat.keys import read_key
-from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
+from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.errors import FrontierError
 from toolemu.react import STOP_SEQUENCES
 
@@ -144,10 +144,10 @@ async def open_chats(
         FrontierError: A key is missing or may not go where it is sent, another process has the file of replies open,
             or a server cannot be had.
     """
-    roles, defined = experiment.roles(), experiment.all_endpoints()
-    used = {role.endpoint: defined[role.endpoint] for role in (roles[place] for place in places if place in roles)}
-    settings = {name: endpoint for name, endpoint in used.items() if isinstance(endpoint, EndpointSettings)}
-    ours = {name: endpoint for name, endpoint in used.items() if isinstance(endpoint, ServedEndpoint)}
+    roles = experiment.roles()
+    used = {roles[place].endpoint for place in places if place in roles}
+    settings = {name: endpoint for name, endpoint in experiment.addresses().items() if name in used}
+    ours = {name: endpoint for name, endpoint in experiment.leased().items() if name in used}
     servers = {name: _server(endpoint) for name, endpoint in ours.items()}
     if acting is not None and experiment.is_served(acting.model):
         ours[ACTING], servers[ACTING] = _acting(experiment, acting)
@@ -268,13 +268,12 @@ def check_roles(
     """
     roles = experiment.roles()
     asked = {place: roles[place] for place in (roles if places is None else places)}
-    every = experiment.all_endpoints()
-    wanted = {place: role for place, role in asked.items() if isinstance(every[role.endpoint], EndpointSettings)}
+    addresses = experiment.addresses()
+    wanted = {place: role for place, role in asked.items() if role.endpoint in addresses}
     served = len(wanted) < len(asked) or (places is None and any(map(experiment.is_served, experiment.models)))
     if served and serves:
         vllm_python()
-    endpoints = {name: endpoint for name, endpoint in every.items() if isinstance(endpoint, EndpointSettings)}
-    endpoints = {role.endpoint: endpoints[role.endpoint] for role in wanted.values()}
+    endpoints = {role.endpoint: addresses[role.endpoint] for role in wanted.values()}
     for name, endpoint in endpoints.items():
         read_key(name, endpoint.key)
     check_key_hosts(endpoints, experiment.argument)

@@ -236,28 +236,6 @@ class Limits(_Section):
     requests: int = Field(500, ge=1, le=500, description="Most requests at once over all endpoints, in all processes.")
 
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_CRON: tuple[tuple[int, int, dict[str, int]], ...] = (
-    (0, 59, {}),
-    (0, 23, {}),
-    (1, 31, {"l": 31}),
-    (1, 12, dict(zip(_MONTHS, range(1, 13), strict=True))),
-    (0, 7, dict(zip(_DAYS, range(7), strict=True))),
-)  # of each field of a schedule: least, most, names
-
-
-def _is_cron_field(text: str, least: int, most: int, names: dict[str, int]) -> bool:
-    for part in text.lower().split(","):
-        span, slash, step = part.partition("/")
-        ends = [int(end) if end.isdecimal() else names.get(end, -1) for end in span.split("-")]
-        if span != "*" and not (len(ends) <= 2 and all(least <= end <= most for end in ends)):
-            return False
-        if slash and not (step.isdecimal() and int(step) > 0):
-            return False
-    return True
-
-
 class Operations(_Section):
     """How Dagster's daemon runs it for weeks: when, on what, and whom it tells."""
 
@@ -293,14 +271,16 @@ class Operations(_Section):
     @field_validator("cron")
     @classmethod
     def _cron_can_be(cls, cron: str) -> str:
-        fields = cron.split()
-        if len(fields) != len(_CRON) or not all(
-            _is_cron_field(text, *values) for text, values in zip(fields, _CRON, strict=True)
-        ):
-            raise ValueError(
+        import dagster as dg  # takes a second, and most files name no schedule
+
+        try:
+            dg.ScheduleDefinition(job_name="schedule", cron_schedule=cron)
+        except dg.DagsterInvalidDefinitionError:
+            raise FieldError(
                 "a schedule is minute (0-59), hour (0-23), day (1-31), month (1-12) and day of the week (0-7), each a "
-                "number, a range, a list or *, such as */30 8-18 * * 1-5"
-            )
+                "number, a range, a list or *, such as */30 8-18 * * 1-5",
+                code="experiment.cron",
+            ) from None
         return cron
 
     @field_validator("timezone")
@@ -466,39 +446,44 @@ class Experiment(_Section):
         grid = self.grid
         if grid.models or grid.every_recipe:
             return True
-        return name == "grid.seeds" and bool(grid.pairs_judges)
+        return name == "grid.seeds" and bool(grid.pairs_judges or self.own_agents)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Experiment:
+        """Check every name that refers to something else: a setting under nobody's name would change nothing."""
+        asked, endpoints = self.roles(), self.all_endpoints()
+        for place, role in asked.items():
+            check_names(f"{place}.endpoint", [role.endpoint], endpoints, "endpoint")
+        check_names("grid.models", self.grid.models, self.models, "source model")
+        check_names("grid.pairs_judges", self.grid.pairs_judges, self.judges, "judge")
+        for name, own in self.own_agents.items():
+            check_names(f"own_agents.{name}.of", [own.of], self.models, "source model")
+            check_names(f"own_agents.{name}.judge", [own.judge], self.judges, "judge")
+        models = (role.model for role in asked.values())
+        check_names("prices", self.prices, models, "model that a role asks at a server")
+        sources = (weights.source for weights in self.weights().values())
+        check_names("planning.billions", self.planning.billions, sources, "source of weights in this file")
+        trained = {agent.recipe for stage in range(1, self.n_stages + 1) for agent in self.stage_agents(stage)}
+        recipes = {*trained, *(recipe.plain for recipe in trained)}
+        for at, override in enumerate(self.overrides):
+            for field, known in (("model", self.grid.models), ("recipe", recipes)):
+                names = filter(None, [getattr(override, field)])
+                check_names(f"overrides.{at}.{field}", names, known, f"{field} that the grid trains")
+        return self
 
     @model_validator(mode="after")
     def _roles_can_be_played(self) -> Experiment:
+        addresses = self.addresses()
         for place, role in self.roles().items():
-            if role.endpoint not in self.all_endpoints():
-                raise ValueError(
-                    f"{place}.endpoint names {role.endpoint!r}, which is not defined; "
-                    f"defined: {sorted(self.all_endpoints())}"
-                )
-            if not role.model and isinstance(self.all_endpoints()[role.endpoint], EndpointSettings):
+            if not role.model and role.endpoint in addresses:
                 raise ValueError(f"{place}.model is needed: the name of the model at {role.endpoint}")
         for name, judge in self.judges.items():
             if judge.world not in (None, self.world.kind):
                 raise ValueError(f"judges.{name} judges by the rules of the {judge.world} world and knows no other")
-        for name in self.grid.models:
-            if name in self.models and not self.models[name].trainable:
-                raise FieldError(
-                    f"grid.models names {name!r}, whose kind has no weights here: only models with weights here can be "
-                    "trained",
-                    code="experiment.not-trainable",
-                )
         return self
 
     @model_validator(mode="after")
     def _models_can_act(self) -> Experiment:
-        for name, model in self.models.items():
-            if model.on_base:
-                raise FieldError(
-                    f"models.{name} is an adapter, which cannot act alone; put it below own_agents, with the source "
-                    "model that it is of",
-                    code="experiment.adapter-alone",
-                )
         for place, model in self.sections().items():
             if model.imported and not self.imports:
                 raise FieldError(
@@ -506,12 +491,27 @@ class Experiment(_Section):
                     "by `world: {kind: imported}`",
                     code="experiment.imported-model",
                 )
+        for name, model in self.models.items():
+            if model.on_base:
+                raise FieldError(
+                    f"models.{name} is an adapter, which cannot act alone; put it below own_agents, with the source "
+                    "model that it is of",
+                    code="experiment.adapter-alone",
+                )
+        adapters = {f"own_agents.{name}": own.of for name, own in self.own_agents.items() if own.on_base}
+        for place, base in [*(("grid.models", name) for name in self.grid.models), *adapters.items()]:
+            if not self.models[base].trainable:
+                raise FieldError(
+                    f"{place} needs the weights of {base!r}, which are not here; name a model with weights here, such "
+                    "as one of `kind: weights`",
+                    code="experiment.not-trainable",
+                )
         return self
 
     @model_validator(mode="after")
     def _servers_take_adapters(self) -> Experiment:
         for agent in self._trained():
-            server = self.models[agent.model].served if agent.model in self.models else None
+            server = self.models[agent.model].served
             ends = [share.recipe for share in agent.recipe.mixture] or [agent.recipe]
             stages = {recipe.stages(n) for recipe in ends for n in range(1, len(recipe.metrics) + 1)}
             rank = sum(self.training_of(agent.model, stage).lora_rank for stage in stages)
@@ -523,33 +523,7 @@ class Experiment(_Section):
         return self
 
     @model_validator(mode="after")
-    def _own_agents_fit(self) -> Experiment:
-        if self.own_agents and not self.grid.seeds:
-            raise ValueError(
-                "grid.seeds names none; at least one is needed, since own_agents are tested on their halves"
-            )
-        trained = {(agent.model, agent.recipe, agent.pairs_judge, agent.beta) for agent in self._trained()}
-        for name, own in self.own_agents.items():
-            for field, value, known in (("of", own.of, self.models), ("judge", own.judge, self.judges)):
-                if value not in known:
-                    raise ValueError(f"own_agents.{name}.{field} names {value!r}; defined: {sorted(known)}")
-            if name in self.models:
-                raise ValueError(f"own_agents.{name} has the name of a source model")
-            if own.on_base and not self.models[own.of].trainable:
-                raise ValueError(f"own_agents.{name} is an adapter, but the weights of {own.of} are not here")
-            if (own.of, own.recipe.named(name), own.judge, own.beta) in trained:
-                raise ValueError(f"own_agents.{name} would be taken for the agent of the grid with its recipe and beta")
-        return self
-
-    @model_validator(mode="after")
-    def _references_exist(self) -> Experiment:
-        for kind, used, known in (
-            ("grid.models", self.grid.models, self.models),
-            ("grid.pairs_judges", self.grid.pairs_judges, self.judges),
-        ):
-            missing = [name for name in used if name not in known]
-            if missing:
-                raise ValueError(f"{kind} names {missing[0]!r}, which is not defined; defined: {sorted(known)}")
+    def _axes_and_grid_are_whole(self) -> Experiment:
         for metric in (Metric.safe, Metric.help):
             if metric not in self.metrics:
                 raise ValueError(
@@ -570,6 +544,12 @@ class Experiment(_Section):
     def _names_can_be_told_apart(self) -> Experiment:
         check_distinct("models and own_agents", [*self.models, *self.own_agents])
         check_distinct("judges", self.judges)
+        trained = {(agent.model, agent.recipe, agent.pairs_judge, agent.beta) for agent in self._trained()}
+        for own in self._own():
+            if (own.model, own.recipe, own.pairs_judge, own.beta) in trained:
+                raise ValueError(
+                    f"own_agents.{own.key} would be taken for the agent of the grid with its recipe and beta"
+                )
         for agent in self.trainees():
             if len(agent.key) > MAX_PARTITION and self.inventory is None:
                 raise FieldError(
@@ -577,21 +557,6 @@ class Experiment(_Section):
                     f"{MAX_PARTITION} fit; shorten the names of its model and judge, or the recipe",
                     code="experiment.long-name",
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _settings_are_of_something(self) -> Experiment:
-        """Checks the names under which settings stand: one that is nobody's would change nothing."""
-        asked = (role.model for role in self.roles().values())
-        check_names("prices", self.prices, asked, "model that a role asks at a server")
-        sources = (weights.source for weights in self.weights().values())
-        check_names("planning.billions", self.planning.billions, sources, "source of weights in this file")
-        trained = {agent.recipe for stage in range(1, self.n_stages + 1) for agent in self.stage_agents(stage)}
-        recipes = {*trained, *(recipe.plain for recipe in trained)}
-        for place, override in enumerate(self.overrides):
-            for field, known in (("model", self.grid.models), ("recipe", recipes)):
-                names = [name for name in (getattr(override, field),) if name is not None]
-                check_names(f"overrides.{place}.{field}", names, known, f"{field} that the grid trains")
         return self
 
     def training_of(self, model: str, recipe: Recipe) -> Training:
@@ -653,6 +618,14 @@ class Experiment(_Section):
         served = {place: endpoint for place, endpoint in offered.items() if endpoint is not None}
         return {"openai": OPENAI, **served, **self.endpoints}
 
+    def addresses(self) -> dict[str, EndpointSettings]:
+        """Return the endpoints that have a URL, by name."""
+        return {name: end for name, end in self.all_endpoints().items() if isinstance(end, EndpointSettings)}
+
+    def leased(self) -> dict[str, ServedEndpoint]:
+        """Return the endpoints whose servers are started when they are needed, by name."""
+        return {name: end for name, end in self.all_endpoints().items() if isinstance(end, ServedEndpoint)}
+
     def roles(self) -> dict[str, OpenAIModelSettings]:
         """Returns every model behind an endpoint, by its place in the file."""
         asked = {place: model.role(place) for place, model in self.sections().items()}
@@ -660,7 +633,7 @@ class Experiment(_Section):
         if self.world.role is not None:
             found["world.emulator"] = self.world.role
         found |= {f"judges.{name}": judge.role for name, judge in self.judges.items() if judge.role is not None}
-        served = {name: end.serve for name, end in self.all_endpoints().items() if isinstance(end, ServedEndpoint)}
+        served = {name: endpoint.serve for name, endpoint in self.leased().items()}
         return {
             place: role.model_copy(update={"model": served[role.endpoint].source}) if role.endpoint in served else role
             for place, role in found.items()
@@ -673,7 +646,7 @@ class Experiment(_Section):
     def weights(self) -> dict[str, Weights]:
         """Return all weights of the hub or of folders that the file names, by their place in it."""
         found = {place: model.weights for place, model in self.sections().items()}
-        found |= {f"endpoints.{name}.serve": getattr(end, "serve", None) for name, end in self.endpoints.items()}
+        found |= {f"endpoints.{name}.serve": end.serve for name, end in self.leased().items() if name in self.endpoints}
         return {place: weights for place, weights in found.items() if weights is not None}
 
     def section(self, name: str) -> ModelKind:

@@ -20,7 +20,7 @@ from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.training import Training
 from dagster_project.results.operations import SECONDS_AN_HOUR, seconds
-from dagster_project.serving.settings import ServedEndpoint, Weights
+from dagster_project.serving.settings import Weights
 from dagster_project.training.concatenate import weight_shapes
 from dagster_project.training.estimate import (
     PEAK_FLOPS,
@@ -177,13 +177,13 @@ class _Forecaster:
 
     def _asking(self, node: Node, refs: list[Ref]) -> Work:
         """Returns what records by models on servers of ours take."""
-        endpoints, hours, tokens = self._experiment.all_endpoints(), list[float | None](), 0
+        leased, hours, tokens = self._experiment.leased(), list[float | None](), 0
         found = estimate(self._graph, refs, self._stores)
         roles = self._graph.roles
         for role in found:
-            endpoint = endpoints[roles[role.place].endpoint]
+            endpoint = leased.get(roles[role.place].endpoint)
             tokens += role.completion_tokens
-            if isinstance(endpoint, ServedEndpoint):
+            if endpoint is not None:
                 size = self._size(endpoint.serve)
                 hours.append(
                     None if size is None else self._generating(size, role.prompt_tokens, role.completion_tokens)

@@ -19,7 +19,6 @@ from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.kubernetes import STEPS, check_secrets, step_executor
 from dagster_project.training.trainable import check_trainable
 from toolemu.chat.keys import read_secret
-from toolemu.chat.settings import EndpointSettings
 from toolemu.errors import FrontierError
 from toolemu.redaction import LEAST, remember
 
@@ -60,9 +59,7 @@ def preflight(graph: Graph, store: ArtifactStore, refs: Iterable[Ref] | None = N
 
 def short_keys(experiment: Experiment) -> Iterator[str]:
     """Yield which keys are too short to be removed from what servers send back."""
-    variables = {
-        end.key for end in experiment.all_endpoints().values() if isinstance(end, EndpointSettings) and end.key
-    }
+    variables = {endpoint.key for endpoint in experiment.addresses().values() if endpoint.key}
     for variable in sorted(variables):
         with suppress(FrontierError):  # it is missing, which is said where it is needed
             if not remember(read_secret("the check", variable).get_secret_value()):
