@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationInfo
 
 from toolemu.errors import FieldError
 
@@ -59,14 +59,26 @@ class Registry(Generic[T]):
         found = {point.name: point.value for point in entry_points(group=f"safety_frontier.{self._group}")}
         return {**found, **self._shipped}
 
-    def read(self, value: Any) -> T:
+    def read(self, value: Any, info: ValidationInfo) -> T:
         """Return the section of an experiment file as an object of its kind. Meant as a pydantic validator.
+
+        Args:
+            value: The section, or the object.
+            info: The context in which the kind's fields are validated, see `Places`.
 
         Raises:
             ValidationError: A field of the kind is wrong.
             FieldError: There is no such kind, or its class cannot be had.
         """
-        return value if isinstance(value, self._base) else self.kind_of(value).model_validate(dict(value))
+        return (
+            value
+            if isinstance(value, self._base)
+            else self.kind_of(value).model_validate(dict(value), context=info.context)
+        )
+
+    def imported(self) -> T:
+        """Return what stands for something that was imported."""
+        return self.kind_of({"kind": "imported"}).model_validate({})
 
     def word(self, section: Mapping[str, Any]) -> str:
         """Return the word of a section's kind; empty if the section says none and there is no default."""

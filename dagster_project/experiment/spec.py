@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,6 +15,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -35,6 +34,7 @@ from dagster_project.experiment.agents import (
 )
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.names import KEY, MAX_PARTITION, Key, Seed, check_distinct, check_names
+from dagster_project.experiment.places import Places
 from dagster_project.experiment.pods import PodRule
 from dagster_project.experiment.training import Trainer, Training
 from dagster_project.experiment.yaml_reader import read_yaml
@@ -48,7 +48,7 @@ from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings, Variabl
 from toolemu.errors import FieldError, FrontierError, InputError, validate_record, validation_problem
 from toolemu.evaluation import Metric
 from toolemu.prompts.sandbox import check_folder
-from toolemu.secret_names import is_secret_variable, keys_in
+from toolemu.secret_names import keys_in
 from toolemu.trajectory import FAILURES, RUNAWAYS, StopReason
 
 EXPERIMENTS = shipped("assets_data", "experiments")
@@ -367,6 +367,15 @@ class Experiment(_Section):
     kubernetes: tuple[PodRule, ...] = Field((), description="Pods of assets, where steps run in pods; docs/deploy.md.")
     inventory: Inventory | None = Field(None, exclude=True, description="What was imported; never in the file.")
     asked_as: str = Field("", exclude=True, description="On the command line, options too; never in the file.")
+
+    @field_validator("prompts_dir", mode="before")
+    @classmethod
+    def _prompts_are_in_no_link(cls, folder: Any, info: ValidationInfo) -> Any:
+        if not isinstance(folder, str) or not isinstance(info.context, Places):
+            return folder
+        found = info.context.find("prompts_dir", folder)
+        check_folder(found, info.context.folder)
+        return found
 
     @field_validator("overrides")
     @classmethod
@@ -698,8 +707,8 @@ class Experiment(_Section):
             seeds=inventory.seeds,
         )
         update = {
-            "models": {model: MODELS.read({"kind": "imported"}) for model in inventory.models},
-            "judges": {judge: JUDGES.read({"kind": "imported"}) for judge in inventory.judges},
+            "models": {model: MODELS.imported() for model in inventory.models},
+            "judges": {judge: JUDGES.imported() for judge in inventory.judges},
             "metrics": inventory.metrics,
             "grid": grid,
             "inventory": inventory,
@@ -807,21 +816,13 @@ def load_experiment(name_or_path: str) -> Experiment:
             "variable as `key` of the endpoint.",
             code="experiment.secret-in-file",
         )
-    expanded: dict[str, str] = {}
+    places = Places(path)
     try:
-        value = _resolved(_published(value), path, expanded)
-        experiment = validate_record(Experiment, value, path, "", "See README.md, “The experiment file”.")
+        remedy = "See README.md, “The experiment file”."
+        experiment = validate_record(Experiment, _published(value), path, "", remedy, context=places)
     except InputError as error:
-        raise _unexpanded(error, expanded) from None
+        raise places.hide(error) from None
     return experiment.model_copy(update={"asked_as": shlex.quote(name_or_path)})
-
-
-def _unexpanded(error: InputError, expanded: Mapping[str, str]) -> InputError:
-    """Return an error without the values of variables that the experiment file names."""
-    parts = [error.path, error.place, error.problem, error.remedy]
-    for value, name in sorted(expanded.items(), key=lambda item: -len(item[0])):
-        parts = [part.replace(value, name) for part in parts]
-    return InputError(*parts, code=error.code)
 
 
 def _published(value: Any) -> Any:
@@ -839,96 +840,6 @@ def _published(value: Any) -> Any:
             for name, judge in judges.items()
         }
     return {"judge_failed": True, **value, **filled}
-
-
-def _place(file: Path, field: str, text: str, expanded: dict[str, str]) -> Path:
-    """Return a file that the experiment names: relative to it, ``$NAME`` standing for a variable of the environment.
-
-    Args:
-        file: The experiment file.
-        field: The field that names the file, for the error.
-        text: What stands there.
-        expanded: Gets the variables' values with what they stand for; no message shows them.
-
-    Raises:
-        InputError: There is no such variable, it is for a secret, or there is no such file.
-    """
-    for name in re.findall(r"\$(\w+)", text):
-        if is_secret_variable(name):
-            raise InputError(
-                file,
-                f"'{field}'",
-                f"names the variable {name}, which is for a secret, and not for a path.",
-                "Name a path; keys go into variables that `key` of an endpoint names.",
-                code="experiment.secret-in-path",
-            )
-        if name not in os.environ:
-            raise InputError(
-                file,
-                f"'{field}'",
-                f"needs the environment variable {name}, which is not set.",
-                "Set it to the folder that the file's comment names.",
-                code="experiment.variable",
-            )
-        if len(os.environ[name]) > 1:
-            expanded[os.environ[name]] = f"${name}"
-    path = file.parent / re.sub(r"\$(\w+)", lambda found: os.environ[found[1]], text)
-    if "$" in text and not path.exists():
-        raise InputError(
-            file, f"'{field}'", f"there is no file or folder {text}.", "Set its variable.", code="experiment.no-file"
-        )
-    return path
-
-
-def _resolved(value: Any, file: Path, expanded: dict[str, str]) -> Any:
-    """Return an experiment's fields with the files it names taken from the folder of its own file; see `_place`."""
-    folder = file.parent
-    if not isinstance(value, dict):
-        return value
-    located = {name: _located(value[name], folder) for name in ("models", "own_agents") if name in value}
-    value = {**value, **located}
-    if isinstance(value.get("judges"), dict):
-        value["judges"] = {
-            name: {**judge, "file": folder / judge["file"]} if _has(judge, "file") else judge
-            for name, judge in value["judges"].items()
-        }
-    endpoints = value.get("endpoints")
-    if isinstance(endpoints, dict):
-        value["endpoints"] = {
-            name: {**endpoint, **_located({"serve": endpoint["serve"]}, folder)}
-            if isinstance(endpoint, dict) and "serve" in endpoint
-            else endpoint
-            for name, endpoint in endpoints.items()
-        }
-    if isinstance(value.get("prompts_dir"), str):
-        value["prompts_dir"] = folder / value["prompts_dir"]
-        check_folder(value["prompts_dir"], folder)
-    world = value.get("world")
-    if isinstance(world, dict):
-        files = {
-            name: _place(file, f"world.{name}", world[name], expanded)
-            for name in ("toolkit_files", "case_files")
-            if isinstance(world.get(name), str)
-        }
-        value["world"] = {**world, **files}
-    return value
-
-
-def _has(value: Any, name: str) -> bool:
-    """Says whether a section holds a text under a name; what else stands there is for validation to refuse."""
-    return isinstance(value, dict) and isinstance(value.get(name), str)
-
-
-def _located(sections: Any, folder: Path) -> Any:
-    """Returns sections that name weights with the folders that those are, if they are not the hub's."""
-    if not isinstance(sections, dict):
-        return sections
-    return {
-        name: {**section, "folder": (folder / section["source"]).resolve()}
-        if _has(section, "source") and (folder / section["source"]).is_dir()
-        else section
-        for name, section in sections.items()
-    }
 
 
 def open_store(experiment: Experiment) -> ArtifactStore:

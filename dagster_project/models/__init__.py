@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, SerializeAsAny
+from pydantic import PlainValidator, SerializeAsAny, ValidationInfo
 
 from dagster_project.kinds import Registry, word_by_endpoint
 from dagster_project.models.kind import Making, ModelKind, ModelTools
@@ -24,8 +24,10 @@ MODELS = Registry(
 )
 
 
-def _read_own(value: Any) -> OwnAgent:
-    return value if isinstance(value, OwnAgent) else joining(MODELS.kind_of(value)).model_validate(dict(value))
+def _read_own(value: Any, info: ValidationInfo) -> OwnAgent:
+    if isinstance(value, OwnAgent):
+        return value
+    return joining(MODELS.kind_of(value)).model_validate(dict(value), context=info.context)
 
 
 AnyModel = Annotated[SerializeAsAny[ModelKind], PlainValidator(MODELS.read)]

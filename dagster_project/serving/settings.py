@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from toolemu.chat.settings import EndpointSettings, Patience
 from toolemu.errors import HiddenValueError
@@ -70,6 +70,15 @@ class Weights(BaseModel):
     source: str = Field(min_length=1, description="Its name on the hub, or a folder, relative to the experiment file.")
     revision: str | None = Field(None, description="Of the hub: best the hash of a commit; null: the newest.")
     folder: Path | None = Field(None, exclude=True, description="Where a folder lies; computed, never in the file.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_folder(cls, value: Any, info: ValidationInfo) -> Any:
+        """Return the fields with the folder that `source` is, if it is one below the context's `folder`."""
+        around, source = getattr(info.context, "folder", None), value.get("source") if isinstance(value, dict) else None
+        if around is None or not isinstance(source, str) or not (around / source).is_dir():
+            return value
+        return {**value, "folder": (around / source).resolve()}
 
 
 class ServedEndpoint(Patience):

@@ -117,3 +117,21 @@ def test_every_shipped_kind_can_be_imported() -> None:
         "AdapterModel",
         "ImportedModel",
     ]
+
+
+def test_its_files_lie_beside_the_experiment(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "my_files.py").write_text(
+        "from pydantic import ValidationInfo, field_validator\n"
+        "from dagster_project.experiment.places import located\n"
+        "from my_models import Refuser\n"
+        "class Reader(Refuser):\n"
+        "    file: str\n"
+        "    @field_validator('file')\n"
+        "    @classmethod\n"
+        "    def _read(cls, name: str, info: ValidationInfo) -> str:\n"
+        "        return located(info, 'file', name).read_text('utf-8')\n"
+    )
+    (tmp_path / "words.txt").write_text("three words here", "utf-8")
+    model = {"kind": "python", "object": "my_files:Reader", "file": "words.txt"}
+    made = make_lab(tmp_path, models={"refuser": model}, grid={})
+    assert load_experiment(str(made.experiment)).identity_of("refuser")["file"] == "three words here"
