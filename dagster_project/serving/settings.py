@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from toolemu.chat.settings import EndpointSettings, Patience
 from toolemu.errors import HiddenValueError
@@ -92,6 +92,18 @@ class ServedEndpoint(Patience):
     def at(self, url: str) -> EndpointSettings:
         """Returns the endpoint, now that it has an address."""
         return EndpointSettings(url=url, **{name: getattr(self, name) for name in Patience.model_fields})
+
+
+def _is_served(value: Any) -> str:
+    served = isinstance(value, ServedEndpoint) or (isinstance(value, dict) and "serve" in value)
+    return "(serve)" if served else "(url)"
+
+
+AnyEndpoint = Annotated[
+    Annotated[EndpointSettings, Tag("(url)")] | Annotated[ServedEndpoint, Tag("(serve)")],
+    Discriminator(_is_served),
+]
+"""An endpoint in the experiment file: a server at a URL, or one to start."""
 
 
 class Server(NamedTuple):
