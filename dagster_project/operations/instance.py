@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import dagster as dg
@@ -71,6 +72,23 @@ def open_instance() -> dg.DagsterInstance:
 
 def _changing(home: Path) -> FileLock:
     return FileLock(home / ".frontier.lock")
+
+
+def create_pools(instance: dg.DagsterInstance, names: Iterable[str | None]) -> None:
+    """Create the pools that the instance does not have yet, with the default limit of dagster.yaml.
+
+    Dagster creates a pool when a step first asks for it. Two steps that ask at the same time then both create it: in
+    SQLite the pool gets twice its limit, and in PostgreSQL one of the two runs fails. Calling this before runs start
+    avoids both.
+
+    Args:
+        instance: Dagster's instance.
+        names: Names of pools; None is ignored.
+    """
+    storage = instance.event_log_storage
+    known = {pool.name for pool in storage.get_pool_limits()}
+    for name in sorted({name for name in names if name is not None} - known):
+        storage.initialize_concurrency_limit_to_default(name)
 
 
 def owner() -> str:

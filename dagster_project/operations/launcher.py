@@ -22,7 +22,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import deserialize_value, serialize_value
 
 from dagster_project.artifacts.processes import process_context, share_cores
-from dagster_project.operations.instance import OWNER_TAG, owner, process_of
+from dagster_project.operations.instance import OWNER_TAG, create_pools, owner, process_of
 
 STARTED_PROCESS = re.compile(r"Started process for run \(pid: (\d+)\)")
 """What Dagster's code server writes into a run's log; it keeps the process nowhere else."""
@@ -56,7 +56,9 @@ class WatchedRunLauncher(DefaultRunLauncher):
     """
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Starts a run."""
+        """Start a run, with the pools of its steps created first."""
+        concurrency = context.dagster_run.run_op_concurrency
+        create_pools(self._instance, (concurrency and concurrency.all_pools) or ())
         if not _is_of_this_python(context):
             super().launch_run(context)
             return

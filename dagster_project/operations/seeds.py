@@ -30,6 +30,7 @@ from dagster_project.artifacts.failures import failures
 from dagster_project.experiment.assets import AssetFactory, dagster_partition_key
 from dagster_project.experiment.causes import PASSING
 from dagster_project.experiment.graph import Graph
+from dagster_project.operations.instance import create_pools
 from dagster_project.operations.state import PartitionState, Plan, State, make_plan, states
 
 EXPERIMENT_TAG = "frontier/experiment"
@@ -106,6 +107,7 @@ def launch_seed(
         if futile:
             return Launch(None, futile)
     check(work.refs)
+    create_pools(instance, (node.pool for node in graph.nodes.values()))
     backfill = _backfill(instance, asset_graph, graph, work, len(earlier))
     try:
         instance.add_backfill(backfill)
