@@ -10,11 +10,10 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import yaml
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
 from filelock import FileLock
 
 from dagster_project.artifacts.private import make_folder
+from dagster_project.dagster_internals import InstanceRef
 from dagster_project.operations.storage import STORAGES, check_storage, database_faults, write_settings
 
 OWNER_TAG = "frontier/owner"
@@ -111,8 +110,8 @@ def orphaned_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
     Only runs whose process of this host is known, so never one of a living process or another machine.
     """
-    unfinished = RunsFilter(
-        statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    unfinished = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     )
     found = []
     for run in instance.get_runs(unfinished):
