@@ -30,6 +30,9 @@ $(VLLM_VENV)/.ready:
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
+# Test processes beside each other. Tests of one file stay in one process, because they share what is costly to make.
+WORKERS ?= 2
+
 miniature: install
 	$(BIN)/frontier run miniature
 
@@ -37,7 +40,7 @@ test: install
 	$(BIN)/pytest
 
 test-all: install
-	$(BIN)/pytest -m 'slow or not slow' --cov=toolemu --cov-report=term --cov-fail-under=90
+	$(BIN)/pytest -m 'slow or not slow' --numprocesses=$(WORKERS) --dist=loadfile --cov=toolemu --cov-report=term --cov-fail-under=90
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -19,6 +19,9 @@ from tests.servers import BUCKET, postgresql_programs, postgresql_server, s3_ser
 
 ROOT = Path(__file__).parents[1]
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # test processes share the cores; waiting threads would take them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Models of 220 steps have learned the format, which is all that these tests need.
 SMALL = {
     "name": "small",

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
-from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine
+
+from dagster_project.dagster_internals.event_log import INDEX_SHARD_NAME, ConfigurableClassData, SqliteEventLogStorage
 
 BUSY_TIMEOUT_S = 60
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
-from dagster._core.execution.retries import RetryMode
-from dagster._core.executor.multiprocess import MultiprocessExecutor
+
+from dagster_project.dagster_internals.runs import MultiprocessExecutor, RetryMode
 
 
-@dg.executor(name="forked", requirements=multiple_process_executor_requirements())
+@dg.executor(name="forked", requirements=dg.multiple_process_executor_requirements())
 def forked_executor(context: dg.InitExecutorContext) -> MultiprocessExecutor:
     """Makes every step in a process that has what the run's has imported, and the run's definitions.
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import dagster as dg
 import psutil
 import yaml
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
 from filelock import FileLock
 
 from dagster_project.artifacts.private import make_folder
+from dagster_project.dagster_internals import InstanceRef
 from dagster_project.operations.storage import STORAGES, check_storage, database_faults, write_settings
 
 OWNER_TAG = "frontier/owner"
@@ -73,6 +73,23 @@ def _changing(home: Path) -> FileLock:
     return FileLock(home / ".frontier.lock")
 
 
+def create_pools(instance: dg.DagsterInstance, names: Iterable[str | None]) -> None:
+    """Create the pools that the instance does not have yet, with the default limit of dagster.yaml.
+
+    Dagster creates a pool when a step first asks for it. Two steps that ask at the same time then both create it: in
+    SQLite the pool gets twice its limit, and in PostgreSQL one of the two runs fails. Calling this before runs start
+    avoids both.
+
+    Args:
+        instance: Dagster's instance.
+        names: Names of pools; None is ignored.
+    """
+    storage = instance.event_log_storage
+    known = {pool.name for pool in storage.get_pool_limits()}
+    for name in sorted({name for name in names if name is not None} - known):
+        storage.initialize_concurrency_limit_to_default(name)
+
+
 def owner() -> str:
     """Returns the value of a run's owner tag: host, process, and when the process started."""
     process = psutil.Process()
@@ -93,8 +110,8 @@ def orphaned_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
     Only runs whose process of this host is known, so never one of a living process or another machine.
     """
-    unfinished = RunsFilter(
-        statuses=[DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    unfinished = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     )
     found = []
     for run in instance.get_runs(unfinished):

@@ -14,15 +14,27 @@ import socket
 import sys
 
 import psutil
-from dagster import DagsterEventType, DagsterInstance, DagsterRun
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
-from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
-from dagster._core.storage.tags import GRPC_INFO_TAG
-from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import deserialize_value, serialize_value
+from dagster import (
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRun,
+    DefaultRunLauncher,
+    deserialize_value,
+    serialize_value,
+)
 
 from dagster_project.artifacts.processes import process_context, share_cores
-from dagster_project.operations.instance import OWNER_TAG, owner, process_of
+from dagster_project.dagster_internals.runs import (
+    GRPC_INFO_TAG,
+    MODULES,
+    CheckRunHealthResult,
+    ExecuteRunArgs,
+    GrpcServerCodeLocation,
+    LaunchRunContext,
+    WorkerStatus,
+    execute_run,
+)
+from dagster_project.operations.instance import OWNER_TAG, create_pools, owner, process_of
 
 STARTED_PROCESS = re.compile(r"Started process for run \(pid: (\d+)\)")
 """What Dagster's code server writes into a run's log; it keeps the process nowhere else."""
@@ -30,9 +42,7 @@ LOCAL = ("localhost", "127.0.0.1", socket.gethostname())
 CLOCK_S = 2.0
 LIBRARIES = (
     "alembic",  # Dagster's databases
-    "dagster._cli.api",
-    "dagster._core.executor.multiprocess",
-    "dagster._daemon.cli",  # what started the process that runs are forked for
+    *MODULES,
     "duckdb",
     "jinja2",
     "pandas",
@@ -56,7 +66,9 @@ class WatchedRunLauncher(DefaultRunLauncher):
     """
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Starts a run."""
+        """Start a run, with the pools of its steps created first."""
+        concurrency = context.dagster_run.run_op_concurrency
+        create_pools(self._instance, (concurrency and concurrency.all_pools) or ())
         if not _is_of_this_python(context):
             super().launch_run(context)
             return
@@ -111,14 +123,12 @@ def execute(arguments: str) -> None:
 
     Before that it notes that the run is this process's, to be found there.
     """
-    from dagster._cli.api import execute_run_command
-
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what the daemon was begun with may ignore it
     args = deserialize_value(arguments, ExecuteRunArgs)
     assert args.instance_ref is not None
     with DagsterInstance.from_ref(args.instance_ref) as instance:
         instance.add_run_tags(args.run_id, {OWNER_TAG: owner()})
-    execute_run_command.main([arguments], standalone_mode=False)
+    execute_run(arguments)
 
 
 def _is_of_this_python(context: LaunchRunContext) -> bool:

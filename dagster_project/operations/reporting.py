@@ -7,11 +7,10 @@ import threading
 import time
 
 import dagster as dg
-from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
-from dagster._core.events.log import EventLogEntry
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.artifacts.files import write_atomically
+from dagster_project.dagster_internals import StepMaterializationData
 from dagster_project.experiment.assets import materialisation
 from dagster_project.experiment.graph import IMPORT, Graph
 from dagster_project.operations.state import REPORTED, unreported_import
@@ -54,13 +53,13 @@ class PartitionReport:
             for manifest in self._store.manifests():
                 if manifest.asset not in made or manifest.run_id != self._run_id:
                     continue
-                event = DagsterEvent(
-                    event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,
+                event = dg.DagsterEvent(
+                    event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
                     event_specific_data=StepMaterializationData(materialisation(self._store, manifest)),
                     job_name="__ASSET_JOB",
                 )
                 events.append(
-                    EventLogEntry(  # type: ignore[no-untyped-call]
+                    dg.EventLogEntry(  # type: ignore[no-untyped-call]
                         error_info=None,
                         level=logging.INFO,
                         user_message="",

@@ -13,23 +13,24 @@ from typing import NamedTuple
 
 import dagster as dg
 import orjson
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.definitions.events import AssetKeyPartitionKey
-from dagster._core.execution.backfill import (
-    BULK_ACTION_TERMINAL_STATUSES,
-    BulkActionsFilter,
-    BulkActionStatus,
-    PartitionBackfill,
-)
-from dagster._core.storage.tags import PRIORITY_TAG
 from sqlalchemy.exc import IntegrityError
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.failures import failures
+from dagster_project.dagster_internals import PRIORITY_TAG
+from dagster_project.dagster_internals.backfills import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    AssetGraph,
+    AssetGraphSubset,
+    AssetKeyPartitionKey,
+    BulkActionsFilter,
+    BulkActionStatus,
+    PartitionBackfill,
+)
 from dagster_project.experiment.assets import AssetFactory, dagster_partition_key
 from dagster_project.experiment.causes import PASSING
 from dagster_project.experiment.graph import Graph
+from dagster_project.operations.instance import create_pools
 from dagster_project.operations.state import PartitionState, Plan, State, make_plan, states
 
 EXPERIMENT_TAG = "frontier/experiment"
@@ -106,6 +107,7 @@ def launch_seed(
         if futile:
             return Launch(None, futile)
     check(work.refs)
+    create_pools(instance, (node.pool for node in graph.nodes.values()))
     backfill = _backfill(instance, asset_graph, graph, work, len(earlier))
     try:
         instance.add_backfill(backfill)

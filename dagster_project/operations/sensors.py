@@ -6,11 +6,15 @@ import time
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG, WILL_RETRY_TAG
 
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.failures import Failure, failures, note_lost
+from dagster_project.dagster_internals import (
+    NOT_FINISHED_STATUSES,
+    PARTITION_NAME_TAG,
+    PRIORITY_TAG,
+    WILL_RETRY_TAG,
+)
 from dagster_project.experiment.assets import AssetFactory, partition_of
 from dagster_project.experiment.causes import Cause
 from dagster_project.experiment.graph import Graph

@@ -21,15 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from dagster._cli.code_server import code_server_cli
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin
-from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster._grpc.client import DagsterGrpcClient
-from dagster._serdes import serialize_value
-from dagster._utils.interrupts import setup_interrupt_handlers
+from dagster import serialize_value
 
 from dagster_project.artifacts.processes import die_with_parent
+from dagster_project.dagster_internals import setup_interrupt_handlers
+from dagster_project.dagster_internals.servers import (
+    DagsterGrpcClient,
+    DagsterUserCodeUnreachableError,
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    WorkspaceFileTarget,
+    code_server_cli,
+    run_daemon,
+)
 from dagster_project.operations.instance import dagster_home, instance_reference, open_instance
 from dagster_project.shipped import shipped
 from toolemu.errors import FrontierError
@@ -192,9 +195,7 @@ def _loaded(place: str) -> bool:
 def _run_daemon(workspace: Path, port: int) -> None:
     while not _answers(port):  # what a person looks at comes first
         time.sleep(0.2)
-    from dagster._daemon.cli import cli
-
-    cli.main(["run", "--workspace", str(workspace)], standalone_mode=False, obj={})
+    run_daemon(str(workspace))
 
 
 def _answers(port: int) -> bool:

@@ -48,7 +48,7 @@ def say_unless_interrupted(found: UnraisableHookArgs) -> None:
 
     Dagster has Ctrl-C raised in a run wherever that is, in the callback of a weak reference, too.
     """
-    from dagster._core.errors import DagsterExecutionInterruptedError
+    from dagster import DagsterExecutionInterruptedError
 
     if not issubclass(found.exc_type, (KeyboardInterrupt, DagsterExecutionInterruptedError)):
         sys.__unraisablehook__(found)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import dagster as dg
 import orjson
-from dagster._core.errors import DagsterPipesExecutionError
 
 from dagster_project.artifacts import Artifact, Ref
 from dagster_project.artifacts.manifest import gpu_name
@@ -16,6 +15,7 @@ from dagster_project.collect.endpoints import servers_folder
 from dagster_project.collect.files import TRAJECTORIES
 from dagster_project.collect.weights import model_folder, pinned_weights
 from dagster_project.collect.world import open_world
+from dagster_project.dagster_internals import DagsterPipesExecutionError
 from dagster_project.experiment.agents import Stage
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.graph import stage_adapters, template_arguments

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import psutil
+
 from dagster_project.training.concatenate import PREFIX, Adapter, check_fits, read_adapter
 from dagster_project.training.preflight import require_disk
 from toolemu.errors import FrontierError
@@ -53,11 +55,12 @@ def merge_adapter(base: Path, adapter: Path, out: Path, probes: Sequence[Sequenc
         probes: Conversations as token ids, on which merged and adapter-applied model are compared.
 
     Raises:
-        FrontierError: The adapter is of another base, the disk is too full, or the two differ by more than rounding
-            can explain.
+        FrontierError: The adapter is of another base, memory or disk are too small, or the two differ by more than
+            rounding can explain.
     """
     part = read_adapter(adapter)
     check_fits(base, adapter)
+    require_memory(base)
     require_disk(out, sum(path.stat().st_size for path in base.glob("*.safetensors")), "the merged model")
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -77,6 +80,30 @@ def merge_adapter(base: Path, adapter: Path, out: Path, probes: Sequence[Sequenc
         shutil.rmtree(out, ignore_errors=True)
         raise
     return report
+
+
+def require_memory(base: Path) -> None:
+    """Check that the base fits into memory in float32, in which the merge is verified, one model at a time.
+
+    Args:
+        base: Directory of the base's weights.
+
+    Raises:
+        FrontierError: `merge.memory`: It does not.
+    """
+    from safetensors import safe_open
+
+    needed = 0
+    for path in base.glob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            needed += 4 * sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    available = psutil.virtual_memory().available
+    if available < needed:
+        raise FrontierError(
+            f"Verifying a merge into {base} needs {needed / 2**30:.1f} GiB of memory, and {available / 2**30:.1f} GiB "
+            "are available. Free some, or merge on a larger machine.",
+            code="merge.memory",
+        )
 
 
 def _merge_files(base: Path, modules: dict[str, str], part: Adapter, out: Path) -> tuple[float, bool]:

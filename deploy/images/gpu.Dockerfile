@@ -5,9 +5,8 @@
 # From the root of the checkout:
 #   docker build -f deploy/images/gpu.Dockerfile -t REGISTRY/safety-frontier-gpu:0.1.0 \
 #     --build-arg FRONTIER_COMMIT=$(git rev-parse HEAD) .
-# A tag can be moved. For an image that cannot change, give the digest that your registry shows for it:
-#   --build-arg BASE=python@sha256:…
-ARG BASE=python:3.11.14-slim-bookworm
+# The base image is named by its digest. For another one: --build-arg BASE=IMAGE@sha256:…
+ARG BASE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 FROM ${BASE}
 
 # Triton compiles its kernels with a C compiler when they are first used.

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 import torch
 from peft import PeftModel
@@ -122,3 +123,20 @@ def test_a_merge_into_not_a_number_is_refused(base: Path, adapter: Path, tmp_pat
     save_file({name: weight * float("nan") for name, weight in weights.items()}, broken / "adapter_model.safetensors")
     with pytest.raises(FrontierError, match="changed logits by nan"):
         merge_adapter(base, broken, tmp_path / "merged", PROBES)
+
+
+def test_a_merge_that_memory_cannot_hold_is_refused_before_anything_is_written(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = sum(weight.numel() for path in base.glob("*.safetensors") for weight in load_file(path).values())
+    memory = psutil.virtual_memory()
+
+    def have(available: int) -> None:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=available))
+
+    have(4 * parameters - 1)
+    with pytest.raises(FrontierError) as refused:
+        merge_adapter(base, adapter, tmp_path / "refused", PROBES)
+    assert refused.value.code == "merge.memory" and not (tmp_path / "refused").exists()
+    have(4 * parameters)
+    merge_adapter(base, adapter, tmp_path / "merged", PROBES)
