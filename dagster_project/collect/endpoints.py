@@ -23,7 +23,7 @@ from dagster_project.experiment.graph import Graph, acting_model
 from dagster_project.experiment.nodes import Kind, Side
 from dagster_project.experiment.spec import Experiment
 from dagster_project.judges import JudgeKind
-from dagster_project.models.kind import ACTING
+from dagster_project.models import ACTING
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
 from dagster_project.serving.leases import leased, stop_servers, vllm_python
 from dagster_project.serving.settings import ServedEndpoint, Server, Weights, server_of

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, SerializeAsAny, ValidationInfo
 
 from dagster_project.kinds import Registry, word_by_endpoint
-from dagster_project.models.kind import Making, ModelKind, ModelTools
+from dagster_project.models.kind import ACTING, Making, ModelKind, ModelTools
 from dagster_project.models.own import OwnAgent, joining
 
 MODELS = Registry(
@@ -35,4 +35,4 @@ AnyModel = Annotated[SerializeAsAny[ModelKind], PlainValidator(MODELS.read)]
 AnyOwnAgent = Annotated[SerializeAsAny[OwnAgent], PlainValidator(_read_own)]
 """An agent that was trained elsewhere, in the experiment file."""
 
-__all__ = ["MODELS", "AnyModel", "AnyOwnAgent", "Making", "ModelKind", "ModelTools", "OwnAgent"]
+__all__ = ["ACTING", "MODELS", "AnyModel", "AnyOwnAgent", "Making", "ModelKind", "ModelTools", "OwnAgent"]

@@ -14,7 +14,7 @@ from dagster_project.models.trainable import TrainableModel
 class MiniatureModel(TrainableModel):
     """A tiny model, trained on the spot."""
 
-    IDENTITY: ClassVar[frozenset[str]] = frozenset({"kind", "temperament", "seed", "steps", "heads"})
+    decisive: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     kind: Literal["miniature"] = "miniature"
     temperament: Literal["eager", "balanced", "cautious"] = Field(description="How its demonstrators behave.")

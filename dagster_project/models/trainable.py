@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dagster_project.collect.weights import model_folder
 from dagster_project.models.kind import ACTING, ModelKind, ModelTools
+from dagster_project.models.own import OwnAgent
 from dagster_project.serving.settings import ServerSettings
 from toolemu.chat import ChatModel
 from toolemu.chat.settings import ModelOptions, OpenAIModelSettings
@@ -36,11 +37,13 @@ class LocalSettings(BaseModel):
 class TrainableModel(ModelOptions, ModelKind):
     """A model whose weights are here, with what runs them.
 
+    The fields that a kind adds decide its weights. Those of this class decide how the weights are run.
+
     Attributes:
-        IDENTITY: The fields that decide the weights; all others decide how they are run.
+        decisive: Fields of this class that decide the weights, too.
     """
 
-    IDENTITY: ClassVar[frozenset[str]] = frozenset()
+    decisive: ClassVar[frozenset[str]] = frozenset()
     trainable: ClassVar[bool] = True
 
     backend: Literal["local", "vllm"] = Field("local", description="vllm: a leased server; local: in process.")
@@ -58,11 +61,11 @@ class TrainableModel(ModelOptions, ModelKind):
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the weights."""
-        return self.model_dump(mode="json", include={*self.IDENTITY})
+        return self.model_dump(mode="json", include=self._identity())
 
     def running(self) -> dict[str, Any]:
         """Return what decides how they are run, as far as it is not the default."""
-        return self.model_dump(mode="json", exclude={*self.IDENTITY}, exclude_defaults=True)
+        return self.model_dump(mode="json", exclude=self._identity(), exclude_defaults=True)
 
     def check_trainable(self, place: str) -> None:
         """Check that agents are asked with the template that training renders: the tokenizer's own."""
@@ -94,6 +97,10 @@ class TrainableModel(ModelOptions, ModelKind):
             tools.adapter.write(Path(adapter))
             return LocalChatModel(weights, name, options=self, adapter=Path(adapter), **local)
 
+    def _identity(self) -> set[str]:
+        others = {*TrainableModel.model_fields, *OwnAgent.model_fields} - self.decisive - {"kind"}
+        return {*type(self).model_fields} - others
+
     def _asked_at(self, endpoint: str, model: str) -> OpenAIModelSettings:
-        options = {name: getattr(self, name) for name in ModelOptions.model_fields if name not in self.IDENTITY}
+        options = {name: getattr(self, name) for name in ModelOptions.model_fields if name not in self.decisive}
         return OpenAIModelSettings(endpoint=endpoint, model=model, **options)

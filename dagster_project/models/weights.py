@@ -26,7 +26,6 @@ class _Pinned(Weights, ModelKind):
 class WeightsModel(_Pinned, TrainableModel):
     """A model with weights of its own."""
 
-    IDENTITY: ClassVar[frozenset[str]] = frozenset({"kind", "source", "revision"})
     uses_gpu: ClassVar[bool] = True
 
     kind: Literal["weights"]

@@ -6,17 +6,20 @@ import json
 import pickle
 import re
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from dagster_project import kinds
 from dagster_project.artifacts import Ref
 from dagster_project.experiment.graph import Graph, build_graph
 from dagster_project.experiment.pools import uses_gpu
 from dagster_project.experiment.spec import load_experiment
-from dagster_project.models import MODELS
+from dagster_project.kinds import Registry
+from dagster_project.models import MODELS, ModelKind
 from tests.conftest import ROOT, SMALL, Lab, make_lab
 from toolemu.errors import InputError
 
@@ -109,6 +112,12 @@ def test_a_model_that_cannot_be_had_is_named(lab: Lab, changes: dict[str, Any], 
     assert caught.value.code == code
 
 
+def test_an_installed_package_adds_a_word(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("refuser", "my_models:Refuser", "safety_frontier.models")
+    monkeypatch.setattr(kinds, "entry_points", lambda group: EntryPoints([point]).select(group=group))
+    assert Registry("models", ModelKind, {}).kind_of({"kind": "refuser"}).__name__ == "Refuser"
+
+
 def test_every_shipped_kind_can_be_imported() -> None:
     assert [MODELS.kind_of({"kind": word}).__name__ for word in MODELS.places] == [
         "MiniatureModel",
@@ -135,3 +144,30 @@ def test_its_files_lie_beside_the_experiment(lab: Lab, tmp_path: Path) -> None:
     model = {"kind": "python", "object": "my_files:Reader", "file": "words.txt"}
     made = make_lab(tmp_path, models={"refuser": model}, grid={})
     assert load_experiment(str(made.experiment)).identity_of("refuser")["file"] == "three words here"
+
+
+def test_the_fields_that_a_trainable_kind_adds_decide_its_weights(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "my_tiny.py").write_text(
+        "from dagster_project.models.trainable import TrainableModel\n"
+        "class Tiny(TrainableModel):\n"
+        "    object: str\n"
+        "    width: int = 3\n"
+    )
+    tiny = {"kind": "python", "object": "my_tiny:Tiny", "width": 4, "max_tokens": 9}
+    grid = {"models": ["tiny"], "recipes": ["safe"], "pairs_judges": ["strict"], "seeds": [0]}
+    graph = graph_of(make_lab(tmp_path, models={"tiny": tiny}, grid=grid))
+    identity = graph.experiment.identity_of("tiny")
+    assert {**identity, "model_code": ""} == {"kind": "python", "object": "my_tiny:Tiny", "width": 4, "model_code": ""}
+    assert graph.experiment.running_of("tiny") == {"running": {"max_tokens": 9}, "model_code": identity["model_code"]}
+    assert "stage_1/merged_models" in graph.nodes, "it can be trained"
+
+
+def test_nothing_outside_the_package_names_a_kind_of_model() -> None:
+    modules = {place.partition(":")[0] for place in MODELS.places.values()}
+    found = [
+        (str(path), module)
+        for path in (ROOT / "dagster_project").rglob("*.py")
+        for module in modules
+        if module in path.read_text("utf-8") and path.parent.name != "models"
+    ]
+    assert not found
