@@ -103,6 +103,10 @@ class EmulatedWorld(EnvironmentKind):
         settings = self.emulator.settings()
         return ChatRequest((), temperature=settings.temperature, max_tokens=settings.max_tokens)
 
+    def files(self) -> tuple[Path, Path]:
+        """Return its files of cases and of toolkits."""
+        return self.case_files, self.toolkit_files
+
     def on_cases(self, first: int, count: int) -> Self:
         """Return the environment with `count` of its cases, from `first` (0 …)."""
         return self.model_copy(update={"first": self.first + first, "cases": count})

@@ -18,6 +18,7 @@ from dagster_project.artifacts import ArtifactStore, Location
 from dagster_project.environments import AnyEnvironment
 from dagster_project.environments.emulated import parse_range
 from dagster_project.experiment.agent_grid import AgentGrid
+from dagster_project.experiment.fidelity import with_fidelity
 from dagster_project.experiment.imported import Inventory
 from dagster_project.experiment.names import KEY, MAX_PARTITION, Key, check_distinct, check_names
 from dagster_project.experiment.places import Places
@@ -49,12 +50,6 @@ from toolemu.secret_names import keys_in
 EXPERIMENTS = shipped("assets_data", "experiments")
 
 
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "agent": {"stop_at_observation": False, "prompt_layout": "published"},
-    "pairs": {"lead": "help", "exclude_self_observed": False, "exclude_failed": False},
-    "training": {"preset": "published"},
-}
-"""The fields of each section that `fidelity: published` fills in, beside `judge_failed` and the judges' view."""
 OPENAI = EndpointSettings(url="https://api.openai.com/v1", key="OPENAI_API_KEY")
 
 
@@ -413,27 +408,10 @@ def load_experiment(name_or_path: str) -> Experiment:
     places = Places(path)
     try:
         remedy = "See README.md, “The experiment file”."
-        experiment = validate_record(Experiment, _published(value), path, "", remedy, context=places)
+        experiment = validate_record(Experiment, with_fidelity(value), path, "", remedy, context=places)
     except InputError as error:
         raise places.hide(error) from None
     return experiment.model_copy(update={"asked_as": shlex.quote(name_or_path)})
-
-
-def _published(value: Any) -> Any:
-    """Returns an experiment's fields with what `fidelity: published` stands for."""
-    if not isinstance(value, dict) or value.get("fidelity") != "published":
-        return value
-    sections = {name: value.get(name, {}) for name in PUBLISHED}
-    filled = {name: {**PUBLISHED[name], **given} for name, given in sections.items() if isinstance(given, dict)}
-    judges = value.get("judges")
-    if isinstance(judges, dict):
-        filled["judges"] = {
-            name: {"view": "published", **judge}
-            if isinstance(judge, dict) and JUDGES.word(judge) == "openai"
-            else judge
-            for name, judge in judges.items()
-        }
-    return {"judge_failed": True, **value, **filled}
 
 
 def open_store(experiment: Experiment) -> ArtifactStore:
