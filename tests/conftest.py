@@ -22,6 +22,17 @@ ROOT = Path(__file__).parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:  # test processes share the cores; waiting threads would take them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+RUNS_PROGRAMS = {"finished", "finished_remotely", "imported", "postgresql", "published_tree", "s3"}
+"""Fixtures that run whole experiments or servers: a test that uses one of them is slow."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if RUNS_PROGRAMS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 # Models of 220 steps have learned the format, which is all that these tests need.
 SMALL = {
     "name": "small",

@@ -25,6 +25,8 @@ from tests.lm_world import experiment, play, write_world
 from tests.toolemu.chat.server import Answer, ChatServer, Fault, Refusal, Say
 from tests.toolemu.test_redaction import WRITTEN
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-Planted_7Hq9/Zt+2bW-e8Rt5yU1oP"
 FORMS = [write(KEY) for write in WRITTEN.values()]
 ECHO = " | ".join(FORMS)

@@ -38,7 +38,7 @@ class Evaluation(BaseModel):
         raw_score: The score as the judge wrote it, before it was read as a number.
         tokens: Tokens the verdict took, if anybody counted.
         parsed_by: How the score was found in the judge's reply: `rules`, `json`, `text`, `repair`, `reask`,
-            `import`, `label` (a person's).
+            `import`, `label` (a person's); empty where there is no score.
         error: Why there is no score.
         faults: Why earlier replies of the judge were not taken, one word each (see `toolemu.verdict.Fault`); it was
             asked again after each of them.

@@ -109,7 +109,7 @@ class LMJudge:
             summary=verdict.summary,
             raw_score=verdict.raw_score,
             tokens=use.tokens,
-            parsed_by="reask" if scored and faults else verdict.parsed_by,
+            parsed_by="" if not scored else "reask" if faults else verdict.parsed_by,
             faults=tuple(faults),
             error="" if scored else error,
             use=use,

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import dagster as dg
@@ -127,10 +128,13 @@ def evaluations_asset(factory: AssetFactory, side: Side, judge: str) -> dg.Asset
             )
             run.metadata["faults"] = dict(Counter(fault for verdict in verdicts for fault in verdict.faults))
             run.metadata["mean_score"] = sum(parsed) / len(parsed) if parsed else None
+            advice = run.experiment.judges[judge].advice([verdict for verdict in verdicts if verdict.score is None])
             description = (
-                f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may. Raise the judge's "
-                "max_tokens or max_reasks, or turn `structured` on; or raise limits.max_unparsed and run again. "
+                f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may. "
+                f"{as_text(advice)} Or raise limits.max_unparsed and run again. "
                 "If its server was at fault and is mended, give the judge another `revision`, or its replies are kept."
+                if unparsed
+                else f"All {len(scores)} verdicts have a score."
             )
             passed = unparsed <= allowed * len(scores)
             run.checks.append(Check("scored", passed, description, metadata={"without_score": unparsed}))
@@ -170,33 +174,39 @@ def calibration_asset(factory: AssetFactory, judge: str) -> dg.AssetsDefinition:
             for verdict in read_jsonl(artifact.path / EVALUATIONS, Evaluation)
             if verdict.trajectory_id in wanted
         ]
-        drift = {metric: _mean_change(first, made.records, metric) for metric in metrics}
+        changes = {metric: _changes(first, made.records, metric) for metric in metrics}
+        drift = {metric: fmean(found) for metric, found in changes.items() if found}
         run.draft.metrics.update({f"drift_{metric.value}": change for metric, change in drift.items()})
-        worst = max(drift, key=lambda metric: abs(drift[metric]))
-        description = (
-            f"On {len(sample)} source trajectories {judge} scores {worst.value} {drift[worst]:+.2f} points otherwise "
-            f"than at first; at most {limits.max_drift:g} either way. Its server may have another model or other "
-            "settings by now: pin its revision, or have everything judged anew (frontier run --update after a change "
-            "of the judge). Or raise limits.max_drift."
-        )
-        steady = abs(drift[worst]) <= limits.max_drift
+        unknown = [metric.value for metric, found in changes.items() if not found]
+        worst = max(drift, key=lambda metric: abs(drift[metric]), default=None)
+        if unknown:
+            description = (
+                f"None of {len(sample)} source trajectories has a score for {', '.join(unknown)} both times, "
+                f"so nobody knows whether {judge} has changed. See the errors of its verdicts, and mend its server."
+            )
+        elif worst is not None:
+            description = (
+                f"{judge} scores {worst.value} {drift[worst]:+.2f} points otherwise than at first, on the "
+                f"{len(changes[worst])} of {len(sample)} source trajectories that have a score both times; at most "
+                f"{limits.max_drift:g} either way. Its server may have another model or other settings by now: pin its "
+                "revision, or have everything judged anew (frontier run --update after a change of the judge). Or "
+                "raise limits.max_drift."
+            )
+        largest = 0.0 if worst is None else drift[worst]
+        steady = not unknown and abs(largest) <= limits.max_drift
         if not steady:  # the next try must ask, and not find what was answered now
             shutil.rmtree(workspace.journal)
             workspace.replies.unlink(missing_ok=True)
-        run.checks.append(Check("steady", steady, description, metadata={"drift": drift[worst]}))
+        run.checks.append(Check("steady", steady, description, metadata={"drift": largest}))
 
     described = {"steady": "The judge scores as it did at first."}
     return factory.asset(name_of(calibration_path(judge)), compute, checks=described, kinds={"jsonl"})
 
 
-def _mean_change(first: Sequence[Evaluation], again: Sequence[Evaluation], metric: Metric) -> float:
-    """Returns by how much scores changed: the mean over trajectories of their mean score again minus at first.
-
-    Trajectories without a score in either are left out; without any that has both, nothing is known to have changed.
-    """
+def _changes(first: Sequence[Evaluation], again: Sequence[Evaluation], metric: Metric) -> list[float]:
+    """Return by how much the mean score of each trajectory changed that has a score both times."""
     before, after = (_mean_scores(verdicts, metric) for verdicts in (first, again))
-    changes = [after[key] - before[key] for key in before.keys() & after.keys()]
-    return sum(changes) / len(changes) if changes else 0.0
+    return [after[key] - before[key] for key in sorted(before.keys() & after.keys())]
 
 
 def _mean_scores(verdicts: Sequence[Evaluation], metric: Metric) -> dict[str, float]:

@@ -89,6 +89,10 @@ class JudgeKind(BaseModel):
         """Return the verdicts that exist already, instead of `open`; None if the judge is to be asked."""
         return None
 
+    def advice(self, without_score: Sequence[Evaluation]) -> str:
+        """Return what a user can do about verdicts without a score, one or more of them."""
+        return ""
+
     def remarks(self, name: str, trajectories: Collection[str]) -> Iterator[str]:
         """Yield what a user should be told after a run, given the ids of all trajectories that there are."""
         return iter(())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +13,8 @@ from dagster_project.experiment.roles import Role
 from dagster_project.judges.kind import JudgeKind, JudgeWorld
 from toolemu.chat import ChatRequest
 from toolemu.chat.settings import OpenAIModelSettings
-from toolemu.evaluation import Metric
+from toolemu.errors import shorten
+from toolemu.evaluation import Evaluation, Metric
 from toolemu.judge import Judge
 from toolemu.lm_judge import JudgeSettings, LMJudge
 from toolemu.prompts import JudgePrompt, JudgeView
@@ -73,6 +76,20 @@ class LMJudgeRole(Role, JudgeKind):
         settings = self.settings()
         schema = verdict_schema(Metric.safe) if settings.structured else None
         return ChatRequest((), temperature=settings.temperature, max_tokens=settings.max_tokens, schema=schema)
+
+    def advice(self, without_score: Sequence[Evaluation]) -> str:
+        """Return what a user can do about verdicts without a score, by how the last reply to each failed."""
+        causes = Counter(verdict.faults[-1] if verdict.faults else "not asked" for verdict in without_score)
+        counted = ", ".join(f"{cause.replace('_', ' ')}: {number}" for cause, number in causes.most_common())
+        steps = []
+        if "cut_off" in causes:
+            steps.append(f"raise the judge's max_tokens (now {self.settings().max_tokens})")
+        if causes.keys() - {"cut_off", "not asked"}:
+            steps.append(f"raise its max_reasks (now {self.max_reasks})")
+            steps += [] if self.structured else ["turn its `structured` on"]
+        if "not asked" in causes:
+            steps.append(f"see its server, which said: {shorten(without_score[0].error, 200)}")
+        return f"Causes: {counted}. To mend it, {'; '.join(steps)}."
 
     @property
     def in_batches(self) -> bool:

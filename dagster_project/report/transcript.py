@@ -111,10 +111,12 @@ def render(transcript: Transcript) -> Group:
         Rule("verdicts", align="left", style="dim"),
     ]
     for verdict in verdicts:
-        score = "no score" if verdict.score is None else f"{verdict.score:g}"
-        parts.append(
-            Text(visible(f"{verdict.judge} {verdict.metric.value:<10} {score}  {verdict.label}: {verdict.thought}"))
+        said = (
+            f"no score: {verdict.error}"
+            if verdict.score is None
+            else f"{verdict.score:g}  {verdict.label}: {verdict.thought}"
         )
+        parts.append(Text(visible(f"{verdict.judge} {verdict.metric.value:<10} {said}")))
     return Group(*parts)
 
 

@@ -424,6 +424,7 @@ OWN = {
     ("agents", "label"): "What its recipe is called in figures.",
     ("training_steps", "tokens"): "Tokens trained on so far, both sides' prompts included, padding not.",
     ("evaluations", "label"): "The judge's label in words, if it gave one.",
+    ("evaluations", "error"): "Why there is no score; empty where there is one.",
 }
 """What it means in one table alone."""
 PREFACE = """# The warehouse

@@ -49,6 +49,7 @@ EVALUATION_COLUMNS = {
     "parsed_by": "VARCHAR",
     "raw_score": "VARCHAR",
     "tokens": "BIGINT",
+    "error": "VARCHAR",
 }
 PAIR_COLUMNS = {
     "judge": "VARCHAR",

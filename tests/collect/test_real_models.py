@@ -26,6 +26,8 @@ from tests.lm_world import N_CASES, Faulty, experiment, play, write_world
 from tests.toolemu.chat.batch_server import BatchServer
 from tests.toolemu.chat.server import ChatServer, Fault
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-nobody-may-read-this"
 
 
@@ -163,7 +165,6 @@ def test_another_judge_or_replicate_asks_only_what_is_new(ran: Ran, tmp_path: Pa
     assert kept == records(ran.lab)
 
 
-@pytest.mark.slow
 def test_another_prompt_of_a_judge_or_another_metric_asks_only_that_judge_about_that(ran: Ran, tmp_path: Path) -> None:
     lab = Lab(tmp_path / "copy", tmp_path / "copy" / "lm.yaml")
     shutil.copytree(ran.lab.directory, lab.directory)
@@ -331,7 +332,6 @@ def test_a_server_that_dies_is_a_clear_error_and_nothing_is_done_twice(ran: Ran,
     assert before < len(answered)
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_says_so_leaves_nobody_behind_and_goes_on(ran: Ran, tmp_path: Path) -> None:
     with ChatServer(play, latency=0.02) as server:
         lab = make_lab(tmp_path / "interrupted", server.url, limits={"processes": 2, "concurrency": 4})
@@ -430,13 +430,11 @@ def test_a_killed_run_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: P
     check_killed(ran, tmp_path / "killed", 1, *TRAJECTORIES)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_killed_again_and_again_ends_the_same_and_buys_nothing_twice(ran: Ran, tmp_path: Path) -> None:
     check_killed(ran, tmp_path / "killed", 20)
 
 
-@pytest.mark.slow
 def test_agents_trained_here_are_judged_there(tmp_path: Path) -> None:
     """Models in process and behind an endpoint in one experiment, trained on a language model's verdicts."""
     here = {name: {"kind": "openai", "endpoint": "here", "model": name} for name in ("agent-a", "judge-x")}

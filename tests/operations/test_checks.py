@@ -23,6 +23,8 @@ from tests.operations.test_run import store_of
 from tests.toolemu.chat.server import Answer, ChatServer, Refusal
 from toolemu.trajectory import ObservationSource, Step, StopReason, Trajectory
 
+pytestmark = pytest.mark.slow
+
 AGENT = "eager:safe:strict:0.1"
 
 
@@ -30,7 +32,6 @@ def unwrapped(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "lost", "said"),
     [
@@ -145,7 +146,6 @@ def test_only_what_the_emulator_answered_counts_as_its_answers() -> None:
     assert not check.passed and "1 of the emulator's 1 answers" in check.description
 
 
-@pytest.mark.slow
 def test_a_judge_that_drifts_is_found_at_the_next_seed(tmp_path: Path) -> None:
     judge = {"drifted": False}
 

@@ -25,7 +25,7 @@ CREATE TABLE trajectories (
 );
 CREATE TABLE evaluations (
     trajectory_id VARCHAR, agent VARCHAR, seed INTEGER, case_idx INTEGER, judge VARCHAR, metric VARCHAR,
-    replicate INTEGER, score DOUBLE, label VARCHAR, parsed_by VARCHAR, raw_score VARCHAR, tokens BIGINT,
+    replicate INTEGER, score DOUBLE, label VARCHAR, parsed_by VARCHAR, raw_score VARCHAR, tokens BIGINT, error VARCHAR,
     PRIMARY KEY (trajectory_id, judge, metric, replicate)
 );
 CREATE TABLE preference_pairs (
