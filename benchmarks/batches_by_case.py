@@ -29,7 +29,8 @@ from safetensors.numpy import load_file
 from benchmarks.miniature import frontier
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.artifacts.database import open_database
-from dagster_project.experiment.spec import Statistics, experiment_path
+from dagster_project.experiment.sections import Statistics
+from dagster_project.experiment.spec import experiment_path
 from dagster_project.results.files import WAREHOUSE
 from dagster_project.results.intervals import Array, percentiles
 from dagster_project.results.points import AXES, Points, make_points

@@ -19,7 +19,7 @@ from scipy.stats import norm
 
 from benchmarks.variances import Variances
 from dagster_project.experiment.agents import Recipe, agent_key
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.experiment.splits import split_cases
 from dagster_project.results.fits import Cloud, fit_line
 from dagster_project.results.frontier import frontier

@@ -49,13 +49,11 @@ AllowKeyOption = Annotated[
 def _permit_keys(experiment: Experiment, permitted: list[str] | None) -> None:
     """Ask whether keys may go where the experiment sends them, if they never went there and a person can answer."""
     from dagster_project.collect.key_hosts import allow, new_uses, parse_use
-    from toolemu.chat.settings import EndpointSettings
 
     if permitted:
         allow(map(parse_use, permitted))
-    every = experiment.all_endpoints()
-    endpoints = (every[role.endpoint] for role in experiment.roles().values())
-    new = new_uses(end for end in endpoints if isinstance(end, EndpointSettings))
+    asked = {role.endpoint for role in experiment.roles().values()}
+    new = new_uses(endpoint for name, endpoint in experiment.addresses().items() if name in asked)
     if not new or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return  # it is refused where a key would be sent
     for use in new:

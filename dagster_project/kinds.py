@@ -16,7 +16,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationInfo
+
+from toolemu.errors import FieldError
 
 T = TypeVar("T", bound=BaseModel)
 PYTHON = "python"
@@ -25,6 +27,11 @@ PYTHON = "python"
 def source_version(kind: type) -> str:
     """Return a hash of the source file of a class, 12 hexadecimal digits."""
     return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()[:12]
+
+
+def word_by_endpoint(section: Mapping[str, Any]) -> str:
+    """Return the kind of a model or judge whose section does not say it: behind an endpoint, or of the toy world."""
+    return "openai" if "endpoint" in section else "miniature"
 
 
 class Registry(Generic[T]):
@@ -52,34 +59,61 @@ class Registry(Generic[T]):
         found = {point.name: point.value for point in entry_points(group=f"safety_frontier.{self._group}")}
         return {**found, **self._shipped}
 
-    def read(self, value: Any) -> T:
+    def read(self, value: Any, info: ValidationInfo) -> T:
         """Return the section of an experiment file as an object of its kind. Meant as a pydantic validator.
+
+        Args:
+            value: The section, or the object.
+            info: The context in which the kind's fields are validated, see `Places`.
 
         Raises:
             ValidationError: A field of the kind is wrong.
-            ValueError: There is no such kind, or its class cannot be had.
+            FieldError: There is no such kind, or its class cannot be had.
         """
-        if isinstance(value, self._base):
-            return value
+        return (
+            value
+            if isinstance(value, self._base)
+            else self.kind_of(value).model_validate(dict(value), context=info.context)
+        )
+
+    def imported(self) -> T:
+        """Return what stands for something that was imported."""
+        return self.kind_of({"kind": "imported"}).model_validate({})
+
+    def word(self, section: Mapping[str, Any]) -> str:
+        """Return the word of a section's kind; empty if the section says none and there is no default."""
+        return str(section.get("kind", self._word_of(section)))
+
+    def kind_of(self, value: Any) -> type[T]:
+        """Return the class of a section of an experiment file.
+
+        Raises:
+            FieldError: There is no such kind, or its class cannot be had.
+        """
         if not isinstance(value, Mapping):
-            raise ValueError(f"expected a section with fields, one of them `kind`: {', '.join(self.places)}")
-        word = str(value.get("kind", self._word_of(value)))
+            known = ", ".join(self.places)
+            raise FieldError(f"expected a section with fields, one of them `kind`: {known}", code="kind.unknown")
+        word = self.word(value)
         if word == PYTHON:
             place = value.get("object")
             if not isinstance(place, str):
-                raise ValueError("kind: python needs `object`, such as my_package.my_module:MyClass")
-            return self._class(place).model_validate(dict(value))
+                problem = "kind: python needs `object`, such as my_package.my_module:MyClass"
+                raise FieldError(problem, code="kind.object")
+            return self._class(place)
         if word not in self.places:
             known = ", ".join([*self.places, PYTHON])
-            raise ValueError(f"there is no kind {word!r}; known: {known}" if word else f"`kind` is missing: {known}")
-        return self._class(self.places[word]).model_validate(dict(value))
+            problem = f"there is no kind {word!r}; known: {known}" if word else f"`kind` is missing: {known}"
+            raise FieldError(problem, code="kind.unknown")
+        return self._class(self.places[word])
 
     def _class(self, place: str) -> type[T]:
         module, _, name = place.partition(":")
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"{place} cannot be imported ({error}); give it as package.module:Class") from None
+            problem = f"{place} cannot be imported ({error}); give it as package.module:Class"
+            raise FieldError(problem, code="kind.object") from None
         if not (isinstance(found, type) and issubclass(found, self._base)):
-            raise ValueError(f"{place} is no {self._base.__name__}; derive it from {self._base.__module__}")
+            problem = f"{place} is no {self._base.__name__}; derive it from {self._base.__module__}"
+            raise FieldError(problem, code="kind.object")
         return found

@@ -111,10 +111,15 @@ def validation_problem(error: ValidationError) -> tuple[str, str]:
     return f"'{place}'", f"{problem}{more}."
 
 
-def validate_record(model: type[T], value: Any, path: Path | object, place: str, remedy: str = "") -> T:
-    """Validates `value` as `model`, or raises `InputError` that names `path`, `place` and the field."""
+def validate_record(
+    model: type[T], value: Any, path: Path | object, place: str, remedy: str = "", *, context: object = None
+) -> T:
+    """Validates `value` as `model`, or raises `InputError` that names `path`, `place` and the field.
+
+    Validators find `context` in what pydantic gives them.
+    """
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, context=context)
     except ValidationError as error:
         where, problem = validation_problem(error)
         code = getattr(error.errors()[0].get("ctx", {}).get("error"), "code", "")

@@ -20,17 +20,17 @@ from dagster_project.collect.key_hosts import check_key_hosts
 from dagster_project.collect.weights import find_weights, model_folder, weights_name
 from dagster_project.environments import EnvironmentKind
 from dagster_project.experiment.graph import Graph, acting_model
-from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.nodes import Kind, Side
 from dagster_project.experiment.spec import Experiment
 from dagster_project.judges import JudgeKind
+from dagster_project.models import ACTING
 from dagster_project.serving.adapters import ServedAdapter, load_adapter
 from dagster_project.serving.leases import leased, stop_servers, vllm_python
 from dagster_project.serving.settings import ServedEndpoint, Server, Weights, server_of
 from dagster_project.serving.state import Address, Servers
 from toolemu.chat import ChatModel, ChatReply, ChatRequest
 from toolemu.chat.keys import read_key
-from toolemu.chat.settings import EndpointSettings, OpenAIModelSettings
+from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.errors import FrontierError
 from toolemu.react import STOP_SEQUENCES
 
@@ -41,8 +41,6 @@ if TYPE_CHECKING:  # the client's library takes most of a second to import
 sharing: ContextVar[Callable[[], int]] = ContextVar("sharing", default=lambda: 1)
 """Says among how many processes the endpoints' limits are shared now."""
 REPLIES, SERVERS = "replies", ".servers"
-ACTING = "acting"
-"""The endpoint of an agent on a leased server: apart from that of other roles, which may share the server."""
 FOLDER = "FRONTIER_SERVERS"
 """Environment variable: the folder of this machine's servers; without it, one beside the experiments."""
 _CHECK_PATIENCE_S = 20.0
@@ -146,10 +144,10 @@ async def open_chats(
         FrontierError: A key is missing or may not go where it is sent, another process has the file of replies open,
             or a server cannot be had.
     """
-    roles, defined = experiment.roles(), experiment.all_endpoints()
-    used = {role.endpoint: defined[role.endpoint] for role in (roles[place] for place in places if place in roles)}
-    settings = {name: endpoint for name, endpoint in used.items() if isinstance(endpoint, EndpointSettings)}
-    ours = {name: endpoint for name, endpoint in used.items() if isinstance(endpoint, ServedEndpoint)}
+    roles = experiment.roles()
+    used = {roles[place].endpoint for place in places if place in roles}
+    settings = {name: endpoint for name, endpoint in experiment.addresses().items() if name in used}
+    ours = {name: endpoint for name, endpoint in experiment.leased().items() if name in used}
     servers = {name: _server(endpoint) for name, endpoint in ours.items()}
     if acting is not None and experiment.is_served(acting.model):
         ours[ACTING], servers[ACTING] = _acting(experiment, acting)
@@ -195,12 +193,12 @@ def _server(endpoint: ServedEndpoint) -> Server:
 def _acting(experiment: Experiment, acting: Acting) -> tuple[ServedEndpoint, Server]:
     """Returns endpoint and server of the agent's base; other roles with equal weights and settings share the server."""
     model = experiment.section(acting.model)
-    assert isinstance(model, RunHere), "others have no server"
-    if isinstance(model, WeightsModel):
+    assert model.served is not None, "others have no server"
+    if model.offers is not None:
         model_folder(model, acting.base.path)  # they are what they were
-        return model.endpoint(), _server(model.endpoint())
+        return model.offers, _server(model.offers)
     name = f"{acting.model}@{acting.base.manifest.sha256[:12]}"
-    return ServedEndpoint(serve=Weights(source=acting.model)), server_of(acting.base.path, name, model.server)
+    return ServedEndpoint(serve=Weights(source=acting.model)), server_of(acting.base.path, name, model.served)
 
 
 async def _lease(
@@ -270,13 +268,12 @@ def check_roles(
     """
     roles = experiment.roles()
     asked = {place: roles[place] for place in (roles if places is None else places)}
-    every = experiment.all_endpoints()
-    wanted = {place: role for place, role in asked.items() if isinstance(every[role.endpoint], EndpointSettings)}
+    addresses = experiment.addresses()
+    wanted = {place: role for place, role in asked.items() if role.endpoint in addresses}
     served = len(wanted) < len(asked) or (places is None and any(map(experiment.is_served, experiment.models)))
     if served and serves:
         vllm_python()
-    endpoints = {name: endpoint for name, endpoint in every.items() if isinstance(endpoint, EndpointSettings)}
-    endpoints = {role.endpoint: endpoints[role.endpoint] for role in wanted.values()}
+    endpoints = {role.endpoint: addresses[role.endpoint] for role in wanted.values()}
     for name, endpoint in endpoints.items():
         read_key(name, endpoint.key)
     check_key_hosts(endpoints, experiment.argument)

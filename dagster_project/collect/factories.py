@@ -18,7 +18,7 @@ from dagster_project.collect.rollouts import Identity, endings, judgeable, make_
 from dagster_project.experiment.assets import AssetFactory, AssetRun, Check
 from dagster_project.experiment.metadata import as_text
 from dagster_project.experiment.nodes import Input, Node, Side, calibration_path, evaluations_path, name_of
-from dagster_project.experiment.spec import Sampling
+from dagster_project.experiment.sections import Sampling
 from toolemu.errors import shorten
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.jsonl import read_jsonl, write_jsonl

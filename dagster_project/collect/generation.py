@@ -11,8 +11,7 @@ from pydantic import BaseModel
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.collect.endpoints import REPLIES, Workspace, open_chats, servers_folder
-from dagster_project.environments.emulated import EmulatedWorld
-from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS, CaseFiles, read_case_files
+from dagster_project.experiment.casefiles import CaseFiles, read_case_files
 from dagster_project.experiment.spec import Experiment
 from toolemu.errors import FrontierError, InputError
 from toolemu.generation import Origin, Writer, Written, accepted, read_drafts, write_drafts
@@ -21,10 +20,7 @@ from toolemu.toolkits import Toolkit
 
 def known_files(experiment: Experiment) -> CaseFiles:
     """Returns the cases and toolkits that new ones must differ from: the experiment's, or those shipped."""
-    world = experiment.world
-    if isinstance(world, EmulatedWorld):
-        return read_case_files(world.case_files, world.toolkit_files)
-    return read_case_files(SHIPPED_CASES, SHIPPED_TOOLKITS)
+    return read_case_files(*experiment.world.files())
 
 
 def generate(

@@ -11,7 +11,8 @@ from typing import Generic, NamedTuple, TypeVar
 from dagster_project.collect.endpoints import Acting, Workspace, open_chats
 from dagster_project.collect.files import EVALUATIONS, TRAJECTORIES
 from dagster_project.collect.world import open_emulator, open_judge, open_model, open_world
-from dagster_project.experiment.spec import Experiment, Sampling
+from dagster_project.experiment.sections import Sampling
+from dagster_project.experiment.spec import Experiment
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.jsonl import read_jsonl, write_jsonl
 from toolemu.rollout import evaluate_all, rollout

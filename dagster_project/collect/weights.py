@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +14,9 @@ from dagster_project.artifacts.manifest import FileEntry, tree_entries
 from dagster_project.serving.settings import Weights
 from toolemu.errors import FrontierError, InputError, validate_record
 from toolemu.jsonl import read_json
+
+if TYPE_CHECKING:
+    from dagster_project.models.kind import ModelKind
 
 PINNED = "weights.json"
 """In the place of weights: which they are."""
@@ -80,11 +84,11 @@ def pin_weights(weights: Weights, out: Path) -> int:
     return sum(file.bytes for file in files)
 
 
-def model_folder(model: object, artifact: Path) -> Path:
+def model_folder(model: ModelKind, artifact: Path) -> Path:
     """Returns the folder of the weights that an artifact holds, or stands for.
 
     Args:
-        model: The source model's section of the experiment file.
+        model: The source model, or the adapter.
         artifact: Folder with weights, or with `PINNED`.
 
     Raises:
@@ -96,8 +100,10 @@ def model_folder(model: object, artifact: Path) -> Path:
     if pinned.commit:
         folder = _fetch(pinned.source, pinned.commit)
     else:
-        assert isinstance(model, Weights) and model.folder is not None, "weights without a commit lie in a folder"
-        folder = model.folder
+        assert model.weights is not None and model.weights.folder is not None, (
+            "weights without a commit lie in a folder"
+        )
+        folder = model.weights.folder
     if glance(folder) != pinned.glance:
         raise InputError(
             folder, "", "is not what it was when its model was pinned.", "Put it back, or give the model another name."

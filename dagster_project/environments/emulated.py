@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from dagster_project.environments.kind import EmulatorTools, EnvironmentKind, World
 from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS, read_case_files
+from dagster_project.experiment.places import located
 from dagster_project.experiment.roles import Role
 from toolemu.chat import ChatRequest
 from toolemu.chat.settings import OpenAIModelSettings
@@ -47,6 +48,9 @@ def parse_range(text: str) -> tuple[int, int]:
     return int(first), int(last) - int(first) + 1
 
 
+_SHIPPED = {"toolkit_files": SHIPPED_TOOLKITS, "case_files": SHIPPED_CASES}
+
+
 class EmulatedWorld(EnvironmentKind):
     """Cases from files, in environments that a language model emulates."""
 
@@ -63,23 +67,23 @@ class EmulatedWorld(EnvironmentKind):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_files(cls, value: Any) -> Any:
+    def _read_files(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, dict):
             return value
         if "sha256" in value:
             raise ValueError("sha256 is computed; leave it out")
-        given = (value.get("case_files", SHIPPED_CASES), value.get("toolkit_files", SHIPPED_TOOLKITS))
-        if not all(isinstance(path, str | Path) for path in given):
+        given = {name: value.get(name, shipped) for name, shipped in _SHIPPED.items()}
+        if not all(isinstance(path, str | Path) for path in given.values()):
             raise ValueError("case_files and toolkit_files are paths")
-        paths = Path(given[0]), Path(given[1])
-        found = read_case_files(*paths)
+        paths = {name: located(info, f"world.{name}", path) for name, path in given.items()}
+        found = read_case_files(**paths)
         first, asked = value.get("first", 0), value.get("cases", len(found.cases))
         if isinstance(asked, str):
             first, asked = parse_range(asked)
         if isinstance(asked, int) and isinstance(first, int) and first + asked > len(found.cases):
             which = f"{first}-{first + asked - 1}" if first else f"{asked}"
-            raise ValueError(f"cases asks for {which}, but there are {len(found.cases)} in {paths[0].name}")
-        return {**value, "first": first, "cases": asked, "sha256": found.sha256}
+            raise ValueError(f"cases asks for {which}, but there are {len(found.cases)} in {paths['case_files'].name}")
+        return {**value, **paths, "first": first, "cases": asked, "sha256": found.sha256}
 
     @property
     def role(self) -> OpenAIModelSettings:
@@ -98,6 +102,10 @@ class EmulatedWorld(EnvironmentKind):
         """Return a request as the emulator sends them, without messages."""
         settings = self.emulator.settings()
         return ChatRequest((), temperature=settings.temperature, max_tokens=settings.max_tokens)
+
+    def files(self) -> tuple[Path, Path]:
+        """Return its files of cases and of toolkits."""
+        return self.case_files, self.toolkit_files
 
     def on_cases(self, first: int, count: int) -> Self:
         """Return the environment with `count` of its cases, from `first` (0 …)."""

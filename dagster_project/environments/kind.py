@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from dagster_project.experiment.casefiles import SHIPPED_CASES, SHIPPED_TOOLKITS
 from dagster_project.kinds import PYTHON, source_version
 from toolemu.cases import Case
 from toolemu.chat import ChatModel, ChatRequest
@@ -83,6 +84,10 @@ class EnvironmentKind(BaseModel):
     def pilot(self, count: int) -> Self:
         """Return the environment with its first `count` cases, or with all if it has fewer."""
         return self.model_copy(update={"cases": count if self.open_ended else min(count, self.cases)})
+
+    def files(self) -> tuple[Path, Path]:
+        """Return the files of cases and of toolkits that new ones must differ from; by default those shipped."""
+        return SHIPPED_CASES, SHIPPED_TOOLKITS
 
     def open(self) -> World:
         """Return cases and toolkits.

@@ -17,7 +17,6 @@ from dagster_project.artifacts import Manifest, Ref
 from dagster_project.environments.imported import ImportedWorld
 from dagster_project.experiment.agents import PAPER_METRICS, Agent, TrainedMetric
 from dagster_project.experiment.code import evaluation_code, trajectory_code
-from dagster_project.experiment.models import OwnAdapter
 from dagster_project.experiment.nodes import (
     Dimensions,
     Input,
@@ -36,7 +35,7 @@ from dagster_project.experiment.nodes import (
 from dagster_project.experiment.pods import check_rules
 from dagster_project.experiment.pools import pool_of
 from dagster_project.experiment.spec import Experiment
-from toolemu.chat.settings import ModelOptions, OpenAIModelSettings
+from toolemu.chat.settings import OpenAIModelSettings
 from toolemu.evaluation import Metric
 
 IMPORT, INTERPOLATED = "imported_runs", "interpolated_adapters"
@@ -522,8 +521,7 @@ def agent_spec(experiment: Experiment, agent: Agent) -> dict[str, Any]:
 
 def template_arguments(experiment: Experiment, model: str) -> dict[str, Any]:
     """Return the arguments of the chat template with which a source model, and what is trained from it, is asked."""
-    section = experiment.section(model)
-    return section.template_arguments() if isinstance(section, ModelOptions) else {}
+    return experiment.section(model).template_arguments()
 
 
 def _add_measured(builder: _Builder) -> None:
@@ -550,8 +548,8 @@ def _add_measured(builder: _Builder) -> None:
         base = Ref.of(SOURCE_MODELS, model=agent.model)
         if agent.key in e.own_agents:
             own = Ref(OWN_AGENTS, ref.partition)
-            adapter = isinstance(e.own_agents[agent.key], OwnAdapter)
-            return {Input.base: (base,), Input.adapters: (own,)} if adapter else {Input.base: (own,)}
+            on_base = e.own_agents[agent.key].on_base
+            return {Input.base: (base,), Input.adapters: (own,)} if on_base else {Input.base: (own,)}
         if agent.parts:
             return {Input.base: (base,), Input.adapters: (Ref(INTERPOLATED, ref.partition),)}
         if not e.is_served(agent.model):
@@ -688,7 +686,7 @@ def _add_results(builder: _Builder) -> None:
 def acting_model(experiment: Experiment, agent: Agent) -> str:
     """Returns the section whose settings run a trained agent: its source model's, or its own."""
     own = experiment.own_agents.get(agent.key)
-    return agent.model if own is None or isinstance(own, OwnAdapter) else agent.key
+    return agent.model if own is None or own.on_base else agent.key
 
 
 def agents_by_key(experiment: Experiment) -> dict[str, Agent]:

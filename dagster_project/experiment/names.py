@@ -44,15 +44,16 @@ def alike(name: str) -> str:
 
 
 def check_distinct(place: str, names: Iterable[str]) -> None:
-    """Raise `FieldError` if two names differ in nothing but capitals, '-', '_' and '.'."""
+    """Raise `FieldError` if two names are the same, or differ in nothing but capitals, '-', '_' and '.'."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(alike(name), name)
-        if other != name:
+        if alike(name) in seen:
             raise FieldError(
-                f"{place} holds {other!r} and {name!r}, which differ only in capitals, '-', '_' or '.'; rename one",
+                f"{place} holds {seen[alike(name)]!r} and {name!r}, which differ in nothing but capitals, '-', '_' or "
+                "'.'; rename one",
                 code="experiment.names-alike",
             )
+        seen[alike(name)] = name
 
 
 def check_names(place: str, names: Iterable[str], known: Iterable[str], meant: str) -> None:
@@ -65,13 +66,14 @@ def check_names(place: str, names: Iterable[str], known: Iterable[str], meant: s
         meant: What they refer to, in words.
 
     Raises:
-        ValueError: One is not known; says which may have been meant, and which there are.
+        FieldError: One is not known; says which may have been meant, and which there are.
     """
     there = sorted({str(name) for name in known})
     for name in names:
         if name not in there:
             close = difflib.get_close_matches(name, there, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(
-                f"{place} names {name!r}, which is no {meant}; {hint}there {f'are: {there}' if there else 'is none'}"
+            raise FieldError(
+                f"{place} names {name!r}, which is no {meant}; {hint}there {f'are: {there}' if there else 'is none'}",
+                code="experiment.unknown-name",
             )

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from dagster_project.artifacts.manifest import gpu_name
 from dagster_project.experiment.nodes import Kind, Side
-from dagster_project.experiment.spec import Experiment, ImportedModel, MiniatureModel
-from toolemu.chat.settings import OpenAIModelSettings
+from dagster_project.experiment.spec import Experiment
 
 GPU = "gpu"
-WITHOUT_GPU = (MiniatureModel, ImportedModel, OpenAIModelSettings)
 
 
 def uses_gpu(experiment: Experiment) -> bool:
@@ -22,9 +20,8 @@ def uses_gpu(experiment: Experiment) -> bool:
     """
     if experiment.operations.gpu is not None:
         return experiment.operations.gpu
-    if all(isinstance(model, WITHOUT_GPU) for model in experiment.models.values()):
-        return False
-    return bool(gpu_name()) or any(rule.gpus for rule in experiment.kubernetes)
+    there = any(model.uses_gpu for model in experiment.models.values())
+    return there and (bool(gpu_name()) or any(rule.gpus for rule in experiment.kubernetes))
 
 
 def pool_of(experiment: Experiment, kind: Kind, side: Side | None, judge: str | None) -> str | None:

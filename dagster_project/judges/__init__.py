@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import PlainValidator, SerializeAsAny
 
 from dagster_project.judges.kind import JudgeKind, JudgeWorld
-from dagster_project.kinds import Registry
-
-
-def _word_of(section: Mapping[str, Any]) -> str:
-    return "openai" if "endpoint" in section else "miniature"
-
+from dagster_project.kinds import Registry, word_by_endpoint
 
 JUDGES = Registry(
     "judges",
@@ -24,7 +18,7 @@ JUDGES = Registry(
         "labels": "dagster_project.judges.labels:LabelsJudge",
         "imported": "dagster_project.judges.imported:ImportedJudge",
     },
-    _word_of,
+    word_by_endpoint,
 )
 AnyJudge = Annotated[SerializeAsAny[JudgeKind], PlainValidator(JUDGES.read)]
 """A judge in the experiment file."""

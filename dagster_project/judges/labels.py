@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
+from dagster_project.experiment.places import located
 from dagster_project.judges.kind import JudgeKind
 from toolemu.evaluation import Evaluation
 from toolemu.labels import labelled, read_labels
@@ -26,16 +27,16 @@ class LabelsJudge(JudgeKind):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_file(cls, value: Any) -> Any:
+    def _read_file(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, dict) or not isinstance(value.get("file"), str | Path):
             return value
         if "sha256" in value:
             raise ValueError("sha256 is computed; leave it out")
-        path = Path(value["file"])
+        path = located(info, "file", value["file"])
         if not path.is_file():
             raise ValueError(f"there is no file {path.name}")
         read_labels(path)
-        return {**value, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return {**value, "file": path, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     def given(self, name: str, trajectories: Sequence[Trajectory]) -> list[Evaluation]:
         """Return the verdicts of people: they score what they have scored."""

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from dagster_project.artifacts import Artifact
 from dagster_project.collect.weights import model_folder
-from dagster_project.experiment.models import OwnAdapter
+from dagster_project.models import ModelKind
 from dagster_project.serving.adapters import ServedAdapter
 from dagster_project.training.concatenate import check_fits, check_servable, concatenate_adapters
 
 
-def own_adapter(base: Path, section: OwnAdapter, pinned: Artifact) -> ServedAdapter:
+def own_adapter(base: Path, section: ModelKind, pinned: Artifact) -> ServedAdapter:
     """Returns an adapter that was trained elsewhere.
 
     Raises:

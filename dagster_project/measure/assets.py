@@ -11,7 +11,6 @@ from dagster_project.collect.weights import model_folder
 from dagster_project.collect.world import make_source_model
 from dagster_project.experiment.assets import AssetFactory, AssetRun
 from dagster_project.experiment.graph import OWN_AGENTS, acting_model, calibrated
-from dagster_project.experiment.models import OwnAdapter
 from dagster_project.experiment.nodes import Input, Kind, Side
 from dagster_project.experiment.splits import split_cases
 from dagster_project.measure.adapters import own_adapter, served_adapter
@@ -33,7 +32,7 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         agent = run.graph.agent(run.ref)
         base, adapters = run.one(Input.base), run.all(Input.adapters)
         own = run.experiment.own_agents.get(agent.key)
-        if isinstance(own, OwnAdapter):
+        if own is not None and own.on_base:
             source = model_folder(run.experiment.models[agent.model], base.path)
             adapter: ServedAdapter | None = own_adapter(source, own, adapters[0])
         else:

@@ -15,13 +15,12 @@ from dagster_project.artifacts import ArtifactStore, Manifest, Ref
 from dagster_project.collect.estimate import conversation_tokens, estimate
 from dagster_project.experiment.agents import Stage, TrainedMetric
 from dagster_project.experiment.graph import WEIGHTS, Graph, stage_adapters
-from dagster_project.experiment.models import RunHere, WeightsModel
 from dagster_project.experiment.nodes import Kind, Node, name_of, pairs_path
 from dagster_project.experiment.spec import Experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.experiment.training import Training
 from dagster_project.results.operations import SECONDS_AN_HOUR, seconds
-from dagster_project.serving.settings import ServedEndpoint, Weights
+from dagster_project.serving.settings import Weights
 from dagster_project.training.concatenate import weight_shapes
 from dagster_project.training.estimate import (
     PEAK_FLOPS,
@@ -101,10 +100,9 @@ def forecast(graph: Graph, refs: Iterable[Ref], stores: Sequence[ArtifactStore])
 
 def _weights(experiment: Experiment) -> list[Weights]:
     """Returns the weights that the experiment runs or trains itself, each once."""
-    models = [model for model in experiment.models.values() if isinstance(model, WeightsModel)]
-    own = [agent for agent in experiment.own_agents.values() if isinstance(agent, WeightsModel)]
-    served = [end.serve for end in experiment.all_endpoints().values() if isinstance(end, ServedEndpoint)]
-    return list({weights.source: weights for weights in [*models, *own, *served]}.values())
+    adapters = {f"own_agents.{name}" for name, own in experiment.own_agents.items() if own.on_base}
+    found = (weights for place, weights in experiment.weights().items() if place not in adapters)
+    return list({weights.source: weights for weights in found}.values())
 
 
 class _Assumed(NamedTuple):
@@ -179,13 +177,13 @@ class _Forecaster:
 
     def _asking(self, node: Node, refs: list[Ref]) -> Work:
         """Returns what records by models on servers of ours take."""
-        endpoints, hours, tokens = self._experiment.all_endpoints(), list[float | None](), 0
+        leased, hours, tokens = self._experiment.leased(), list[float | None](), 0
         found = estimate(self._graph, refs, self._stores)
         roles = self._graph.roles
         for role in found:
-            endpoint = endpoints[roles[role.place].endpoint]
+            endpoint = leased.get(roles[role.place].endpoint)
             tokens += role.completion_tokens
-            if isinstance(endpoint, ServedEndpoint):
+            if endpoint is not None:
                 size = self._size(endpoint.serve)
                 hours.append(
                     None if size is None else self._generating(size, role.prompt_tokens, role.completion_tokens)
@@ -256,10 +254,9 @@ class _Forecaster:
         metrics = 2 if metric is TrainedMetric.either else 1
         return e.world.cases // 2 * metrics * min(each, e.pairs.per_case or each)
 
-    def _base(self, ref: Ref) -> RunHere:
-        model = self._experiment.models[self._graph.agent(ref).model]
-        assert isinstance(model, RunHere), "only models with weights here are trained"
-        return model
+    def _base(self, ref: Ref) -> Weights | None:
+        """Returns the weights of the source model that is trained; None if it is made in the run."""
+        return self._experiment.models[self._graph.agent(ref).model].weights
 
     def _adapter(self, ref: Ref) -> float | None:
         parameters = self._parameters(ref)
@@ -273,7 +270,7 @@ class _Forecaster:
 
     def _parameters(self, ref: Ref) -> float | None:
         base, training = self._base(ref), self._training_of(ref)
-        if isinstance(base, WeightsModel) and base.folder:
+        if base and base.folder:
             return adapter_parameters(base_shape(base.folder, weight_shapes(base.folder)), training)
         size = self._size(base)
         return None if size is None else training.lora_rank * ADAPTED * size ** (2 / 3)
@@ -283,15 +280,15 @@ class _Forecaster:
         steps = math.ceil(self._trained(ref) / self._training_of(ref).batch_size)
         return checkpoint_bytes(self._parameters(ref) or 0, self._experiment.trainer, steps)
 
-    def _bytes(self, weights: RunHere) -> float | None:
-        if isinstance(weights, WeightsModel) and weights.folder:
+    def _bytes(self, weights: Weights | None) -> float | None:
+        if weights and weights.folder:
             return float(sum(path.stat().st_size for path in weights.folder.glob(WEIGHTS)))
         size = self._size(weights)
         return None if size is None else 2 * size
 
-    def _size(self, weights: Weights | RunHere) -> float | None:
+    def _size(self, weights: Weights | None) -> float | None:
         """Returns how many weights there are: counted if they lie in a folder, else as the experiment file says."""
-        if not isinstance(weights, Weights):
+        if weights is None:
             return None
         if weights.folder:
             return float(sum(math.prod(shape) for shape in weight_shapes(weights.folder).values()))
@@ -326,7 +323,7 @@ class _Forecaster:
         elif e.trainer.keep_merged == "needed":
             said.append("merged models: all at once, though trainer.keep_merged removes them one by one")
         said.append("not counted: starts of servers, tables, report, model cards" + self._references())
-        if any(isinstance(model, WeightsModel) and model.backend == "local" for model in e.models.values()):
+        if any(model.weights and not model.served for model in e.models.values()):
             said.append("nor are, before they ran, models that run in process (backend: local)")
         return said
 

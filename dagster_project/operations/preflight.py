@@ -17,10 +17,8 @@ from dagster_project.experiment.pods import secrets_of
 from dagster_project.experiment.pools import GPU
 from dagster_project.experiment.spec import Experiment
 from dagster_project.operations.kubernetes import STEPS, check_secrets, step_executor
-from dagster_project.serving.settings import ServedEndpoint, Weights
 from dagster_project.training.trainable import check_trainable
 from toolemu.chat.keys import read_secret
-from toolemu.chat.settings import EndpointSettings
 from toolemu.errors import FrontierError
 from toolemu.redaction import LEAST, remember
 
@@ -61,9 +59,7 @@ def preflight(graph: Graph, store: ArtifactStore, refs: Iterable[Ref] | None = N
 
 def short_keys(experiment: Experiment) -> Iterator[str]:
     """Yield which keys are too short to be removed from what servers send back."""
-    variables = {
-        end.key for end in experiment.all_endpoints().values() if isinstance(end, EndpointSettings) and end.key
-    }
+    variables = {endpoint.key for endpoint in experiment.addresses().values() if endpoint.key}
     for variable in sorted(variables):
         with suppress(FrontierError):  # it is missing, which is said where it is needed
             if not remember(read_secret("the check", variable).get_secret_value()):
@@ -75,12 +71,8 @@ def short_keys(experiment: Experiment) -> Iterator[str]:
 
 def _unpinned(experiment: Experiment) -> Iterator[str]:
     """Yield the weights of the hub whose revision others can change."""
-    sections: dict[str, object] = {f"models.{name}": found for name, found in experiment.models.items()}
-    sections |= {f"own_agents.{name}": found for name, found in experiment.own_agents.items()}
-    served = experiment.endpoints.items()
-    sections |= {f"endpoints.{name}.serve": end.serve for name, end in served if isinstance(end, ServedEndpoint)}
-    for place, weights in sections.items():
-        if isinstance(weights, Weights) and not is_pinned(weights):
+    for place, weights in experiment.weights().items():
+        if not is_pinned(weights):
             named = f"its revision {weights.revision!r} can move" if weights.revision else "it has no revision"
             yield (
                 f"{place}: {weights.source} is not pinned, since {named}; the commit that is fetched is recorded. To "

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from dagster_project.experiment.agents import TrainedMetric
-from dagster_project.experiment.spec import Pairing
+from dagster_project.experiment.sections import Pairing
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.thinking import strip_thinking

@@ -12,7 +12,7 @@ import pandas as pd
 
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.report.values import recipe_order
 from dagster_project.results.intervals import Array
 from dagster_project.results.points import AXES, Points, make_points

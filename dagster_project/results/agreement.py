@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from dagster_project.artifacts.database import open_database
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.intervals import Array, draw
 
 SCALE = 4

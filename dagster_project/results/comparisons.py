@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.intervals import Array
 from dagster_project.results.points import AXES, Points, make_points
 from dagster_project.results.scores import Scores

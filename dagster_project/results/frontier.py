@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.contrasts import contrasts
 from dagster_project.results.disagreements import COLUMNS as DISAGREEMENTS
 from dagster_project.results.disagreements import Measured, disagreements

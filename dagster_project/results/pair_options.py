@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.experiment.agents import TrainedMetric
-from dagster_project.experiment.spec import Experiment, Pairing
+from dagster_project.experiment.sections import Pairing
+from dagster_project.experiment.spec import Experiment
 from dagster_project.preferences.pairs import Candidates, consistent, select_pairs
 
 COLUMNS = ["judge", "metric", "option", "value", "pairs", "cases", "share", "candidates"]

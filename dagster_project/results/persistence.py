@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.disagreements import Measured, disagreements
 from dagster_project.results.intervals import (
     Array,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.intervals import Array, Draws
 from dagster_project.results.scores import BEST, Scores, combinations, draws_of, judges_of
 

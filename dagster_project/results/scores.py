@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.artifacts.database import open_database
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.intervals import Array, Draws, draw
 
 BEST, GOOD = "best_of_both", 2

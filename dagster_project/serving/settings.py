@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from toolemu.chat.settings import EndpointSettings, Patience
 from toolemu.errors import HiddenValueError
@@ -71,6 +71,15 @@ class Weights(BaseModel):
     revision: str | None = Field(None, description="Of the hub: best the hash of a commit; null: the newest.")
     folder: Path | None = Field(None, exclude=True, description="Where a folder lies; computed, never in the file.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _find_folder(cls, value: Any, info: ValidationInfo) -> Any:
+        """Return the fields with the folder that `source` is, if it is one below the context's `folder`."""
+        around, source = getattr(info.context, "folder", None), value.get("source") if isinstance(value, dict) else None
+        if around is None or not isinstance(source, str) or not (around / source).is_dir():
+            return value
+        return {**value, "folder": (around / source).resolve()}
+
 
 class ServedEndpoint(Patience):
     """A server that is started when first needed, with what to give it and how far to go in asking it."""
@@ -83,6 +92,18 @@ class ServedEndpoint(Patience):
     def at(self, url: str) -> EndpointSettings:
         """Returns the endpoint, now that it has an address."""
         return EndpointSettings(url=url, **{name: getattr(self, name) for name in Patience.model_fields})
+
+
+def _is_served(value: Any) -> str:
+    served = isinstance(value, ServedEndpoint) or (isinstance(value, dict) and "serve" in value)
+    return "(serve)" if served else "(url)"
+
+
+AnyEndpoint = Annotated[
+    Annotated[EndpointSettings, Tag("(url)")] | Annotated[ServedEndpoint, Tag("(serve)")],
+    Discriminator(_is_served),
+]
+"""An endpoint in the experiment file: a server at a URL, or one to start."""
 
 
 class Server(NamedTuple):

@@ -8,7 +8,6 @@ from pathlib import Path
 from dagster_project.collect.weights import folder_at_hand
 from dagster_project.collect.world import open_world
 from dagster_project.experiment.graph import template_arguments
-from dagster_project.experiment.models import OwnAdapter, RunHere, WeightsModel
 from dagster_project.experiment.spec import Experiment
 from dagster_project.training.bases import base_weights, check_base, check_targets
 from dagster_project.training.chat_template import check_clock, end_tokens, tokenize
@@ -20,10 +19,6 @@ from toolemu.prompts.render import AgentPrompt
 from toolemu.react import render_final, render_turn
 from toolemu.toolkits import tools_of
 from toolemu.trajectory import Step, StopReason, Trajectory
-
-_TEMPLATE_OPTION = "--chat-template"
-_TEMPLATE_FIELDS = ("chat_template", "add_generation_prompt", "continue_final_message", "documents", "tools")
-"""Fields of a request to vLLM that change what the template renders."""
 
 
 def check_trainable(experiment: Experiment) -> Iterator[str]:
@@ -40,13 +35,13 @@ def check_trainable(experiment: Experiment) -> Iterator[str]:
     for name in dict.fromkeys(agent.model for agent in trained):
         section = experiment.section(name)
         place = experiment.place_of(name)
-        if isinstance(section, RunHere):
-            _check_requests(place, section)
-        if not isinstance(section, WeightsModel):
+        section.check_trainable(place)
+        weights = section.weights
+        if weights is None:
             continue
-        folder = folder_at_hand(section)
+        folder = folder_at_hand(weights)
         if folder is None:
-            yield f"{place}: {section.source} is not on this machine yet; its chat template is checked once it is"
+            yield f"{place}: {weights.source} is not on this machine yet; its chat template is checked once it is"
             continue
         recipes = dict.fromkeys(agent.recipe for agent in trained if agent.model == name)
         targets = {experiment.training_of(name, recipe).lora_targets for recipe in recipes}
@@ -54,9 +49,9 @@ def check_trainable(experiment: Experiment) -> Iterator[str]:
             _check_model(experiment, name, folder, targets)
         except FrontierError as error:
             raise FrontierError(f"{place}: {error}", code=error.code) from error
-        yield f"{place}: {section.source} can be trained: its chat template renders what its agents are sent"
+        yield f"{place}: {weights.source} can be trained: its chat template renders what its agents are sent"
     for name, own in experiment.own_agents.items():
-        folder = folder_at_hand(own) if isinstance(own, OwnAdapter) else None
+        folder = folder_at_hand(own.weights) if own.on_base and own.weights else None
         if folder is not None:
             check_servable(folder)
             yield f"own_agents.{name}: the adapter can be served"
@@ -86,20 +81,6 @@ def sample_conversation(experiment: Experiment) -> tuple[tuple[Message, ...], tu
     agent = experiment.agent
     prompt = AgentPrompt(agent.prompt_style, experiment.prompts_dir, layout=agent.prompt_layout)
     return prompt.conversation(case, toolkits, trajectory)
-
-
-def _check_requests(place: str, section: RunHere) -> None:
-    """Check that agents are asked with the template that training renders: the tokenizer's own."""
-    option = next((text for text in section.server.arguments if text.startswith(_TEMPLATE_OPTION)), None)
-    field = next((name for name in _TEMPLATE_FIELDS if name in section.request), None)
-    if option or field:
-        where = f"server.arguments: {option}" if option else f"request.{field}"
-        raise FrontierError(
-            f"{place}.{where} changes what the chat template renders for the agent, and training would not know of "
-            "it. Put the template into chat_template.jinja of a copy of the model, and its arguments under "
-            "`chat_template`.",
-            code="chat-template.given-to-server",
-        )
 
 
 def _check_model(experiment: Experiment, name: str, folder: Path, targets: Iterable[str | tuple[str, ...]]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.batches_by_case import changes_of, compare, relative_size
 from benchmarks.coverage import make_world, observe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.points import make_points
 
 BY = ("model", "recipe", "beta")

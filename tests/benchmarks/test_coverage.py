@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.coverage import make_world, observe, tallies, truth
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 
 
 def test_the_truth_is_what_many_experiments_average_to() -> None:

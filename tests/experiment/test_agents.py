@@ -126,7 +126,7 @@ def test_a_variant_is_an_agent_of_its_own_over_all_its_stages() -> None:
         ({"recipes": ["safe@ipo"]}, {}, r"grid names safe@ipo; variants defined: \[\]"),
         ({}, {"variants": {"ipo": {"loss": "ipo"}}}, "variants.ipo is of no recipe"),
         ({"recipes": ["safe@x"]}, {"variants": {"x": {"loss": "best"}}}, "should be 'sigmoid'"),
-        ({"recipes": ["safe@x"]}, {"variants": {"x": {"speed": 1}}}, "no training parameter 'speed'"),
+        ({"recipes": ["safe@x"]}, {"variants": {"x": {"speed": 1}}}, "which is no training parameter"),
         ({"recipes": ["safe@x"]}, {"variants": {"x_then_y": {}}}, "should match pattern"),
     ],
 )

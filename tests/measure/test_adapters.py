@@ -9,14 +9,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Ref
-from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.models import OwnAdapter
 from dagster_project.measure.adapters import own_adapter
+from dagster_project.models.weights import AdapterModel
 from toolemu.errors import InputError
 
 Others = Sequence[tuple[str, tuple[int, ...]]]
 MODULE = "base_model.model.layers.0.q_proj"
-OWN = OwnAdapter(kind="adapter", source="mine", of="m", recipe=Recipe.safe, judge="j")
+OWN = AdapterModel(kind="adapter", source="mine")
 
 
 def adapter(store: ArtifactStore, width: int, others: Others = (), **config: object) -> Artifact:

@@ -71,7 +71,7 @@ def test_ones_own_agents_land_on_the_frontier_and_nothing_else_is_made_again(fin
         ({"of": "nobody"}, "own_agents.mine.of names 'nobody'"),
         ({"judge": "nobody"}, "own_agents.mine.judge names 'nobody'"),
         ({"recipe": "safe@ipo", "beta": 0.1}, "would be taken for the agent of the grid"),
-        ({"of": "remote", "kind": "adapter", "source": "w"}, "the weights of remote are not here"),
+        ({"of": "remote", "kind": "adapter", "source": "w"}, "needs the weights of 'remote'"),
         ({"recipe": "kind"}, "recipe"),
         (
             {"name": "My_Model"},

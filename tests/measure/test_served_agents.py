@@ -11,7 +11,6 @@ import pytest
 
 from dagster_project.artifacts import Artifact, ArtifactStore, Ref
 from dagster_project.collect.endpoints import servers_folder
-from dagster_project.experiment.models import RunHere
 from dagster_project.experiment.spec import load_experiment
 from dagster_project.measure.adapters import served_adapter
 from dagster_project.miniature.world import make_cases, toolkits
@@ -99,8 +98,8 @@ def test_a_two_stage_agent_writes_the_same_served_with_its_adapter_and_merged(la
     ]
     both = served_adapter(base.path, stages)
     model = load_experiment(str(lab.experiment)).models["eager"]
-    assert isinstance(model, RunHere)
-    server = server_of(base.path, f"eager@{base.manifest.sha256[:12]}", model.server)
+    assert model.served is not None
+    server = server_of(base.path, f"eager@{base.manifest.sha256[:12]}", model.served)
     servers = Servers(servers_folder(lab.directory / "data"))
     adapters = {"both": both, "first": served_adapter(base.path, stages[:1])}
 
@@ -158,9 +157,9 @@ def test_seeded_prompts_that_a_step_has_no_room_for_are_answered(lab: Lab) -> No
     ]
     base = artifact(lab, "source_models", model="eager")
     model = load_experiment(str(lab.experiment)).models["eager"]
-    assert isinstance(model, RunHere)
+    assert model.served is not None
     little = {"arguments": ("--enforce-eager", "--max-num-batched-tokens", "512"), "idle_after_s": 0}
-    server = server_of(base.path, "eager", model.server.model_copy(update=little))
+    server = server_of(base.path, "eager", model.served.model_copy(update=little))
 
     async def asked(at: Address) -> list[str]:
         async with open_endpoints(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_project.experiment.agents import PAPER_METRICS, TrainedMetric
-from dagster_project.experiment.spec import Pairing
+from dagster_project.experiment.sections import Pairing
 from dagster_project.preferences.pairs import Candidates, Selected, gather_candidates, median_scores, select_pairs
 from toolemu.errors import FrontierError
 from toolemu.evaluation import Evaluation, Metric

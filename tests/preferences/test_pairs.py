@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_project.experiment.agents import TrainedMetric
-from dagster_project.experiment.spec import Pairing
+from dagster_project.experiment.sections import Pairing
 from dagster_project.preferences.pairs import PairSet, build_pairs, is_left_out, is_unfinished
 from toolemu.evaluation import Evaluation, Metric
 from toolemu.trajectory import FAILURES, StopReason, Trajectory

@@ -22,7 +22,8 @@ import pytest
 from dagster_project.artifacts import ArtifactStore, Ref
 from dagster_project.experiment.agents import TrainedMetric
 from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.spec import Experiment, Statistics, load_experiment
+from dagster_project.experiment.sections import Statistics
+from dagster_project.experiment.spec import Experiment, load_experiment
 from dagster_project.experiment.splits import split_cases
 from dagster_project.published.conversations import published_conversation
 from dagster_project.published.export import export_pairs, export_runs, source_trajectories

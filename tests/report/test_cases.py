@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.report.cases import case_scores, changes, load_changes, paired_cases, slopes
 from dagster_project.results.contrasts import contrasts
 from dagster_project.results.points import make_points

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_project.experiment.spec import Experiment, Statistics
+from dagster_project.experiment.sections import Statistics
+from dagster_project.experiment.spec import Experiment
 from dagster_project.results.agreement import (
     AGREEMENT,
     _alphas,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.comparisons import comparisons, holm, signed_rank_p
 from dagster_project.results.scores import load_agents, load_scores
 from tests.results.tiny import Trained, Verdict, build, pick

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 
 from .tiny import SPLITS, Trained, Verdict, build, compute_frontier, flat_verdicts, pick
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import linregress
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.frontier import COLUMNS
 
 from .tiny import Trained, Verdict, build, compute_frontier, flat_verdicts, pick

@@ -10,7 +10,8 @@ import pytest
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.agents import PAPER_METRICS, TrainedMetric
-from dagster_project.experiment.spec import Experiment, Pairing
+from dagster_project.experiment.sections import Pairing
+from dagster_project.experiment.spec import Experiment
 from dagster_project.preferences.pairs import PairSet, build_pairs
 from dagster_project.results.pair_options import CHANGES, ONLY_OF, pair_options
 from tests.conftest import IMPORTED, Import

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.persistence import COLUMNS
 
 from .tiny import SPLITS, Trained, Verdict, build, compute_persistence, flat_verdicts, pick

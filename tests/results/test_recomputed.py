@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dagster_project.experiment.agents import PAPER
-from dagster_project.experiment.spec import Experiment, Statistics
+from dagster_project.experiment.sections import Statistics
+from dagster_project.experiment.spec import Experiment
 from dagster_project.results.agreement import agreement_tables
 from dagster_project.results.audits import audit_tables
 from dagster_project.results.frontier import frontier

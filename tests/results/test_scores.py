@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.scores import (
     Column,
     Scores,

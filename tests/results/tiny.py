@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 
 from dagster_project.experiment.agents import Recipe, agent_key
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.results.frontier import Frontier, frontier
 from dagster_project.results.persistence import Persistence, persistence
 from dagster_project.results.scores import load_agents, load_scores

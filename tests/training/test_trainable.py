@@ -12,7 +12,8 @@ import yaml
 
 from dagster_project.artifacts import ArtifactStore
 from dagster_project.experiment.graph import build_graph
-from dagster_project.experiment.spec import Experiment, Grid, load_experiment
+from dagster_project.experiment.sections import Grid
+from dagster_project.experiment.spec import Experiment, load_experiment
 from dagster_project.operations.preflight import preflight
 from dagster_project.training.trainable import check_trainable
 from tests import lm_world

@@ -11,7 +11,7 @@ import pandas as pd
 from dagster_project.artifacts.database import open_database
 from dagster_project.experiment.agents import Recipe
 from dagster_project.experiment.nodes import Kind
-from dagster_project.experiment.spec import Statistics
+from dagster_project.experiment.sections import Statistics
 from dagster_project.report.cases import case_scores, load_changes
 from dagster_project.report.page.charts.common import ALL, AVERAGE, Records, records, scoring_of
 from dagster_project.report.runs import AXES, run_scores

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from dagster_project.experiment.agents import Recipe
-from dagster_project.experiment.spec import Experiment, Statistics
+from dagster_project.experiment.sections import Statistics
+from dagster_project.experiment.spec import Experiment
 from dagster_project.report.page import PAGE, write_page
 from dagster_project.report.page.data import load_tables
 from dagster_project.report.transcript_files import FOLDER, Source, write_transcripts
