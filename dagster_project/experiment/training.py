@@ -147,7 +147,11 @@ class Training(_WithPreset):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "bfloat16", description="Of the base; what is not computed in float32 is in bfloat16, with a float16 base, too."
     )
-    max_length: int = Field(8192, ge=16, description="Longer pairs are left out and counted, never cut.")
+    max_length: int = Field(
+        8192,
+        ge=16,
+        description="Longer pairs are left out and counted, never cut; the longest sequence of a pair decides.",
+    )
     max_prompt_length: int | None = Field(
         None, ge=1, description="Pairs with longer prompts are left out and counted, too; null: max_length decides."
     )

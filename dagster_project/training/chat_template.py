@@ -63,7 +63,8 @@ class Tokens(NamedTuple):
 
     def stretches(self) -> list[slice]:
         """Return where each sequence stands in `ids` and `mask`."""
-        bounds = [0, *(len(self.prompt_ids) + start for start in self.starts), len(self.ids)]
+        first = len(self.prompt_ids)
+        bounds = [0, *(first + start for start in self.starts), first + len(self.completion_ids)]
         return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 
     def own_tokens(self) -> int:
@@ -276,7 +277,8 @@ class _TurnStyle(NamedTuple):
         reasoning = written[:start]
         if opened and reasoning.startswith(_OPENED):
             reasoning = reasoning.removeprefix(_OPENED).lstrip("\n")
-        return reasoning, written[start:] + self.end
+        space = self.before if self.before.isspace() else ""
+        return space + reasoning, written[start:] + self.end
 
 
 def _as_served(thought: str, spoken: str) -> str:

@@ -49,7 +49,7 @@ class TokenPair(NamedTuple):
     @property
     def length(self) -> int:
         """Tokens of the longest sequence, prompt included."""
-        return max(len(side.ids[stretch]) for side in self.sides for stretch in side.stretches())
+        return max(int(one.stop - one.start) for side in self.sides for one in side.stretches())
 
     @property
     def sequences(self) -> int:

@@ -194,7 +194,8 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
             if smaller is None or job.trainer.processes > 1:
                 raise FrontierError(
                     f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once: {error}. Set "
-                    "trainer.micro_batch_size or training.max_length lower, or trainer.gradient_checkpointing to auto."
+                    "trainer.micro_batch_size or training.max_length lower, trainer.gradient_checkpointing to auto, or "
+                    "trainer.shared_text to true."
                 ) from error
         notes.append(
             f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once; went on with "

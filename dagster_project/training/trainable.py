@@ -56,7 +56,7 @@ def check_trainable(experiment: Experiment) -> Iterator[str]:
             tokens = _check_model(experiment, name, folder, targets)
         except FrontierError as error:
             raise FrontierError(f"{place}: {error}", code=error.code) from error
-        yield f"{place}: {section.source} can be trained: {_sequences(tokens)}"
+        yield f"{place}: {section.source} can be trained: {_sequences(tokens, section)}"
     for name, own in experiment.own_agents.items():
         folder = folder_at_hand(own) if isinstance(own, OwnAdapter) else None
         if folder is not None:
@@ -104,10 +104,11 @@ def _check_requests(place: str, section: RunHere) -> None:
         )
 
 
-def _sequences(tokens: Tokens) -> str:
+def _sequences(tokens: Tokens, section: WeightsModel) -> str:
     """Return how many sequences the sample conversation is."""
     if not tokens.starts:
-        return "one sequence per conversation"
+        further = ", and another after each turn in which it thinks" if section.thinking else ""
+        return f"one sequence per conversation{further}"
     return (
         f"{len(tokens.starts) + 1} sequences per conversation of {SAMPLE_TURNS} turns, since its chat template "
         "rewrites earlier turns (trainer.shared_text computes once what they begin with alike)"
