@@ -97,6 +97,7 @@ class TrainingResult(BaseModel):
         too_long: Pairs left out for their length.
         without_words: Pairs left out because the agent says nothing on one side.
         conversations: Distinct conversations in the pairs.
+        sequences: Sequences of tokens that these are; more if the chat template rewrites earlier turns.
         references_reused: Of these, how many had their reference log-probability from the store.
         kl: Divergence KL(agent ‖ base) a token of the agent's, in nats; exact over the vocabulary, mean over tokens of
             some of the pairs' conversations.
@@ -121,6 +122,7 @@ class TrainingResult(BaseModel):
     too_long: int
     without_words: int
     conversations: int
+    sequences: int
     references_reused: int
     kl: float
     seconds: float
@@ -277,6 +279,7 @@ class _Attempt:
             too_long=prepared.too_long,
             without_words=prepared.without_words,
             conversations=len(prepared.conversations),
+            sequences=prepared.sequences,
             references_reused=reused,
             kl=kl,
             seconds=seconds,

@@ -79,19 +79,17 @@ class Prepared(NamedTuple):
         hours = f"about {self.flops / (EXPECTED_MFU * peak) / 3600:.1f} h" if peak else "unknown time"
         return (
             f"{len(self.pairs)} pairs (left out: {self.too_long} too long, {self.without_words} without a word of the "
-            f"agent on one side), {len(self.conversations)} conversations{self._sequences()}, "
+            f"agent on one side), {len(self.conversations)} conversations as {self.sequences} sequences, "
             f"{self.steps} steps, {self.tokens:,} tokens, {self.flops:.2g} operations: {hours} on {where}; at most "
             f"{self.plan.memory / 2**30:.1f} GiB{room} and {self.disk / 2**30:.2f} GiB of disk, with "
             f"{self.plan.micro_batch} pairs at once and "
             f"{'recomputing activations where memory needs it' if self.plan.checkpointing else 'nothing recomputed'}."
         )
 
-    def _sequences(self) -> str:
-        """Return how many sequences the conversations are, if they are more."""
-        further = sum(len(tokens.starts) for tokens in self.conversations.values())
-        if not further:
-            return ""
-        return f" as {len(self.conversations) + further} sequences, since the chat template rewrites earlier turns"
+    @property
+    def sequences(self) -> int:
+        """Sequences of tokens that the conversations are; more if the chat template rewrites earlier turns."""
+        return sum(1 + len(tokens.starts) for tokens in self.conversations.values())
 
 
 def prepare(job: TrainingJob) -> Prepared:

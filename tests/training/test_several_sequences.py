@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from dagster_project.experiment.training import Trainer
 from dagster_project.miniature.tokenizer import END, build_tokenizer
+from dagster_project.training.card import model_card
 from dagster_project.training.chat_template import Tokens
 from dagster_project.training.conversations import TokenPair, conversation_records, tokenize_pairs
 from dagster_project.training.dpo import divergence, train_adapter
@@ -157,7 +158,8 @@ def test_the_estimate_counts_what_is_computed(
     assert plain.plan.tokens == max(2 * pair.sequences * pair.length for pair in plain.pairs)
     assert shared.plan.tokens < plain.plan.tokens / 2
     assert shared.flops < 0.75 * plain.flops
-    assert "sequences" in plain.summary()
+    assert f"as {plain.sequences} sequences" in plain.summary()
+    assert plain.sequences == sum(len(tokens.stretches()) for tokens in plain.conversations.values())
     longest = max(len(tokens.ids[one]) for tokens in plain.conversations.values() for one in tokens.stretches())
     assert (
         max(pair.length for pair in plain.pairs) == longest < max(len(one.ids) for one in plain.conversations.values())
@@ -171,6 +173,9 @@ def test_a_training_with_shared_text_comes_out_as_without(corpus: Corpus, rewrit
         found, expected = (step.model_dump(exclude={"reward_accuracy"}) for step in (one, other))
         assert found == pytest.approx(expected, rel=2e-3, abs=1e-5)
     assert shared.steps[0].loss == pytest.approx(plain.steps[0].loss, rel=1e-5)
+    assert shared.sequences == plain.sequences > plain.conversations
+    card = model_card(corpus.job(rewriting_base, tmp_path / "plain"), plain)
+    assert f"{plain.sequences} sequences" in card
     assert shared.computed_tokens < 0.7 * plain.computed_tokens
     weights, others = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("shared", "plain"))
     for name, other in others.items():
