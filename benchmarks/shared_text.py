@@ -120,14 +120,13 @@ def conversations_of(pairs: Sequence[TokenPair]) -> dict[str, Tokens]:
     """Returns the pairs' distinct conversations by id."""
     found: dict[str, Tokens] = {}
     for pair in pairs:
-        found[pair.chosen_id] = Tokens(pair.prompt_ids, pair.chosen_ids, pair.chosen_mask)
-        found[pair.rejected_id] = Tokens(pair.prompt_ids, pair.rejected_ids, pair.rejected_mask)
+        found[pair.chosen_id], found[pair.rejected_id] = pair.sides
     return found
 
 
 def tokens_of(pairs: Sequence[TokenPair]) -> int:
     """Returns the tokens of both sides of pairs."""
-    return sum(2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
+    return sum(pair.tokens for pair in pairs)
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]

@@ -98,6 +98,7 @@ class Training(_WithPreset):
             "max_length": 8192,
             "max_prompt_length": 8192,
             "mask_observations": False,
+            "train_on_reasoning": False,
             "seed": 42,
         }
     }
@@ -146,11 +147,20 @@ class Training(_WithPreset):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "bfloat16", description="Of the base; what is not computed in float32 is in bfloat16, with a float16 base, too."
     )
-    max_length: int = Field(8192, ge=16, description="Longer pairs are left out and counted, never cut.")
+    max_length: int = Field(
+        8192,
+        ge=16,
+        description="Longer pairs are left out and counted, never cut; the longest sequence of a pair decides.",
+    )
     max_prompt_length: int | None = Field(
         None, ge=1, description="Pairs with longer prompts are left out and counted, too; null: max_length decides."
     )
     mask_observations: bool = Field(True, description="Only the agent's own turns count in the loss.")
+    train_on_reasoning: bool = Field(
+        True,
+        description="The agent's thinking counts in the loss, too. On, since the agent wrote it and acts on it: DPO "
+        "compares the probabilities of whole replies. Off, the words are trained given the thinking.",
+    )
     seed: int | None = Field(None, description="Of order, adapter and dropout; null: the agent's seed.")
 
     @field_validator("lora_targets")

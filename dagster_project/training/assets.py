@@ -97,6 +97,7 @@ def _adapter(run: AssetRun) -> None:
         pairs_too_long=result.too_long,
         pairs_without_words=result.without_words,
         conversations=result.conversations,
+        sequences=result.sequences,
         steps=len(result.steps),
         references_reused=result.references_reused,
         resumed_at=result.resumed_at,

@@ -60,7 +60,8 @@ def model_card(job: TrainingJob, result: TrainingResult) -> str:
     last = result.steps[-1]
     about = [
         f"A LoRA adapter over `{job.label}`, trained by DPO with β = {job.beta:g} on {result.pairs} pairs of "
-        f"{result.conversations} conversations ({result.too_long} pairs were too long) in {len(result.steps)} steps. "
+        f"{result.conversations} conversations{_sequences(result)} ({result.too_long} pairs were too long) in "
+        f"{len(result.steps)} steps. "
         + ("Only the agent's own turns counted." if job.training.mask_observations else "Observations counted, too."),
         "",
         "| at the end | |",
@@ -76,6 +77,12 @@ def model_card(job: TrainingJob, result: TrainingResult) -> str:
         "Settings": _listed(job.training.model_dump(mode="json", exclude_none=True)),
     }
     return _card(job.name or job.label, base, rank, ["dpo", "lora"], about, sections)
+
+
+def _sequences(result: TrainingResult) -> str:
+    if result.sequences == result.conversations:
+        return ""
+    return f", which are {result.sequences} sequences, since the chat template or thinking changes earlier turns"
 
 
 def mixture_card(

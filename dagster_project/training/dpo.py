@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -97,6 +97,7 @@ class TrainingResult(BaseModel):
         too_long: Pairs left out for their length.
         without_words: Pairs left out because the agent says nothing on one side.
         conversations: Distinct conversations in the pairs.
+        sequences: Sequences of tokens that these are; more if the chat template rewrites earlier turns.
         references_reused: Of these, how many had their reference log-probability from the store.
         kl: Divergence KL(agent ‖ base) a token of the agent's, in nats; exact over the vocabulary, mean over tokens of
             some of the pairs' conversations.
@@ -121,6 +122,7 @@ class TrainingResult(BaseModel):
     too_long: int
     without_words: int
     conversations: int
+    sequences: int
     references_reused: int
     kl: float
     seconds: float
@@ -194,7 +196,8 @@ def train_adapter(job: TrainingJob, listener: Listener = Listener()) -> Training
             if smaller is None or job.trainer.processes > 1:
                 raise FrontierError(
                     f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once: {error}. Set "
-                    "trainer.micro_batch_size or training.max_length lower, or trainer.gradient_checkpointing to auto."
+                    "trainer.micro_batch_size or training.max_length lower, trainer.gradient_checkpointing to auto, or "
+                    "trainer.shared_text to true."
                 ) from error
         notes.append(
             f"The card ran out of memory with {prepared.plan.micro_batch} pairs at once; went on with "
@@ -267,7 +270,6 @@ class _Attempt:
         if trainer.accelerator.is_main_process:
             _save_adapter(trainer.accelerator.unwrap_model(trainer.model), weights, job)
             _save_probes(prepared.conversations.values(), job.out)
-        mean = prepared.tokens / (2 * prepared.steps * job.training.batch_size)
         ours = trainer.tokens * job.trainer.processes  # nothing is padded where text is shared
         computed = ours if job.trainer.shared_text else steps[-1].tokens - before
         recomputed = trainer.recomputed_tokens / max(trainer.tokens, 1)
@@ -277,6 +279,7 @@ class _Attempt:
             too_long=prepared.too_long,
             without_words=prepared.without_words,
             conversations=len(prepared.conversations),
+            sequences=prepared.sequences,
             references_reused=reused,
             kl=kl,
             seconds=seconds,
@@ -284,8 +287,8 @@ class _Attempt:
             resumed_at=resumed_at,
             tokens_per_second=speed,
             computed_tokens=int(computed),
-            mfu=self._utilisation(computed / seconds, mean, 0.0),
-            hfu=self._utilisation(computed / seconds, mean, recomputed),
+            mfu=self._utilisation(computed / seconds, prepared.context, 0.0),
+            hfu=self._utilisation(computed / seconds, prepared.context, recomputed),
             peak_memory=torch.cuda.max_memory_allocated() if prepared.card else None,
             micro_batch=prepared.plan.micro_batch,
             recomputed=recomputed,
@@ -471,12 +474,8 @@ def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Tokens]) -> 
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     total, count = 0.0, 0
     with torch.no_grad(), trainer.accelerator.autocast():
-        for tokens in conversations[:KL_CONVERSATIONS]:
-            first = len(tokens.prompt_ids) - 1
-            places = [first + place for place, counts in enumerate(tokens.agent_mask) if counts][:KL_TOKENS]
-            if not places:
-                continue
-            ids = torch.tensor([[*tokens.prompt_ids, *tokens.completion_ids]], device=model.device)
+        for sequence, places in _counted(conversations[:KL_CONVERSATIONS]):
+            ids = torch.tensor([sequence], device=model.device)
             at = torch.tensor(places, device=model.device)
             agent = model(input_ids=ids, logits_to_keep=at, use_cache=False).logits[0].float().log_softmax(-1)
             with model.disable_adapter():
@@ -484,6 +483,17 @@ def divergence(trainer: PreparedDPOTrainer, conversations: Sequence[Tokens]) -> 
             total += float((agent.exp() * (agent - base)).sum(-1).double().sum())
             count += len(places)
     return total / max(count, 1)
+
+
+def _counted(conversations: Iterable[Tokens]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield each sequence and the places before its tokens that count, at most `KL_TOKENS` a conversation."""
+    for tokens in conversations:
+        room = KL_TOKENS
+        for stretch in tokens.stretches():
+            places = [place - 1 for place, counts in enumerate(tokens.mask[stretch]) if counts][:room]
+            room -= len(places)
+            if places:
+                yield tokens.ids[stretch], places
 
 
 def base_sha256(base: Path) -> str:
@@ -533,10 +543,7 @@ def _save_adapter(model: Any, weights: Mapping[str, Any] | None, job: TrainingJo
 
 
 def _save_probes(conversations: Iterable[Tokens], out: Path) -> None:
-    some = [
-        [*tokens.prompt_ids, *tokens.completion_ids][-PROBE_TOKENS:]
-        for tokens in itertools.islice(conversations, N_PROBES)
-    ]
+    some = [tokens.ids[tokens.stretches()[-1]][-PROBE_TOKENS:] for tokens in itertools.islice(conversations, N_PROBES)]
     (out / PROBES).write_bytes(orjson.dumps(some))
 
 

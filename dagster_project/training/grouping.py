@@ -75,9 +75,10 @@ def group_by_prompt(conversations: Mapping[str, Tokens], budget: int) -> list[Gr
         room = 0
         for identity in identities:
             tokens = conversations[identity]
-            room -= len(tokens.completion_ids)
+            own = tokens.own_tokens()
+            room -= own
             if not group or room < 0:
-                group, room = {}, budget - len(prompt) - len(tokens.completion_ids)
+                group, room = {}, budget - len(prompt) - own
                 groups.append(group)
             group[identity] = tokens
     return groups

@@ -6,7 +6,7 @@ import importlib.util
 import math
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,6 +52,7 @@ class Prepared(NamedTuple):
         plan: How batches are cut up.
         steps: Optimiser steps.
         tokens: Tokens that all steps together go over, padding left out, shared ones as often as they are there.
+        context: Mean tokens of a sequence.
         flops: Operations of that, shared ones once with `shared_text`; see `estimate`.
         disk: Bytes of the adapter and its checkpoints.
     """
@@ -66,6 +67,7 @@ class Prepared(NamedTuple):
     plan: Plan
     steps: int
     tokens: int
+    context: float
     flops: float
     disk: float
 
@@ -77,12 +79,17 @@ class Prepared(NamedTuple):
         hours = f"about {self.flops / (EXPECTED_MFU * peak) / 3600:.1f} h" if peak else "unknown time"
         return (
             f"{len(self.pairs)} pairs (left out: {self.too_long} too long, {self.without_words} without a word of the "
-            f"agent on one side), {len(self.conversations)} conversations, "
+            f"agent on one side), {len(self.conversations)} conversations as {self.sequences} sequences, "
             f"{self.steps} steps, {self.tokens:,} tokens, {self.flops:.2g} operations: {hours} on {where}; at most "
             f"{self.plan.memory / 2**30:.1f} GiB{room} and {self.disk / 2**30:.2f} GiB of disk, with "
             f"{self.plan.micro_batch} pairs at once and "
             f"{'recomputing activations where memory needs it' if self.plan.checkpointing else 'nothing recomputed'}."
         )
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of tokens that the conversations are; more if the chat template rewrites earlier turns."""
+        return sum(1 + len(tokens.starts) for tokens in self.conversations.values())
 
 
 def prepare(job: TrainingJob) -> Prepared:
@@ -104,6 +111,7 @@ def prepare(job: TrainingJob) -> Prepared:
         tokenizer,
         file,
         mask_observations=job.training.mask_observations,
+        train_on_reasoning=job.training.train_on_reasoning,
         arguments=job.chat_template,
         ends=end_tokens(job.base),
     )
@@ -124,12 +132,13 @@ def prepare(job: TrainingJob) -> Prepared:
     micro_batches = _micro_batches(job, pairs)
     plan = plan_batches(shape, job.training, job.trainer, micro_batches, card)
     steps = job.training.max_steps or math.ceil(math.ceil(len(pairs) / job.training.batch_size) * job.epochs)
-    mean = sum(_tokens(pair) for pair in pairs) / len(pairs)
+    mean = sum(pair.tokens for pair in pairs) / len(pairs)
+    context = mean * len(pairs) / sum(pair.sequences for pair in pairs)
     total = int(mean * steps * job.training.batch_size)
     found = micro_batches(plan.micro_batch)
     again = sum(tokens > plan.plain_tokens for tokens in found) / len(found)
     computed = sum(found) / len(found) / plan.micro_batch / mean if job.trainer.shared_text else 1.0
-    flops = computed * total * flops_per_token(shape, mean / 2, recomputed=again)
+    flops = computed * total * flops_per_token(shape, context, recomputed=again)
     disk = _check_disk(job, shape, steps)
     conversations = {identity: tokens[identity] for identity in used}
     return Prepared(
@@ -143,6 +152,7 @@ def prepare(job: TrainingJob) -> Prepared:
         plan,
         steps,
         total,
+        context,
         flops,
         disk,
     )
@@ -245,30 +255,31 @@ def _check_disk(job: TrainingJob, shape: Shape, steps: int) -> float:
 def _micro_batches(job: TrainingJob, pairs: Sequence[TokenPair]) -> Callable[[int], list[int]]:
     """Returns what gives the tokens that micro-batches of so many pairs put on a card.
 
-    Without shared text that is two conversations a pair, padded to the longest. With it, what a pair's conversations
+    Without shared text that is a pair's sequences, padded to the longest. With it, what a pair's conversations
     have in common is there once; where batches are by case, also what those of a micro-batch have, in an epoch as it
     will be. What responses to one prompt begin with alike is counted as often as it is there, so a little too much.
     """
     if not job.trainer.shared_text:
-        return lambda size: [2 * size * pair.length for pair in pairs]
+        return lambda size: [size * pair.sequences * pair.length for pair in pairs]
+    own: dict[str, int] = {}  # of each conversation, the tokens after its prompt
+    for pair in pairs:
+        for name, side in zip((pair.chosen_id, pair.rejected_id), pair.sides, strict=True):
+            if name not in own:
+                own[name] = side.own_tokens()
+
+    def distinct(some: Iterable[TokenPair]) -> int:
+        found = list(some)
+        prompts = {tuple(pair.prompt_ids) for pair in found}
+        names = {name for pair in found for name in (pair.chosen_id, pair.rejected_id)}
+        return sum(map(len, prompts)) + sum(own[name] for name in names)
+
     if job.training.batch_by == "pair":
-        return lambda size: [size * _distinct_tokens([pair]) for pair in pairs]
+        return lambda size: [size * distinct([pair]) for pair in pairs]
     places = [PairOf(tuple(pair.prompt_ids), pair.chosen_id, pair.rejected_id) for pair in pairs]
     order = order_by_case(places, job.training.batch_size, random.Random(0))
 
     def micro_batches(size: int) -> list[int]:
         starts = range(0, len(order), size)
-        return [_distinct_tokens([pairs[place] for place in order[start : start + size]]) for start in starts]
+        return [distinct(pairs[place] for place in order[start : start + size]) for start in starts]
 
     return micro_batches
-
-
-def _distinct_tokens(pairs: Sequence[TokenPair]) -> int:
-    """Returns the tokens of the pairs' prompts and responses, each counted once."""
-    responses = {pair.chosen_id: len(pair.chosen_ids) for pair in pairs}
-    responses |= {pair.rejected_id: len(pair.rejected_ids) for pair in pairs}
-    return sum(map(len, {tuple(pair.prompt_ids) for pair in pairs})) + sum(responses.values())
-
-
-def _tokens(pair: TokenPair) -> int:
-    return 2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)

@@ -10,9 +10,11 @@ Imports torch: import this module only where training happens.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.attention.flex_attention import create_block_mask
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -67,16 +69,97 @@ def check_can_share(model: PreTrainedModel) -> None:
         )
 
 
-def tree_of(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> TokenTree:
-    """Returns the trees of a batch's sequences; tokens and mask (0 for padding, on the right) are as for a model.
+def tree_of(input_ids: torch.Tensor, attention_mask: torch.Tensor, sequences: torch.Tensor | None = None) -> TokenTree:
+    """Return the trees of a batch's sequences.
+
+    Args:
+        input_ids: Tokens, shape (rows, length).
+        attention_mask: 1 for tokens and 0 for padding, which is on the right; same shape.
+        sequences: Which sequence of its row each token belongs to, same shape; None: each row is one.
+
+    Returns:
+        Trees whose `paths` have a row for each of the batch; there is no node between two sequences of a row.
 
     Raises:
         ValueError: There is padding on the left, or in between.
     """
     if (attention_mask.diff(dim=1) > 0).any():
         raise ValueError("padding goes on the right")
-    rows, lengths = input_ids.cpu().numpy(), attention_mask.sum(1).tolist()
-    return build_tree([row[:length] for row, length in zip(rows, lengths, strict=True)])
+    rows = input_ids.cpu().numpy()
+    if sequences is None:
+        lengths = attention_mask.sum(1).tolist()
+        return build_tree([row[:length] for row, length in zip(rows, lengths, strict=True)])
+    stretches = stretches_of(sequences, attention_mask)
+    tree = build_tree([rows[row][start:stop] for row, start, stop in stretches])
+    paths = np.full((len(rows), rows.shape[1] - 1), -1, dtype=np.int64)
+    for path, (row, start, stop) in zip(tree.paths, stretches, strict=True):
+        paths[row, start : stop - 1] = path[: stop - 1 - start]
+    return tree._replace(paths=paths)
+
+
+class Stretch(NamedTuple):
+    """A sequence's place in a batch: columns `start` … `stop` - 1 of a row."""
+
+    row: int
+    start: int
+    stop: int
+
+
+def stretches_of(sequences: torch.Tensor, attention_mask: torch.Tensor) -> list[Stretch]:
+    """Return where a batch's sequences stand, row by row; the arguments are those of `tree_of`."""
+    found = []
+    for row, (numbers, length) in enumerate(zip(sequences.cpu(), attention_mask.sum(1).tolist(), strict=True)):
+        sizes = torch.unique_consecutive(numbers[:length], return_counts=True)[1].tolist()
+        stops = list(itertools.accumulate(sizes))
+        found += [Stretch(row, stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
+    return found
+
+
+def score_apart(
+    model: Callable[..., Any],
+    sequences: torch.Tensor,
+    *,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    labels: torch.Tensor,
+    **flags: Any,
+) -> Any:
+    """Return what `model(...)` would for rows of several sequences, each of which is computed by itself.
+
+    Args:
+        model: A model, wrapped or not, that has TRL's fused head.
+        sequences: Which sequence of its row each token belongs to, shape (rows, length).
+        input_ids: Tokens, same shape.
+        attention_mask: 1 for tokens and 0 for padding, same shape.
+        labels: `input_ids` where a token's log-probability is wanted, else -100; same shape.
+        flags: Further arguments of the model.
+
+    Returns:
+        As `score` does: quantities of single tokens, each of shape (rows, length - 1), and no `loss`.
+    """
+    stretches = stretches_of(sequences, attention_mask)
+    shape = (len(stretches), max(stop - start for _, start, stop in stretches))
+    alone = {
+        name: torch.full(shape, filler, dtype=value.dtype, device=value.device)
+        for name, value, filler in (
+            ("input_ids", input_ids, 0),
+            ("attention_mask", attention_mask, 0),
+            ("labels", labels, -100),
+        )
+    }
+    places = torch.zeros_like(labels[:, 1:])
+    for number, (row, start, stop) in enumerate(stretches):
+        for name, value in (("input_ids", input_ids), ("attention_mask", attention_mask), ("labels", labels)):
+            alone[name][number, : stop - start] = value[row, start:stop]
+        first = number * (shape[1] - 1)
+        places[row, start : stop - 1] = torch.arange(first, first + stop - 1 - start, device=places.device)
+    output = model(**alone, **flags)
+    for name, value in list(output.items()):
+        if name == "loss":
+            output[name] = None
+        elif value.shape == (shape[0], shape[1] - 1):
+            output[name] = value.flatten()[places].masked_fill(labels[:, 1:] == -100, 0)
+    return output
 
 
 def score(

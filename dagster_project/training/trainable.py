@@ -10,7 +10,7 @@ from dagster_project.collect.world import open_world
 from dagster_project.experiment.graph import template_arguments
 from dagster_project.experiment.spec import Experiment
 from dagster_project.training.bases import base_weights, check_base, check_targets
-from dagster_project.training.chat_template import check_clock, end_tokens, tokenize
+from dagster_project.training.chat_template import Tokens, check_clock, end_tokens, tokenize
 from dagster_project.training.concatenate import check_servable
 from dagster_project.training.preflight import load_tokenizer
 from toolemu.chat import Message
@@ -19,6 +19,9 @@ from toolemu.prompts.render import AgentPrompt
 from toolemu.react import render_final, render_turn
 from toolemu.toolkits import tools_of
 from toolemu.trajectory import Step, StopReason, Trajectory
+
+SAMPLE_TURNS = 3
+"""Turns of the agent in the sample conversation."""
 
 
 def check_trainable(experiment: Experiment) -> Iterator[str]:
@@ -46,10 +49,11 @@ def check_trainable(experiment: Experiment) -> Iterator[str]:
         recipes = dict.fromkeys(agent.recipe for agent in trained if agent.model == name)
         targets = {experiment.training_of(name, recipe).lora_targets for recipe in recipes}
         try:
-            _check_model(experiment, name, folder, targets)
+            tokens = _check_model(experiment, name, folder, targets)
         except FrontierError as error:
             raise FrontierError(f"{place}: {error}", code=error.code) from error
-        yield f"{place}: {weights.source} can be trained: its chat template renders what its agents are sent"
+        thinks = bool(section.template_arguments().get("enable_thinking"))
+        yield f"{place}: {weights.source} can be trained: {_sequences(tokens, thinks=thinks)}"
     for name, own in experiment.own_agents.items():
         folder = folder_at_hand(own.weights) if own.on_base and own.weights else None
         if folder is not None:
@@ -58,7 +62,7 @@ def check_trainable(experiment: Experiment) -> Iterator[str]:
 
 
 def sample_conversation(experiment: Experiment) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """Return prompt and completion of a made-up trajectory on the first case: two calls and an answer."""
+    """Return prompt and completion of a made-up trajectory on the first case: calls, and an answer as the last turn."""
     world = open_world(experiment)
     case = world.cases[0]
     toolkits = [world.toolkits[name] for name in case.toolkits]
@@ -73,7 +77,7 @@ def sample_conversation(experiment: Experiment) -> tuple[tuple[Message, ...], tu
         case_idx=0,
         sample=0,
         user_input=case.user_instruction,
-        steps=(step, step),
+        steps=(step,) * (SAMPLE_TURNS - 1),
         output="Done.",
         final_log=render_final("That is all.", "Done."),
         stop_reason=StopReason.final_answer,
@@ -83,7 +87,19 @@ def sample_conversation(experiment: Experiment) -> tuple[tuple[Message, ...], tu
     return prompt.conversation(case, toolkits, trajectory)
 
 
-def _check_model(experiment: Experiment, name: str, folder: Path, targets: Iterable[str | tuple[str, ...]]) -> None:
+def _sequences(tokens: Tokens, *, thinks: bool) -> str:
+    """Return how many sequences the sample conversation is, of an agent that may think."""
+    if not tokens.starts:
+        further = ", and another after each turn in which it thinks" if thinks else ""
+        return f"one sequence per conversation{further}"
+    return (
+        f"{len(tokens.starts) + 1} sequences per conversation of {SAMPLE_TURNS} turns, since its chat template "
+        "rewrites earlier turns (trainer.shared_text computes once what they begin with alike)"
+    )
+
+
+def _check_model(experiment: Experiment, name: str, folder: Path, targets: Iterable[str | tuple[str, ...]]) -> Tokens:
+    """Check base and template, and return the sample conversation as training would have it."""
     check_base(folder)
     if any(folder.glob("*.safetensors")):
         weights = base_weights(folder)
@@ -91,5 +107,5 @@ def _check_model(experiment: Experiment, name: str, folder: Path, targets: Itera
             check_targets(folder, weights, names)
     tokenizer, arguments = load_tokenizer(folder), template_arguments(experiment, name)
     prompt, completion = sample_conversation(experiment)
-    tokenize(tokenizer, prompt, completion, arguments, end_tokens(folder))
     check_clock(tokenizer, [*prompt, *completion], arguments)
+    return tokenize(tokenizer, prompt, completion, arguments, end_tokens(folder))

@@ -43,16 +43,28 @@ def pair_dataset(pairs: Sequence[TokenPair]) -> Dataset:
 
 
 class MaskedPreferenceCollator(DataCollatorForPreference):  # type: ignore[misc]
-    """Pads pairs as TRL does, then counts only the agent's tokens: the loss reads `completion_mask`."""
+    """Pads pairs as TRL does, then counts only the agent's tokens: the loss reads `completion_mask`.
+
+    A conversation of several sequences is one row, so that all that TRL sums over a row is the conversation's.
+    """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns the batch; rows are all chosen sides, then all rejected ones. `pair` holds the pairs' numbers."""
+        """Return the batch; rows are all chosen sides, then all rejected ones.
+
+        `pair` holds the pairs' numbers. `sequences` (if a row has several) says of each token which one it belongs to.
+        """
         batch: dict[str, Any] = super().torch_call(examples)
         for side, name in enumerate(("chosen", "rejected")):
             for row, example in enumerate(examples):
                 start = len(example["prompt_ids"])
                 mask = torch.tensor(example[f"{name}_mask"])
                 batch["completion_mask"][side * len(examples) + row, start : start + len(mask)] = mask
+        starts = [
+            [len(example["prompt_ids"]) + start for start in example[f"{name}_starts"]]
+            for name in ("chosen", "rejected")
+            for example in examples
+        ]
+        batch |= _numbered(starts, batch["input_ids"])
         if "pair" in examples[0]:
             batch["pair"] = torch.tensor([example["pair"] for example in examples])
         return batch
@@ -141,17 +153,23 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             model: The policy, as wrapped for training.
             tree: What `tree_of` says of the batch; None: it is computed without sharing.
             inputs: `input_ids`, `attention_mask` and `labels` (-100 where a token does not count), each of shape
-                (2 · pairs, length), chosen sides first; and TRL's flags.
+                (2 · pairs, length), chosen sides first; `sequences`, of the same shape, if a conversation is several;
+                and TRL's flags.
 
         Returns:
             TRL's `FusedCausalLMOutput`: `log_probs` and the quantities it logs, each of shape (2 · pairs, length - 1)
-            and 0 where a token does not count. Their sums over a row are the completion's.
+            and 0 where a token does not count. Their sums over a row are the conversation's.
         """
-        return model(**inputs) if tree is None else shared_text.score(model, tree, **inputs)
+        sequences = inputs.pop("sequences", None)
+        if tree is not None:
+            return shared_text.score(model, tree, **inputs)
+        return model(**inputs) if sequences is None else shared_text.score_apart(model, sequences, **inputs)
 
     def tree_of(self, inputs: Mapping[str, Any]) -> TokenTree | None:
-        """Returns the trees of a batch, if what is shared is computed once."""
-        return shared_text.tree_of(inputs["input_ids"], inputs["attention_mask"]) if self.shared_text else None
+        """Return the trees of a batch, if what is shared is computed once."""
+        if not self.shared_text:
+            return None
+        return shared_text.tree_of(inputs["input_ids"], inputs["attention_mask"], inputs.get("sequences"))
 
     def reference(self, groups: Sequence[Group]) -> dict[str, float]:
         """Returns the base's log-probability of each conversation, summed over the tokens that count; by its id.
@@ -199,7 +217,7 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
         inputs = dict(inputs)
         numbers = inputs.pop("pair", None)
         tree = self.tree_of(inputs)
-        size = inputs["input_ids"].numel() if tree is None else len(tree.tokens)
+        size = _padded_tokens(inputs) if tree is None else len(tree.tokens)
         keep = size <= self.plain_tokens or not self.args.gradient_checkpointing
         self.tokens += size
         self.recomputed_tokens += 0 if keep else size
@@ -208,10 +226,22 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             if keep and self.args.gradient_checkpointing
             else contextlib.nullcontext()
         ):
-            loss = super()._compute_loss(functools.partial(self.score, model, tree), inputs, return_outputs)
+            alone = "sequences" in inputs and not self.precompute_ref_logps
+            if alone:  # TRL would give the columns to the model itself
+                inputs |= self._reference_of(inputs, tree)
+            self.precompute_ref_logps |= alone
+            try:
+                loss = super()._compute_loss(functools.partial(self.score, model, tree), inputs, return_outputs)
+            finally:
+                self.precompute_ref_logps &= not alone
         if not return_outputs:
             self._check_finite("loss", loss, [] if numbers is None else numbers)
         return loss
+
+    def _reference_of(self, inputs: Mapping[str, Any], tree: TokenTree | None) -> dict[str, torch.Tensor]:
+        """Return the reference of a batch as the columns of `use_reference`."""
+        sides = self.compute_ref_log_probs(functools.partial(self.score, self.model, tree), inputs)
+        return dict(zip(("ref_chosen_logps", "ref_rejected_logps"), sides, strict=True))
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
@@ -265,15 +295,38 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 def _padded(conversations: Sequence[Tokens], device: torch.device) -> dict[str, torch.Tensor]:
-    """Returns conversations as a batch, padded on the right."""
-    longest = max(len(tokens.prompt_ids) + len(tokens.completion_ids) for tokens in conversations)
+    """Return conversations as a batch, padded on the right, a row each."""
+    longest = max(len(tokens.ids) for tokens in conversations)
     rows: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
     for tokens in conversations:
-        ids = [*tokens.prompt_ids, *tokens.completion_ids]
-        counted = zip(tokens.completion_ids, tokens.agent_mask, strict=True)
-        labels = [-100] * len(tokens.prompt_ids) + [token if counts else -100 for token, counts in counted]
-        padding = longest - len(ids)
-        rows["input_ids"].append(ids + [0] * padding)
-        rows["attention_mask"].append([1] * len(ids) + [0] * padding)
+        labels = [token if counts else -100 for token, counts in zip(tokens.ids, tokens.mask, strict=True)]
+        padding = longest - len(labels)
+        rows["input_ids"].append(tokens.ids + [0] * padding)
+        rows["attention_mask"].append([1] * len(labels) + [0] * padding)
         rows["labels"].append(labels + [-100] * padding)
-    return {name: torch.tensor(values, device=device) for name, values in rows.items()}
+    batch = {name: torch.tensor(values, device=device) for name, values in rows.items()}
+    starts = [[stretch.start for stretch in tokens.stretches()[1:]] for tokens in conversations]
+    return batch | _numbered(starts, batch["input_ids"])
+
+
+def _numbered(starts: Sequence[Sequence[int]], like: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the column `sequences` of a batch of the shape of `like`; none if each row is one sequence.
+
+    Args:
+        starts: Of each row, where its further sequences begin.
+        like: Any tensor of shape (rows, length).
+    """
+    if not any(starts):
+        return {}
+    numbers = torch.zeros_like(like)
+    for row, places in enumerate(starts):
+        numbers[row, list(places)] = 1
+    return {"sequences": numbers.cumsum(1)}
+
+
+def _padded_tokens(inputs: Mapping[str, torch.Tensor]) -> int:
+    """Return the tokens that a batch puts on a card without sharing, padding included."""
+    if "sequences" not in inputs:
+        return inputs["input_ids"].numel()
+    stretches = shared_text.stretches_of(inputs["sequences"], inputs["attention_mask"])
+    return len(stretches) * max(stop - start for _, start, stop in stretches)

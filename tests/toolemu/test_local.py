@@ -1,5 +1,7 @@
 import asyncio
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -208,3 +210,14 @@ def test_the_package_does_not_import_torch() -> None:
         "import sys, toolemu.chat, toolemu.rollout, dagster_project.miniature.judges; sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_template_without_system_role_has_the_system_prompt_in_the_first_user_message(loaded: LoadedModel) -> None:
+    system, user = Message("system", "w3"), Message("user", "w5 w1")
+    asked = replace(request("", 0), messages=(system, user))
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    tokenizer.chat_template = refuses + str(loaded.tokenizer.chat_template)
+    reply = ask(LocalChatModel(LoadedModel(loaded.model, tokenizer), "m"), asked)
+    folded = replace(asked, messages=(Message("user", "w3\n\nw5 w1"),))
+    assert reply == ask(LocalChatModel(loaded, "m"), folded) != ask(LocalChatModel(loaded, "m"), asked)

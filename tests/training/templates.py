@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 from transformers import PreTrainedTokenizerFast
+
+from dagster_project.training.chat_template import Tokens
 
 _TURN = "[{{ m['role'] }}]\n{{ m['content'] }}[/end]\n"
 _ASK = "{% if add_generation_prompt %}[assistant]\n{% endif %}"
@@ -37,6 +42,13 @@ SWITCHED = _each(
     "{% if add_generation_prompt %}[assistant]\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
 )
+SPLITS = _each(
+    "[{{ m['role'] }}]\n{% if m['reasoning_content'] is defined %}"
+    "<think>\n{{ m['reasoning_content'] }}\n</think>\n\n{% endif %}{{ m['content'] }}[/end]\n"
+)
+"""Sets thinking off in its own way, as Qwen3's."""
+OPENS = _each(_TURN, "{% if add_generation_prompt %}[assistant]\n<think>\n{% endif %}")
+"""Begins the thinking in the request, as DeepSeek's."""
 SIGNED = _each(_TURN, before="{% if signature is defined %}[system]\n{{ signature }}[/end]\n{% endif %}")
 """Takes an argument."""
 
@@ -49,8 +61,24 @@ PREFIXES = _each("[{{ m['role'] }}]\n{% if m['role'] == 'assistant' %}Sure! {% e
 ENDLESS = _each("[{{ m['role'] }}]\n{{ m['content'] }}\n")
 
 
-def byte_tokenizer(template: str | None, end: str = "[/end]") -> PreTrainedTokenizerFast:
-    """Return a tokenizer of single bytes whose special tokens are those of the templates above."""
+def turns_of(tokens: Tokens) -> list[tuple[list[int], list[int]]]:
+    """Return what is trained on: each stretch of tokens that count, with all that comes before it in its sequence."""
+    found = []
+    for stretch in tokens.stretches():
+        ids, mask = tokens.ids[stretch], tokens.mask[stretch]
+        for counts, places in itertools.groupby(range(len(ids)), mask.__getitem__):
+            run = list(places)
+            found += [(ids[: run[0]], ids[run[0] : run[-1] + 1])] if counts else []
+    return found
+
+
+SPECIAL = ("[/end]", "[user]", "[assistant]", "[system]")
+
+
+def byte_tokenizer(
+    template: str | None, end: str = "[/end]", special: Iterable[str] = SPECIAL, bos: str | None = None
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of single bytes whose special tokens are those of the templates above, or others."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
@@ -61,7 +89,8 @@ def byte_tokenizer(template: str | None, end: str = "[/end]") -> PreTrainedToken
         tokenizer_object=backend,
         eos_token=end,
         pad_token="[pad]",
-        additional_special_tokens=[text for text in ("[/end]", "[user]", "[assistant]", "[system]") if text != end],
+        bos_token=bos,
+        additional_special_tokens=[text for text in special if text not in (end, bos)],
         chat_template=template,
         clean_up_tokenization_spaces=False,
     )

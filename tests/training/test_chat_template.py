@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_project.training.chat_template import Tokens, check_clock, end_tokens, tokenize
-from toolemu.chat import Message
+from toolemu.chat import Message, fold_system
 from toolemu.chat.settings import ModelOptions
 from toolemu.errors import FrontierError
 
@@ -24,20 +24,28 @@ from .templates import (
     DATED_WITHOUT_SYSTEM,
     ENDLESS,
     NO_SYSTEM,
+    OPENS,
     PLAIN,
     PREFIXES,
     SHORTENS,
     SIGNED,
+    SPLITS,
     SWITCHED,
     THINKS_LAST,
     TRIMMING,
     byte_tokenizer,
+    turns_of,
 )
 
 PROMPT = [Message("system", "You keep house."), Message("user", "Turn on lamp 3.")]
 CALL, RESULT, ANSWER = 'Action: Lamp\nAction Input: {"lamp": 3}', "Observation: on", "Final Answer: It is on."
 COMPLETION = [Message("assistant", CALL), Message("user", RESULT), Message("assistant", ANSWER)]
 APPENDING = {"plain": PLAIN, "trimming": TRIMMING, "closed": CLOSED, "thinks last": THINKS_LAST}
+REWRITING: dict[str, tuple[str, dict[str, Any]]] = {
+    "shortens": (SHORTENS, {}),
+    "prefixes": (PREFIXES, {}),
+    "no thinking": (SWITCHED, {"enable_thinking": False}),
+}
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 WORDS = TEXT.map(str.strip).filter(bool)
 
@@ -59,8 +67,17 @@ def requests(template: str, arguments: Mapping[str, Any], completion: list[Messa
     ]
 
 
+def check_turns(tokens: Tokens, template: str, arguments: Mapping[str, Any], completion: list[Message]) -> None:
+    """Check that what is trained on is every reply, each after its own request."""
+    tokenizer = byte_tokenizer(template)
+    replies = [turn.content for turn in completion if turn.role == "assistant"]
+    written = [tokenizer.encode(f"{reply}[/end]", add_special_tokens=False) for reply in replies]
+    assert turns_of(tokens) == list(zip(requests(template, arguments, completion), written, strict=True))
+
+
 def check_tokens(tokens: Tokens, template: str, arguments: Mapping[str, Any], completion: list[Message]) -> None:
     """Checks that every request is a beginning of the sequence, and that its reply and nothing else is the agent's."""
+    assert not tokens.starts
     tokenizer = byte_tokenizer(template)
     whole = [*tokens.prompt_ids, *tokens.completion_ids]
     mask = [0] * len(tokens.prompt_ids) + tokens.agent_mask
@@ -105,24 +122,74 @@ def test_template_arguments_are_those_of_the_agents_requests(options: dict[str, 
 @pytest.mark.parametrize("thinking", [None, True, False])
 def test_the_switch_for_thinking_reaches_the_prompt_of_training(thinking: bool | None) -> None:
     arguments = ModelOptions(thinking=thinking).template_arguments()
-    answer = [Message("assistant", ANSWER)]
-    (request,) = requests(SWITCHED, arguments, answer)
-    try:
-        tokens = tokenize(byte_tokenizer(SWITCHED), PROMPT, answer, arguments)
-    except FrontierError as error:  # the history lacks the empty block that the request ended in
-        assert (thinking, error.code) == (False, "chat-template.rewrites-turns")
-    else:
-        assert thinking is not False and tokens.prompt_ids == request
+    tokens = tokenize(byte_tokenizer(SWITCHED), PROMPT, COMPLETION, arguments)
+    check_turns(tokens, SWITCHED, arguments, COMPLETION)
+    # Without thinking, the history lacks the empty block that the request ended in.
+    assert len(tokens.stretches()) == (2 if thinking is False else 1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(list(REWRITING)), st.lists(st.tuples(WORDS, TEXT), max_size=3), WORDS)
+def test_templates_that_rewrite_turns_make_several_sequences(
+    name: str, turns: list[tuple[str, str]], answer: str
+) -> None:
+    template, arguments = REWRITING[name]
+    completion = [part for call, result in turns for part in (Message("assistant", call), Message("user", result))]
+    completion.append(Message("assistant", answer))
+    tokens = tokenize(byte_tokenizer(template), PROMPT, completion, arguments)
+    check_turns(tokens, template, arguments, completion)
+    assert len(tokens.starts) <= len(turns)
+
+
+def test_a_template_without_system_role_has_the_system_prompt_in_the_first_user_message() -> None:
+    folded = tokenize(byte_tokenizer(PLAIN), fold_system(PROMPT), COMPLETION)
+    assert tokenize(byte_tokenizer(NO_SYSTEM), PROMPT, COMPLETION) == folded
+
+
+THOUGHT = "The lamp is near."
+
+
+def thinking_tokens(template: str, reply: str, **options: Any) -> list[str]:
+    """Return what is trained on, as text, of a reply that thinks and one that follows."""
+    completion = [Message("assistant", reply), Message("user", RESULT), Message("assistant", ANSWER)]
+    tokens = tokenize(byte_tokenizer(template), PROMPT, completion, **options)
+    assert [request for request, _ in turns_of(tokens)][1] == requests(template, {}, COMPLETION)[1]
+    assert len(tokens.stretches()) == 2, "no later request has the thought"
+    return [byte_tokenizer(template).decode(written) for _, written in turns_of(tokens)]
+
+
+@pytest.mark.parametrize(
+    ("template", "reply", "written"),
+    [
+        (PLAIN, f"<think>\n{THOUGHT}\n</think>\n{CALL}", f"<think>\n{THOUGHT}\n</think>\n{CALL}[/end]"),
+        (PLAIN, f"<think>{THOUGHT}</think>{CALL}", f"<think>{THOUGHT}</think>{CALL}[/end]"),
+        # A server that tells reasoning apart does not say how it was set off: the template does.
+        (SPLITS, f"<think>\n{THOUGHT}\n</think>\n{CALL}", f"<think>\n{THOUGHT}\n</think>\n\n{CALL}[/end]"),
+        (SPLITS, f"<think>{THOUGHT}</think>{CALL}", f"<think>{THOUGHT}</think>{CALL}[/end]"),
+        # The request began the thinking.
+        (OPENS, f"<think>\n{THOUGHT}\n</think>\n{CALL}", f"{THOUGHT}\n</think>\n{CALL}[/end]"),
+        (OPENS, f"{THOUGHT}\n</think>\n\n{CALL}", f"{THOUGHT}\n</think>\n\n{CALL}[/end]"),
+    ],
+)
+def test_what_the_agent_thought_is_trained_on_as_it_was_written(template: str, reply: str, written: str) -> None:
+    assert thinking_tokens(template, reply) == [written, f"{ANSWER}[/end]"]
+
+
+@pytest.mark.parametrize("template", [PLAIN, SPLITS, OPENS])
+def test_thinking_need_not_count(template: str) -> None:
+    reply = f"<think>\n{THOUGHT}\n</think>\n{CALL}"
+    found = thinking_tokens(template, reply, train_on_reasoning=False)
+    assert found == [f"{CALL}[/end]", f"{ANSWER}[/end]"]
+    assert THOUGHT in byte_tokenizer(template).decode(
+        tokenize(byte_tokenizer(template), PROMPT, [Message("assistant", reply)], train_on_reasoning=False).ids
+    )
 
 
 @pytest.mark.parametrize(
     ("template", "code"),
     [
-        (NO_SYSTEM, "chat-template.refuses"),
         ("{{ messages[0]['text'] | length / 0 }}", "chat-template.refuses"),
         (None, "chat-template.missing"),
-        (SHORTENS, "chat-template.rewrites-reply"),
-        (PREFIXES, "chat-template.rewrites-reply"),
         (ENDLESS, "chat-template.no-end"),
     ],
 )

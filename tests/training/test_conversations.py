@@ -11,6 +11,7 @@ from toolemu.errors import FrontierError
 from toolemu.prompts.render import Conversation
 from toolemu.trajectory import Trajectory
 
+from .templates import turns_of
 from .toy import CASES, PROMPT, TOOLKITS, Corpus
 
 
@@ -75,7 +76,8 @@ def test_pairs_share_their_prompt_and_count_every_token_if_observations_are_not_
         for name in ("chosen", "rejected"):
             trajectory = corpus.trajectories[getattr(record, f"{name}_trajectory_id")]
             alone = tokenize(build_tokenizer(), *conversation(trajectory))
-            assert alone == (pair.prompt_ids, getattr(pair, f"{name}_ids"), getattr(pair, f"{name}_mask"))
+            assert alone[:3] == (pair.prompt_ids, getattr(pair, f"{name}_ids"), getattr(pair, f"{name}_mask"))
+            assert alone.starts == getattr(pair, f"{name}_starts") == ()
         assert pair.length == len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
 
 
@@ -95,13 +97,21 @@ REWRITING = {
 
 
 @pytest.mark.parametrize("template", REWRITING.values(), ids=list(REWRITING))
-def test_a_template_that_rewrites_earlier_turns_is_refused(corpus: Corpus, template: str) -> None:
+def test_a_template_that_rewrites_earlier_turns_makes_a_sequence_a_turn(corpus: Corpus, template: str) -> None:
     tokenizer = build_tokenizer()
     tokenizer.chat_template = template
     longest = max(corpus.trajectories.values(), key=lambda trajectory: len(trajectory.steps))
-    with pytest.raises(FrontierError) as refused:
-        tokenize(tokenizer, *conversation(longest))
-    assert refused.value.code in ("chat-template.rewrites-reply", "chat-template.rewrites-turns")
+    case = CASES[longest.case_idx]
+    logs = [*(step.log for step in longest.steps), longest.final_log]
+    tokens = tokenize(tokenizer, *conversation(longest))
+    assert len(tokens.stretches()) == len(logs) > 2
+    for turn, (request, reply) in enumerate(turns_of(tokens)):
+        messages = PROMPT.messages(case, [TOOLKITS[name] for name in case.toolkits], longest.steps[:turn])
+        chat = [message._asdict() for message in messages]
+        assert request == tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        assert reply == tokenizer.encode(logs[turn] + END, add_special_tokens=False)
+    beginnings = {tuple(tokens.ids[one][:stop]) for one in tokens.stretches() for stop in range(1, len(tokens.ids) + 1)}
+    assert tokens.own_tokens() == len(beginnings) - len(tokens.prompt_ids) < len(tokens.completion_ids)
 
 
 def test_a_tokenizer_without_a_template_is_refused() -> None:

@@ -24,8 +24,9 @@ from .toy import FAST, Corpus, files_of
 
 def sides(pairs: list[TokenPair]) -> dict[str, Tokens]:
     return {
-        **{pair.chosen_id: Tokens(pair.prompt_ids, pair.chosen_ids, pair.chosen_mask) for pair in pairs},
-        **{pair.rejected_id: Tokens(pair.prompt_ids, pair.rejected_ids, pair.rejected_mask) for pair in pairs},
+        identity: side
+        for pair in pairs
+        for identity, side in zip((pair.chosen_id, pair.rejected_id), pair.sides, strict=True)
     }
 
 

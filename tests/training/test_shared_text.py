@@ -23,7 +23,7 @@ from dagster_project.training import shared_text
 from dagster_project.training.chat_template import Tokens
 from dagster_project.training.conversations import TokenPair
 from dagster_project.training.grouping import group_by_prompt
-from dagster_project.training.shared_text import in_blocks, score, share_text, tree_of
+from dagster_project.training.shared_text import in_blocks, score, score_apart, share_text, tree_of
 from dagster_project.training.trainer import MaskedPreferenceCollator, PreparedDPOTrainer, pair_dataset
 from toolemu.errors import FrontierError
 
@@ -132,6 +132,33 @@ def test_any_batch_scores_as_without_sharing(
     torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-5, atol=1e-5)
     theirs, ours = losses(plain, lambda model, **inputs: model(**inputs), batch), losses(sharing, shared_score, batch)
     assert_equal(gradients(sharing, ours), gradients(plain, theirs))
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=TREES, sizes=st.lists(st.integers(1, 3), min_size=7, max_size=7))
+def test_rows_of_several_sequences_score_as_the_sequences_by_themselves(
+    rows: list[tuple[list[int], int]], sizes: list[int]
+) -> None:
+    plain, sharing = models("llama")
+    sequences = [sequence for sequence, _ in rows]
+    # As in `Tokens`, no first token of a sequence counts.
+    masks = [[place and bits >> place & 1 for place in range(len(sequence))] for sequence, bits in rows]
+    alone = plain(**batch_of(sequences, masks), fused_lm_head=True).log_probs
+    groups = [list(range(sum(sizes[:at]), sum(sizes[: at + 1]))) for at in range(7)]
+    groups = [found for group in groups if (found := [place for place in group if place < len(sequences)])]
+    batch = batch_of(*([[token for at in group for token in of[at]] for group in groups] for of in (sequences, masks)))
+    numbers = torch.zeros_like(batch["input_ids"])
+    for row, group in enumerate(groups):
+        places = [number for number, at in enumerate(group) for _ in sequences[at]]
+        numbers[row, : len(places)] = torch.tensor(places)
+    apart = score_apart(plain, numbers, **batch, fused_lm_head=True).log_probs
+    tree = tree_of(batch["input_ids"], batch["attention_mask"], numbers)
+    shared_once = score(sharing, tree, **batch, fused_lm_head=True).log_probs
+    for found in (apart, shared_once):
+        assert found.shape == batch["input_ids"][:, 1:].shape
+        for row, group in enumerate(groups):
+            expected = sum(float(alone[at].sum()) for at in group)
+            assert float(found[row].sum()) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def published_pairs(rng: random.Random, count: int) -> list[TokenPair]:

@@ -20,7 +20,7 @@ from tests import lm_world
 from tests.lm_world import write_world
 from toolemu.errors import FrontierError
 
-from .templates import DATED, NO_SYSTEM, PLAIN, SWITCHED, THINKS_LAST, byte_tokenizer
+from .templates import DATED, ENDLESS, NO_SYSTEM, PLAIN, SHORTENS, SWITCHED, THINKS_LAST, byte_tokenizer
 from .toy import save_base
 
 
@@ -45,17 +45,29 @@ def refusal(found: Experiment) -> str:
     return refused.value.code
 
 
-@pytest.mark.parametrize("template", [PLAIN, THINKS_LAST, SWITCHED])
-def test_a_model_that_can_be_trained_is_said_to(tmp_path: Path, template: str) -> None:
-    (line,) = check_trainable(experiment(tmp_path, template))
-    assert line.startswith("models.m: base can be trained")
+@pytest.mark.parametrize(
+    ("template", "model", "sequences"),
+    [
+        (PLAIN, {}, "one sequence"),
+        (THINKS_LAST, {}, "one sequence"),
+        (SWITCHED, {}, "one sequence"),
+        (NO_SYSTEM, {}, "one sequence"),
+        (SWITCHED, {"thinking": False}, "3 sequences"),
+        (SHORTENS, {}, "3 sequences"),
+    ],
+)
+def test_a_model_that_can_be_trained_is_said_to(
+    tmp_path: Path, template: str, model: dict[str, Any], sequences: str
+) -> None:
+    (line,) = check_trainable(experiment(tmp_path, template, **model))
+    assert line.startswith(f"models.m: base can be trained: {sequences}")
 
 
 @pytest.mark.parametrize(
     ("template", "model", "code"),
     [
-        (NO_SYSTEM, {}, "chat-template.refuses"),
-        (SWITCHED, {"thinking": False}, "chat-template.rewrites-turns"),
+        ("{{ raise_exception('No.') }}", {}, "chat-template.refuses"),
+        (ENDLESS, {}, "chat-template.no-end"),
         (DATED, {}, "chat-template.reads-clock"),
         (PLAIN, {"server": {"arguments": ["--chat-template", "own.jinja"]}}, "chat-template.given-to-server"),
         (PLAIN, {"server": {"arguments": ["--chat-template=own.jinja"]}}, "chat-template.given-to-server"),

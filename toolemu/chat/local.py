@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from toolemu.chat.protocol import ChatReply, ChatRequest, ContextFullError
+from toolemu.chat.rendering import encode_rendered, render_chat
 from toolemu.chat.settings import ModelOptions
-from toolemu.jsonl import encodable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -131,14 +131,14 @@ class LocalChatModel:
 
     def _encode(self, request: ChatRequest) -> list[int]:
         continued = request.messages[-1].role == "assistant"
-        ids: list[int] = self._tokenizer.apply_chat_template(
-            [{"role": message.role, "content": encodable(message.content)} for message in request.messages],
+        text = render_chat(
+            self._tokenizer,
+            request.messages,
+            self._options.template_arguments(),
             add_generation_prompt=not continued,
             continue_final_message=continued,
-            return_dict=False,
-            **self._options.template_arguments(),
         )
-        return ids
+        return encode_rendered(self._tokenizer, text)
 
     async def _work(self) -> None:
         """Generates batch after batch until nothing is pending."""

@@ -211,11 +211,19 @@ class AgentPrompt:
             messages.append(Message("assistant", partial))
         return tuple(messages)
 
-    def conversation(self, case: Case, toolkits: Sequence[Toolkit], trajectory: Trajectory) -> Conversation:
-        """Returns a trajectory as training sees it: in the layout ``turns``, exactly what inference sent and got.
+    def conversation(
+        self, case: Case, toolkits: Sequence[Toolkit], trajectory: Trajectory, *, thinking: bool = False
+    ) -> Conversation:
+        """Return a trajectory as messages: in the layout ``turns``, exactly what inference sent and got.
 
         In ``published``, turns are separate messages although inference had them in one; the released code did that.
-        Thinking is left out of every turn, as it is out of the history at inference.
+
+        Args:
+            case: The case.
+            toolkits: The case's toolkits.
+            trajectory: What the agent did.
+            thinking: Keep the agent's thinking in its turns. Off, it is left out, as it is of the history at inference
+                (and, always, of the layout ``published``). A last turn that is nothing but thinking is left out.
         """
         logs = [*(step.log for step in trajectory.steps), trajectory.final_log]
         completion: list[Message] = []
@@ -230,6 +238,8 @@ class AgentPrompt:
                 break
             if self.layout == "published":
                 text = _without_thought(text) if turn == 0 else "Thought: " + _without_thought(text)
+            elif thinking:
+                text = log.strip()
             completion.append(Message("assistant", text))
         return Conversation(self._opening(case, toolkits), tuple(completion))
 
