@@ -94,7 +94,21 @@ def build(
         insert(
             "evaluations",
             [
-                (v.trajectory, v.agent, v.seed, v.case, v.judge, v.metric, v.replicate, v.score, "", "rules", "", None)
+                (
+                    v.trajectory,
+                    v.agent,
+                    v.seed,
+                    v.case,
+                    v.judge,
+                    v.metric,
+                    v.replicate,
+                    v.score,
+                    "",
+                    "rules",
+                    "",
+                    None,
+                    "",
+                )
                 for v in verdicts
             ],
         )
