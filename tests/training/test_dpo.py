@@ -197,6 +197,7 @@ def plain(corpus: Corpus, base: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_every_field_that_decides_an_adapter_is_known() -> None:
     elsewhere = {"preset", "label_smoothing", "quantization", "max_length", "max_prompt_length"}
     elsewhere |= {"epochs", "epochs_both"}  # a job has its stage's
+    elsewhere |= {"train_on_reasoning"}  # these agents do not think
     assert OTHER_ADAPTERS.keys() == Training.model_fields.keys() - elsewhere
 
 

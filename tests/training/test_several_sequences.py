@@ -20,7 +20,10 @@ from dagster_project.training.grouping import group_by_prompt
 from dagster_project.training.job import ConversationRecord, NamedPair, PairFile
 from dagster_project.training.preflight import prepare
 from dagster_project.training.shared_text import share_text, tree_of
+from toolemu.chat import Message
+from toolemu.jsonl import iter_jsonl, write_jsonl
 
+from .templates import PLAIN, byte_tokenizer, turns_of
 from .test_trainer import BETA, gradients, make_trainer
 from .toy import CASES, FAST, PROMPT, TOOLKITS, Corpus, save_base
 
@@ -180,3 +183,33 @@ def test_a_training_with_shared_text_comes_out_as_without(corpus: Corpus, rewrit
     weights, others = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("shared", "plain"))
     for name, other in others.items():
         assert (weights[name] - other).abs().mean() <= 0.02 * other.abs().mean() + 1e-4
+
+
+def test_a_setting_decides_whether_reasoning_counts(corpus: Corpus, tmp_path: Path) -> None:
+    base, tokenizer, found = save_base(tmp_path / "base"), byte_tokenizer(PLAIN), {}
+    tokenizer.save_pretrained(base)
+    for counts in (True, False):
+        training = FAST.model_copy(update={"train_on_reasoning": counts, "max_length": 4096})
+        job = corpus.job(base, tmp_path / str(counts), training)
+        assert job.conversations is not None
+        thinking = [
+            record.model_copy(update={"completion": tuple(map(with_thought, record.completion))})
+            for record in iter_jsonl(job.conversations, ConversationRecord)
+        ]
+        write_jsonl(job.conversations, thinking)
+        found[counts] = prepare(job).conversations
+    for record in thinking:
+        if record.id not in found[True]:
+            continue
+        replies = [f"{message.content}[/end]" for message in record.completion if message.role == "assistant"]
+        covered, masked = found[True][record.id], found[False][record.id]
+        assert (masked.ids, masked.starts) == (covered.ids, covered.starts)
+        assert len(covered.stretches()) == len(replies), "no later request has the thought"
+        assert [tokenizer.decode(reply) for _, reply in turns_of(covered)] == replies
+        words = [reply.partition("</think>")[2].strip() for reply in replies]
+        assert [tokenizer.decode(reply) for _, reply in turns_of(masked)] == words
+
+
+def with_thought(message: Message) -> Message:
+    thinks = message.role == "assistant"
+    return message._replace(content=f"<think>\nlamp\n</think>\n{message.content}") if thinks else message
