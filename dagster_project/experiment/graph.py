@@ -53,7 +53,7 @@ CODE_VERSIONS = {
     "merged_models": "2",
     INTERPOLATED: "2",
     "warehouse": "7",
-    "results": "7",
+    "results": "8",
     "claims": "3",
     "report": "7",
     "transcripts": "1",

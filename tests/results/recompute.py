@@ -80,9 +80,16 @@ def covariance(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 def student(share: np.ndarray) -> tuple[float, float]:
     """Returns the standard error of an average, and Student's quantile with Satterthwaite's degrees of freedom."""
     seeds, total = covariance(share, share)
-    n_seeds, n_cases = share.shape
-    df = n_cases - 1 if n_seeds == 1 else total**2 / (seeds**2 / (n_seeds - 1) + (total - seeds) ** 2 / (n_cases - 1))
-    return float(np.sqrt(total)), float(stats.t.ppf(0.975, df))
+    return float(np.sqrt(total)), float(stats.t.ppf(0.975, freedom(seeds, total - seeds, share.shape)))
+
+
+def freedom(seeds: float, cases: float, shape: tuple[int, ...]) -> float:
+    """Returns Satterthwaite's degrees of freedom with the seeds' part of the variance raised by (ν + 2) / ν."""
+    n_seeds, n_cases = shape
+    if n_seeds == 1:
+        return n_cases - 1
+    seeds *= (n_seeds + 1) / (n_seeds - 1)
+    return (seeds + cases) ** 2 / (seeds**2 / (n_seeds - 1) + cases**2 / (n_cases - 1))
 
 
 def same_interval(found: tuple[float, float], low: float, high: float, tolerance: float = 0.12) -> None:
@@ -159,7 +166,7 @@ def check_lines(records: Records, points: pd.DataFrame, fits: pd.DataFrame) -> i
             values = drawn[:, place]
             fitted = seeds @ np.linalg.lstsq(seeds, values - values.mean(), rcond=None)[0]
             seeds_part, total = fitted.var(), values.var()
-            df = total**2 / (seeds_part**2 / max(n_seeds - 1, 1) + (total - seeds_part) ** 2 / (n_cases - 1))
+            df = freedom(float(seeds_part), float(total - seeds_part), (n_seeds, n_cases))
             wider = stats.t.ppf(0.975, df) / stats.norm.ppf(0.975)
             low, high = np.quantile(values, [0.025, 0.975])
             bounds = estimate - wider * (estimate - low), estimate + wider * (high - estimate)
