@@ -54,10 +54,10 @@ CODE_VERSIONS = {
     INTERPOLATED: "2",
     "warehouse": "7",
     "results": "8",
-    "claims": "3",
-    "report": "7",
+    "claims": "4",
+    "report": "8",
     "transcripts": "1",
-    "page": "6",
+    "page": "7",
 }
 WEIGHTS = "*.safetensors"
 

@@ -113,6 +113,17 @@ def test_intervals_hold_whatever_part_of_the_variance_is_the_seeds(seeds: int) -
         assert 0.935 < held.mean() < 0.965, part
 
 
+def test_how_far_small_p_values_of_three_seeds_are_too_small() -> None:
+    """docs/warehouse.md has these numbers."""
+    generator, trials = np.random.default_rng(1), 400_000
+    for part, least in ((0.1, 0.0009), (0.9, 0.0096)):
+        of_seeds = part * generator.chisquare(2, trials) / 2
+        of_cases = (1 - part) * generator.chisquare(100, trials) / 100
+        t = np.abs(generator.standard_normal(trials)) / np.sqrt(of_seeds + of_cases)
+        p = 2 * stats.t.sf(t, degrees_of_freedom(of_seeds, of_cases, 3, 101))  # type: ignore[arg-type]
+        assert (p < 0.001).mean() == pytest.approx(least, rel=0.2)
+
+
 def noise(n: int, spread: float, mean: float, number: int) -> np.ndarray:
     drawn = np.random.default_rng(number).standard_normal(n)
     return np.concatenate([[mean], mean + spread * (drawn - drawn.mean()) / drawn.std()])
