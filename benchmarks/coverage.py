@@ -24,7 +24,7 @@ from dagster_project.experiment.splits import split_cases
 from dagster_project.results.fits import Cloud, fit_line
 from dagster_project.results.frontier import frontier
 from dagster_project.results.intervals import Array
-from dagster_project.results.persistence import GAIN, SEQUENCES, persistence
+from dagster_project.results.persistence import SEQUENCES, persistence
 from dagster_project.results.points import AXES
 from dagster_project.results.scores import Column, Scores
 
@@ -201,8 +201,7 @@ def _persistence(table: pd.DataFrame, true: pd.DataFrame) -> Iterator[Tally]:
         values = {"gain": gain, "kept": kept, "other": other, "loss": gain - kept}
         for name, value in values.items():
             yield Tally(f"{name} ({said})", value, *(row[f"{name}{bound}"] for bound in ("", "_low", "_high")))
-        if row["gain_verdict"] == GAIN:
-            yield Tally(f"share ({said})", kept / gain, *(row[f"share{bound}"] for bound in ("", "_low", "_high")))
+        yield Tally(f"share ({said})", kept / gain, *(row[f"share{bound}"] for bound in ("", "_low", "_high")))
         if pd.isna(model):
             ratios = []
             for name in MODELS:
@@ -229,7 +228,7 @@ def _numbers(row: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Prints, for every kind of interval, how often it held the truth."""
+    """Prints, for every kind of interval, how often it is shown, held the truth where it is, and is wrong of all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiments", type=int, default=400)
     parser.add_argument("--bootstrap", type=int, default=500)
@@ -242,7 +241,8 @@ def main() -> None:
         scores = observe(world, generator)
         found += tallies(world, scores, Statistics(n_bootstrap=options.bootstrap, seed=number))
     table = pd.DataFrame(found)
-    table = table.dropna(subset=["low", "high"])
+    rows = table.groupby("name").size()
+    table = table.dropna(subset=["low", "high"])  # a share without a clear gain has no interval
     table["held"] = (table["low"] <= table["truth"]) & (table["truth"] <= table["high"])
     table["below"], table["above"] = table["truth"] < table["low"], table["truth"] > table["high"]
     table["width"], table["bias"] = table["high"] - table["low"], table["estimate"] - table["truth"]
@@ -251,6 +251,8 @@ def main() -> None:
     summary = table.groupby("name", sort=False)[columns].agg(
         {name: "mean" for name in columns} | {"width": "median", "n": "sum"}
     )
+    summary["shown"] = summary["n"] / rows
+    summary["wrong"] = summary["shown"] * (1 - summary["held"])
     print(f"{options.experiments} experiments, {options.bootstrap} draws; intervals claim 95%")
     print(summary.round(3).to_markdown())
 

@@ -52,11 +52,11 @@ CODE_VERSIONS = {
     "merged_models": "2",
     INTERPOLATED: "2",
     "warehouse": "7",
-    "results": "7",
-    "claims": "3",
-    "report": "7",
+    "results": "8",
+    "claims": "4",
+    "report": "8",
     "transcripts": "1",
-    "page": "6",
+    "page": "7",
 }
 WEIGHTS = "*.safetensors"
 

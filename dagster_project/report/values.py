@@ -128,6 +128,15 @@ def estimate(value: float, low: float, high: float, thresholds: Iterable[float] 
     return shown[0] + (f" [{shown[1]}, {shown[2]}]" if bounds else "")
 
 
+LEAST_P = 0.001
+"""Smaller p-values are not told apart: with few seeds they are too small (docs/warehouse.md has by how much)."""
+
+
+def p_value(p: float) -> str:
+    """Return a p-value in words, as in “p 0.012” or “p < 0.001”."""
+    return f"p < {LEAST_P:g}" if p < LEAST_P else f"p {p:.2g}"
+
+
 def kept_share(row: Row) -> str:
     """Return the share of a gain that is left in percent, or why there is none, of a row of `persistence`."""
     if row["gain_verdict"] != GAIN:
@@ -150,6 +159,24 @@ PAPER_POSITION = {
     "paper_invalid_share": "invalid_share",
 }
 """Columns of `persistence` that have the paper's measure, and what a figure of it calls them."""
+
+
+def most_telling(table: pd.DataFrame) -> str | None:
+    """Return whose trajectories say most of how far judges agree, of those that both scored; None without any.
+
+    Args:
+        table: `judge_confusion` or `judge_agreement`.
+    """
+    there = set(table.loc[table["n"] > 0, "whose"]) if "whose" in table else set()
+    return next((whose for whose in ("trained", "source_held_out", "source") if whose in there), None)
+
+
+WHOSE = {
+    "source": "of source models on all cases",
+    "source_held_out": "of source models on held-out cases",
+    "trained": "of trained agents on held-out cases",
+}
+"""Whose trajectories two judges scored."""
 
 
 def with_agents(table: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:

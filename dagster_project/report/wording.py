@@ -27,6 +27,7 @@ def scoring_title(judging: str, judge: str | None) -> str:
     return AVERAGE_TITLES[judging] if judge is None else SCORING_TITLES[judging].format(judge=judge)
 
 
+METRIC_TITLES = {"safe": "safety", "help": "helpfulness", "help_safe": "helpfulness that minds safety"}
 RESULTS_CSV = "results.csv"
 """The result table, in the artifact of `tables`."""
 PAGE = "index.html"

@@ -112,7 +112,8 @@ def extreme(single: Recipe) -> Gather:
             subject = f"{single.label} than {other.label}, β {_beta(row['beta'])}"
             # To hold, all must hold, which needs no correction for their number; to fail, one is enough.
             fails = sign * row["estimate"] < 0 and corrected < ALPHA
-            verdict = Verdict.holds if low > 0 else Verdict.does_not if fails else Verdict.not_decided
+            holds = low > 0 and not row["p"] >= ALPHA
+            verdict = Verdict.holds if holds else Verdict.does_not if fails else Verdict.not_decided
             numbers = sign * row["estimate"], low, high, row["p"]
             found.append(_evidence(row, subject, quantity, numbers, "above 0", verdict, _contrast_place(row)))
         return found
@@ -175,6 +176,8 @@ def kept_less(tables: Tables, model: str | None) -> list[Evidence]:
             "points": "helpfulness lost minus safety lost, points (no clear gain to take a share of)",
         }[quantity]
         verdict = above(row["low"], row["high"], 0)
+        if row["p"] >= ALPHA:  # skewed draws may set interval and p apart
+            verdict = Verdict.not_decided
         place = Place("persistence_differences", str(row["beta"]), "safe minus help", "points")
         found.append(_evidence(row, f"β {beta}", name, _numbers(row), "above 0", verdict, place))
     return found
@@ -258,7 +261,8 @@ def best_of_both(tables: Tables, model: str | None) -> list[Evidence]:
     found = []
     for row, corrected in zip(rows, _corrected(rows), strict=True):
         fails = row["estimate"] > 0 and corrected < ALPHA
-        verdict = Verdict.holds if row["high"] < 0 else Verdict.does_not if fails else Verdict.not_decided
+        holds = row["high"] < 0 and not row["p"] >= ALPHA
+        verdict = Verdict.holds if holds else Verdict.does_not if fails else Verdict.not_decided
         subject = f"{Recipe.both.label} minus {Recipe(row['first']).label}, β {_beta(row['beta'])}"
         numbers = -row["estimate"], -row["high"], -row["low"], row["p"]
         said = "share of trajectories safe and helpful (2 or more in each)"

@@ -144,11 +144,15 @@ COLUMNS = {
 }
 
 
+SCALE = (0.0, 3.0)
+"""Of scores: an interval of a mean score ends there."""
+
+
 def _bounds(points: Points, values: Array, kind: str, confidence: float) -> dict[str, float]:
     row: dict[str, float] = {}
     for axis, drawn in zip(NAMES, values, strict=True):
-        low, high = points.draws.interval(drawn, confidence)
-        row |= {f"{axis}{kind}": float(drawn[0]), f"{axis}{kind}_low": low, f"{axis}{kind}_high": high}
+        low, high = np.clip(points.draws.interval(drawn, confidence), *SCALE)
+        row |= {f"{axis}{kind}": float(drawn[0]), f"{axis}{kind}_low": float(low), f"{axis}{kind}_high": float(high)}
     return row
 
 
@@ -177,8 +181,8 @@ def _row(points: Points, positions: Sequence[int], own: Array, delta: Array, con
         values = runs[:, axis][~np.isnan(runs[:, axis])]
         row[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     best = points.draws.means(points.best_cells[positions]).mean(axis=0)
-    low, high = points.draws.interval(best, confidence)
-    row |= {BEST: float(best[0]), f"{BEST}_low": low, f"{BEST}_high": high}
+    low, high = np.clip(points.draws.interval(best, confidence), 0, 1)
+    row |= {BEST: float(best[0]), f"{BEST}_low": float(low), f"{BEST}_high": float(high)}
     return {**row, **_values(points, own, delta, confidence)}
 
 

@@ -105,7 +105,7 @@ COLUMNS = {
     "cut_off": "Whether the final answer was cut off at its limit of tokens; null: not known.",
     "decided_by": "Of pairs for `either`: the metric on which the chosen trajectory is better.",
     "delta_corr": "Correlation of the two deltas over the draws: the ellipse's.",
-    "df": "Degrees of freedom of interval and p (Satterthwaite): few where the variance between seeds dominates.",
+    "df": "Degrees of freedom of interval and p: few where the variance between seeds dominates.",
     "difference": "Mean difference of the scores.",
     "difference_high": "Upper bound of `difference`.",
     "difference_low": "Lower bound of `difference`.",
@@ -231,7 +231,8 @@ COLUMNS = {
     "other_low": "Lower bound of `other`.",
     "other_p": "Two-sided p-value of `other`.",
     "out_of_memory": f"{_SHARE} rescued from memory exhaustion.",
-    "p": "Two-sided p-value (Student's t on the draws' standard error); null for ratios that have none.",
+    "p": "Two-sided p-value (Student's t on the draws' standard error); null for ratios that have none. With few "
+    "seeds, read p < 0.001 as p < 0.01.",
     "p_cases": "Wilcoxon's signed-rank test on the cases' mean differences: takes the agents as they are, "
     "generalises to cases alone.",
     "p_holm": "`p`, corrected by Holm for all tests of its judging and judge.",
@@ -330,7 +331,7 @@ COLUMNS = {
     "self_observed": "Tool results that the agent wrote itself.",
     "sha256": "Hash of the content.",
     "share": "Of the gain, `kept` / `gain`, a ratio of averages; null without a clear gain. Below 0: worse than the"
-    " source model.",
+    " source model. Where `gain_low` is near 0, its interval is too narrow: rely on `gain` and `kept`.",
     "share_high": "Upper bound of `share` (Fieller).",
     "share_low": "Lower bound of `share` (Fieller).",
     "slope": "Points of safety for a point of helpfulness.",
@@ -443,37 +444,59 @@ Scores are 0 to 3, higher is better. A delta is a trained agent's score minus it
 cases by the same judge. Source models have a row a seed in `agent_scores`: their mean on that seed's held-out cases.
 
 Intervals and p-values come from one error model. It draws seeds and cases, the same draws for all agents and judges,
-since they share both, and adds the two deviations; the variance between seeds is the unbiased one, and an interval is
-Student's, with Satterthwaite's degrees of freedom (`df`). So they generalise to other cases and other trainings of
-the same source models, scored by the same judges; `generalises_to` says so, and `cases` alone where there was one
-seed. Source models and judges are not resampled. With three seeds, where the variance between seeds dominates there
-are few degrees of freedom, and intervals are wide: that is what three trainings can say. Exceptions: `p_cases`
-(Wilcoxon) takes the trained agents as they are; agreement of judges resamples cases alone; `stderr` of `agent_scores`
-is over the cases of one agent; p-values of `metric_correlation` take trajectories as independent, as the released
-tool does, which those of one case are not; `paper_p`, `slope_se` and `intercept_se` take points as independent.
+since they share both, and adds the two deviations. The variance between seeds is the unbiased one, and an interval is
+Student's. Its degrees of freedom (`df`) are Satterthwaite's, with the seeds' part of the variance raised by (ν + 2) / ν
+for ν = seeds - 1, because the plain formula gives too many where there are few seeds. So intervals generalise to other
+cases and other trainings of the same source models, scored by the same judges; `generalises_to` says so, and `cases`
+alone where there was one seed. Source models and judges are not resampled. With three seeds, where the variance between
+seeds dominates, there are few degrees of freedom and intervals are wide: that is what three trainings can say.
+Exceptions: `p_cases` (Wilcoxon) takes the trained agents as they are; agreement of judges resamples cases alone;
+`stderr` of `agent_scores` is over the cases of one agent; p-values of `metric_correlation` take trajectories as
+independent, as the released tool does, which those of one case are not; `paper_p`, `slope_se` and `intercept_se` take
+points as independent.
+
+P-values are right near 0.05. Much smaller ones are too small with few seeds, since the variance between three seeds
+can come out near 0 by chance. Of true null hypotheses, p is below 0.05 in 4.4 to 6.1%, below 0.01 in 0.9 to 2.4%, below
+0.001 in 0.1 to 1.0%, and below 0.0001 in 0.01 to 0.5%, where the seeds' part of the variance is 10 to 90%. So read
+p < 0.001 as p < 0.01. The report does not tell smaller p-values apart. Corrections for many tests (Holm) rest on small
+p-values, too.
 
 The interval of `share` is Fieller's. Those of R² and scatter are shifted so that the draws have the estimate as their
 mean (on Fisher's z and on the logarithm): drawing adds noise to every point, and noise can only loosen a line.
+Intervals of mean scores end at 0 and 3.
 
-How often 95% intervals hold the truth was counted on 120 made-up experiments of the paper's size (`python -m
-benchmarks.coverage --experiments 120 --bootstrap 400`). Their variances are those of the released runs, by metric
-(`python -m benchmarks.variances`): standard deviations of a training's mean from seed to seed of 0.21 for helpfulness
-and 0.14 for safety, of 0.05 and 0.04 for all of a source model's agents together, of 0.04 and 0.00 for all agents
-together, and of single scores of 0.92 and 0.74. Counted on so few experiments, a number below may be off by 2 points.
+How often 95% intervals hold the truth was counted on 1,000 made-up experiments of the paper's size (`python -m
+benchmarks.coverage --experiments 1000`). Their variances are those of the released runs, by metric (`python -m
+benchmarks.variances`): standard deviations of a training's mean from seed to seed of 0.21 for helpfulness and 0.14 for
+safety, of 0.05 and 0.04 for all of a source model's agents together, of 0.04 and 0.00 for all agents together, and of
+single scores of 0.92 and 0.74. Counting errors are 0.5 points, 1.1 for the released code's intervals, 1.6 for the
+line, and 3 to 4 for shares of helpfulness.
+
+| interval of | helpfulness | safety |
+|---|---|---|
+| a point's change | 95.7% | 96.8% |
+| a recipe's change, over source models | 95.6% | 97.1% |
+| the difference of two recipes, over models | 94.8% | 95.8% |
+| the same, of one model | 95.0% | 96.1% |
+| `gain`, over models; of one model | 96.3%; 96.1% | 97.4%; 96.9% |
+| `kept` | 95.2%; 95.6% | 97.0%; 96.7% |
+| `other` | 96.3%; 95.6% | 96.9%; 96.5% |
+| `loss` | 95.0%; 95.4% | 95.8%; 96.8% |
+| `share` | 76%; 69%, see below | 95.8%; 96.7% |
+| `paper_position` | 95.3% | 95.6% |
+| the same as the released code draws it | 66% | 73% |
 
 | interval of | held |
 |---|---|
-| a point's change of helpfulness, of safety | 95%, 95% |
-| a recipe's change, over source models | 96%, 96% |
-| the difference of two recipes, over models (helpfulness, safety), of one model | 93%, 94%; 94%, 95% |
-| `gain`, `kept`, `other`, `loss`, over models and of one model | 93 to 98% |
-| `share` of safety, over models, of one model | 93%, 95% |
-| `share` of helpfulness | 65 to 68%: it is there only where chance makes a gain of 0.04 points look clear |
-| `paper_position` of safety, of helpfulness | 93%, 92% |
-| the same as the released code draws it | 72%, 68% |
-| helpfulness lost minus safety lost | 95%, 94% |
-| the true line's slope, intercept, R², by `*_disattenuated` | 99 to 100%: wider than need be |
-| the true line's, by the line as measured | 6%, 44%, 28%: it is looser and flatter than the true one |
+| helpfulness lost minus safety lost, over models; of one model | 95.2%; 95.3% |
+| the true line's slope, intercept, R², by `*_disattenuated` | 99.6 to 99.9%: wider than need be |
+| the true line's, by the line as measured | 3%, 42%, 33%: it is looser and flatter than the true one |
+
+Intervals of safety are a little too wide: the noise of single scores is in both deviations that are added. A `share`
+of helpfulness is only there where chance makes a small gain (0.04 points on average) look clear, in 6% of the rows, and
+such gains are overestimated. Its interval is then wrong in 24 to 31% of the rows that have one, which is 1.5 to 1.8% of
+all rows. A stricter threshold for a clear gain makes it rarer and no better. Where `gain_low` is near 0, rely on `gain`
+and `kept`.
 
 `claims` holds the paper's findings against these tables, by rules that are the same for every experiment and stand
 beside each verdict, by each judge alone and for each source model. A claim holds, or does not, only if intervals say

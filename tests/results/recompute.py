@@ -80,14 +80,48 @@ def covariance(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 def student(share: np.ndarray) -> tuple[float, float]:
     """Returns the standard error of an average, and Student's quantile with Satterthwaite's degrees of freedom."""
     seeds, total = covariance(share, share)
-    n_seeds, n_cases = share.shape
-    df = n_cases - 1 if n_seeds == 1 else total**2 / (seeds**2 / (n_seeds - 1) + (total - seeds) ** 2 / (n_cases - 1))
-    return float(np.sqrt(total)), float(stats.t.ppf(0.975, df))
+    return float(np.sqrt(total)), float(stats.t.ppf(0.975, freedom(seeds, total - seeds, share.shape)))
+
+
+def freedom(seeds: float, cases: float, shape: tuple[int, ...]) -> float:
+    """Returns Satterthwaite's degrees of freedom with the seeds' part of the variance raised by (ν + 2) / ν."""
+    n_seeds, n_cases = shape
+    if n_seeds == 1:
+        return n_cases - 1
+    seeds *= (n_seeds + 1) / (n_seeds - 1)
+    return (seeds + cases) ** 2 / (seeds**2 / (n_seeds - 1) + cases**2 / (n_cases - 1))
 
 
 def same_interval(found: tuple[float, float], low: float, high: float, tolerance: float = 0.12) -> None:
     """Draws are finite: a bound may be off by so much of the interval's width."""
     assert found == pytest.approx((low, high), abs=tolerance * (high - low) + 1e-12)
+
+
+def drawn_weights(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the seeds' deviations, shape (draws, seeds), and cells' weights, shape (draws, seeds, cases)."""
+    generator = np.random.default_rng(99)
+    n_seeds, n_cases = shape
+    normal = generator.standard_normal((DRAWS, n_seeds))
+    seeds = (normal - normal.mean(axis=1, keepdims=True)) * np.sqrt(n_seeds / max(n_seeds - 1, 1))
+    cases = generator.multinomial(n_cases, np.full(n_cases, 1 / n_cases), DRAWS)
+    return seeds, seeds[:, :, None] + cases[:, None, :]
+
+
+def widened(estimate: float, values: np.ndarray, seeds: np.ndarray, shape: tuple[int, int]) -> tuple[float, float]:
+    """Returns the percentiles of drawn values, stretched around the estimate from normal to Student's quantile."""
+    fitted = seeds @ np.linalg.lstsq(seeds, values - values.mean(), rcond=None)[0]
+    df = freedom(float(fitted.var()), float(values.var() - fitted.var()), shape)
+    wider = stats.t.ppf(0.975, df) / stats.norm.ppf(0.975)
+    low, high = np.quantile(values, [0.025, 0.975])
+    return estimate - wider * (estimate - low), estimate + wider * (high - estimate)
+
+
+def drawn_means(cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the mean of the cells in every draw."""
+    found: np.ndarray = np.einsum("dsc,sc->d", weights, np.nan_to_num(cells)) / np.einsum(
+        "dsc,sc->d", weights, ~np.isnan(cells)
+    )
+    return found
 
 
 def ways(records: Records) -> dict[str | None, list[str]]:
@@ -141,12 +175,7 @@ def check_lines(records: Records, points: pd.DataFrame, fits: pd.DataFrame) -> i
         assert (line["slope"], line["intercept"]) == pytest.approx((slope, intercept), abs=CLOSE)
         residual = y - intercept - slope * x
         assert line["scatter"] == pytest.approx(np.sqrt((residual**2).sum() / (len(x) - 2)), abs=CLOSE)
-        generator = np.random.default_rng(99)
-        n_seeds, n_cases = records.shape
-        normal = generator.standard_normal((DRAWS, n_seeds))
-        seeds = (normal - normal.mean(axis=1, keepdims=True)) * np.sqrt(n_seeds / max(n_seeds - 1, 1))
-        cases = generator.multinomial(n_cases, np.full(n_cases, 1 / n_cases), DRAWS)
-        weights = seeds[:, :, None] + cases[:, None, :]
+        seeds, weights = drawn_weights(records.shape)
         moved = np.empty((2, len(cells), DRAWS))
         for point, axis in itertools.product(range(len(cells)), range(2)):
             own = cells[point][axis]
@@ -157,12 +186,7 @@ def check_lines(records: Records, points: pd.DataFrame, fits: pd.DataFrame) -> i
         drawn = np.stack([slopes, moved[1].mean(axis=0) - slopes * moved[0].mean(axis=0)], axis=1)
         for place, name, estimate in ((0, "slope", slope), (1, "intercept", intercept)):
             values = drawn[:, place]
-            fitted = seeds @ np.linalg.lstsq(seeds, values - values.mean(), rcond=None)[0]
-            seeds_part, total = fitted.var(), values.var()
-            df = total**2 / (seeds_part**2 / max(n_seeds - 1, 1) + (total - seeds_part) ** 2 / (n_cases - 1))
-            wider = stats.t.ppf(0.975, df) / stats.norm.ppf(0.975)
-            low, high = np.quantile(values, [0.025, 0.975])
-            bounds = estimate - wider * (estimate - low), estimate + wider * (high - estimate)
+            bounds = widened(estimate, values, seeds, records.shape)
             same_interval((line[f"{name}_low"], line[f"{name}_high"]), *bounds, tolerance=0.2)
     return len(lines)
 
@@ -184,6 +208,7 @@ def check_persistence(records: Records, persistence: pd.DataFrame, differences: 
             own = np.stack([grid(records, str(name), judge, row["metric"]) for name in (*names, model)])
             grids.append(np.where(np.isnan(own).any(axis=0), np.nan, own))
         first, then, other, source = (list(column) for column in zip(*grids, strict=True))
+        assert row["agents"] == len(grids)
         wanted = {"gain": (first, source), "kept": (then, source), "other": (other, source), "loss": (first, then)}
         shares = {}
         for name, (one, minus) in wanted.items():
@@ -191,6 +216,9 @@ def check_persistence(records: Records, persistence: pd.DataFrame, differences: 
             error, quantile = student(shares[name])
             assert row[name] == pytest.approx(mean, abs=CLOSE)
             same_interval((row[f"{name}_low"], row[f"{name}_high"]), mean - quantile * error, mean + quantile * error)
+            between, total = covariance(shares[name], shares[name])
+            p = 2 * stats.t.sf(abs(mean) / error, freedom(between, total - between, records.shape))
+            assert row[f"{name}_p"] == pytest.approx(p, rel=0.25, abs=0.01)
         gain, kept = row["gain"], row["kept"]
         assert row["gain_verdict"] == ("gain" if row["gain_low"] > 0 and row["gain_p"] < 0.05 else "no gain")
         if row["gain_verdict"] == "gain":
@@ -204,6 +232,7 @@ def check_persistence(records: Records, persistence: pd.DataFrame, differences: 
             gap = np.nanmean(one) - np.nanmean(three)
             ratios.append((np.nanmean(two) - np.nanmean(three)) / gap if gap > 1e-9 else np.nan)
         assert row["paper_position"] == pytest.approx(np.nanmean(ratios), abs=CLOSE)
+        check_position(row, [first, then, other], records.shape)
         lost[row["judge"], row["model"], row["beta"], row["metric"]] = np.append(shares["loss"], row["loss"])
     of_points = differences[(differences["judging"] == "match") & (differences["quantity"] == "points")]
     for row in of_points.to_dict("records"):
@@ -221,6 +250,34 @@ def check_persistence(records: Records, persistence: pd.DataFrame, differences: 
         assert row["stderr"] == pytest.approx(error, rel=0.05)
         assert row["high"] - row["low"] == pytest.approx(2 * quantile * error, rel=0.12)
     return len(shown)
+
+
+def check_position(row: Mapping[str, object], grids: list[list[np.ndarray]], shape: tuple[int, int]) -> None:
+    """The interval of the paper's position, and how often its denominator is not positive, from draws of one's own."""
+    seeds, weights = drawn_weights(shape)
+    first, then, other = (np.array([drawn_means(cells, weights) for cells in own]) for own in grids)
+    invalid = (first - other <= CLOSE).any(axis=0)
+    assert row["paper_invalid_share"] == pytest.approx(invalid.mean(), abs=0.03)
+    if not invalid.any():  # otherwise a few draws near 0 decide the bounds
+        drawn = ((then - other) / (first - other)).mean(axis=0)
+        bounds = widened(float(str(row["paper_position"])), drawn, seeds, shape)
+        same_interval((row["paper_position_low"], row["paper_position_high"]), *bounds, tolerance=0.2)  # type: ignore[arg-type]
+
+
+def check_differences(persistence: pd.DataFrame, differences: pd.DataFrame) -> int:
+    """Safety's share and position minus helpfulness's, where both have one."""
+    keys = ["judging", "judge", "model", "beta"]
+    wide = persistence.set_index([*keys, "metric"])[["share", "paper_position"]].unstack("metric")
+    compared = 0
+    for row in differences[differences["quantity"] != "points"].to_dict("records"):
+        own = wide
+        for level in keys:
+            values = own.index.get_level_values(level)
+            own = own[pd.isna(values) if pd.isna(row[level]) else values == row[level]]
+        (found,) = (own[row["quantity"]]["safe"] - own[row["quantity"]]["help"]).tolist()
+        assert row["estimate"] == pytest.approx(found, abs=CLOSE, nan_ok=True)
+        compared += not np.isnan(found)
+    return compared
 
 
 def check_agreement(path: Path, agreement: pd.DataFrame) -> int:

@@ -10,6 +10,7 @@ from dagster_project.results.intervals import (
     BOTH,
     CASES_ONLY,
     Draws,
+    degrees_of_freedom,
     draw,
     fieller,
     percentiles,
@@ -98,6 +99,29 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says_with_three_seeds
     ours, theirs = coverage(0.3)
     assert 0.91 < ours < 0.985
     assert theirs < ours - 0.03, "resampling three seeds and taking percentiles does not"
+
+
+@pytest.mark.parametrize("seeds", [3, 4, 5, 8])
+def test_intervals_hold_whatever_part_of_the_variance_is_the_seeds(seeds: int) -> None:
+    generator, trials, few, many = np.random.default_rng(0), 20_000, seeds - 1, 100
+    for part in (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0):
+        error = generator.standard_normal(trials)
+        of_seeds = part * generator.chisquare(few, trials) / few
+        of_cases = (1 - part) * generator.chisquare(many, trials) / many
+        df = degrees_of_freedom(of_seeds, of_cases, seeds, many + 1)  # type: ignore[arg-type]
+        held = np.abs(error) <= stats.t.ppf(0.975, df) * np.sqrt(of_seeds + of_cases)
+        assert 0.935 < held.mean() < 0.965, part
+
+
+def test_how_far_small_p_values_of_three_seeds_are_too_small() -> None:
+    """docs/warehouse.md has these numbers."""
+    generator, trials = np.random.default_rng(1), 400_000
+    for part, least in ((0.1, 0.0009), (0.9, 0.0096)):
+        of_seeds = part * generator.chisquare(2, trials) / 2
+        of_cases = (1 - part) * generator.chisquare(100, trials) / 100
+        t = np.abs(generator.standard_normal(trials)) / np.sqrt(of_seeds + of_cases)
+        p = 2 * stats.t.sf(t, degrees_of_freedom(of_seeds, of_cases, 3, 101))  # type: ignore[arg-type]
+        assert (p < 0.001).mean() == pytest.approx(least, rel=0.2)
 
 
 def noise(n: int, spread: float, mean: float, number: int) -> np.ndarray:

@@ -69,6 +69,7 @@ def test_deltas_and_lines(warehouse: Path) -> None:
 def test_persistence_in_all_its_forms(warehouse: Path) -> None:
     found = persistence(load_scores(warehouse), load_agents(warehouse), STATISTICS)
     assert recompute.check_persistence(recompute.read(warehouse), found.persistence, found.differences) == 3 * 3 * 2
+    assert recompute.check_differences(found.persistence, found.differences) > 0
     assert {"gain", "no gain"} == set(found.persistence["gain_verdict"])
 
 

@@ -11,12 +11,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from dagster_project.report.figures.frame import LINE, heading_height, headings, write_heading
 from dagster_project.report.style import COLUMN_WIDTH, TEXT_WIDTH, freeze, look
-from dagster_project.report.values import missing, number
+from dagster_project.report.values import WHOSE, missing, most_telling, number
+from dagster_project.report.wording import METRIC_TITLES
 
 SCORES = (0, 1, 2, 3)
-NAMES = {"safe": "safety", "help": "helpfulness", "help_safe": "helpfulness that minds safety"}
 COLUMNS = 4
-SHARE = "share of trajectories, in %"
+SHARE = "share of trajectories {}, in %"
 
 
 def agreement_figure(confusion: pd.DataFrame, agreement: pd.DataFrame, title: str, *, toy: bool) -> Figure:
@@ -28,14 +28,16 @@ def agreement_figure(confusion: pd.DataFrame, agreement: pd.DataFrame, title: st
         title: The figure's title.
         toy: Says on the figure that this is a toy world.
     """
-    confusion = confusion[confusion["whose"] == "source"] if "whose" in confusion else confusion
-    agreement = agreement[agreement["whose"] == "source"] if "whose" in agreement else agreement
+    whose = most_telling(confusion)
+    if whose is not None:
+        confusion = confusion[confusion["whose"] == whose]
+        agreement = agreement[agreement["whose"] == whose] if len(agreement) else agreement
     keys = confusion[["metric", "judge_a", "judge_b"]].drop_duplicates().sort_values(["judge_a", "judge_b", "metric"])
     columns = max(2, min(COLUMNS, len(keys)))
     rows = -(-len(keys) // columns)
     width = COLUMN_WIDTH if columns == 2 else TEXT_WIDTH
     side = width / columns - 0.45
-    heading = headings(title, SHARE, width, toy=toy)
+    heading = headings(title, SHARE.format(WHOSE.get(str(whose), "that both scored")), width, toy=toy)
     with look():
         height = rows * (side + 0.4 + 3 * LINE) + heading_height(heading)
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -49,7 +51,9 @@ def agreement_figure(confusion: pd.DataFrame, agreement: pd.DataFrame, title: st
         for axes, key in zip(panels, keys.itertuples(index=False, name=None), strict=False):
             _matrix(axes, cells[key], top)
             metric, judge_a, judge_b = map(str, key)
-            axes.set_title("\n".join([NAMES.get(metric, metric), _statistics(agreement, metric, judge_a, judge_b)]))
+            axes.set_title(
+                "\n".join([METRIC_TITLES.get(metric, metric), _statistics(agreement, metric, judge_a, judge_b)])
+            )
             axes.set(xlabel=judge_b, ylabel=judge_a)
         for axes in panels[len(keys) :]:
             axes.set_axis_off()

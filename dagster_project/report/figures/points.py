@@ -28,8 +28,6 @@ from dagster_project.report.style import (
 from dagster_project.report.values import column, recipe_order
 
 Array = npt.NDArray[np.float64]
-REACH = float(np.sqrt(-2 * np.log(1 - 0.95)))
-"""Standard deviations to the edge of a region that holds 95% of a bivariate normal (chi-squared, two degrees)."""
 ELLIPSE = ("helpfulness_delta_se", "safety_delta_se", "delta_corr")
 PLAIN = ModelStyle(GREY, None, "")
 RING: dict[str, Any] = {
@@ -52,7 +50,8 @@ def extents(points: pd.DataFrame, kind: str = "_delta") -> tuple[Array, Array]:
     for axis in ("helpfulness", "safety"):
         values = [points[f"{axis}{kind}"], *(column(points, f"{axis}{kind}{bound}") for bound in ("_low", "_high"))]
         if kind == "_delta" and has_regions(points):
-            reach = REACH * points[f"{axis}_delta_se"]
+            reach = points[f"{axis}_delta_se"]
+            values = [values[0], *(bound.where(reach.isna()) for bound in values[1:])]  # others have an ellipse
             values += [values[0] - reach, values[0] + reach]
         flat = np.concatenate([value.to_numpy(dtype=float) for value in values])
         found.append(flat[np.isfinite(flat)])
@@ -68,7 +67,11 @@ def square(x: Array, y: Array) -> tuple[tuple[float, float], tuple[float, float]
 
 
 def draw_regions(axes: Axes, points: pd.DataFrame, colours: Sequence[str]) -> None:
-    """Draws each point's 95% region: an ellipse from the spread and correlation of the draws, or else a cross."""
+    """Draw one standard error around each point, as an ellipse with the draws' correlation, or else a cross.
+
+    It is no 95% region: with few seeds that is not an ellipse of a normal distribution, and thirty of them hide the
+    points. Tables and the report's page have 95% intervals.
+    """
     if not has_regions(points):
         draw_crosses(axes, points, colours, "_delta")
         return
@@ -79,7 +82,7 @@ def draw_regions(axes: Axes, points: pd.DataFrame, colours: Sequence[str]) -> No
     covariance[:, 0, 0], covariance[:, 1, 1] = sd_x**2, sd_y**2
     covariance[:, 0, 1] = covariance[:, 1, 0] = sd_x * sd_y * corr
     variances, vectors = np.linalg.eigh(covariance)
-    sizes = 2 * REACH * np.sqrt(np.clip(variances, 0, None))
+    sizes = 2 * np.sqrt(np.clip(variances, 0, None))
     angles = np.degrees(np.arctan2(vectors[:, 1, 1], vectors[:, 0, 1]))
     chosen = [colour for colour, keep in zip(colours, known, strict=True) if keep]
     axes.add_collection(
@@ -91,7 +94,7 @@ def draw_regions(axes: Axes, points: pd.DataFrame, colours: Sequence[str]) -> No
             offsets=shown[["helpfulness_delta", "safety_delta"]].to_numpy(dtype=float),
             offset_transform=axes.transData,
             facecolors="none",
-            edgecolors=[to_rgba(colour, 0.22) for colour in chosen],
+            edgecolors=[to_rgba(colour, 0.45) for colour in chosen],
             linewidths=0.4,
             zorder=1,
         ),
@@ -149,7 +152,7 @@ def beta_group(names: Mapping[str, int]) -> Group:
 def uncertainty(points: pd.DataFrame) -> list[Patch | Line2D]:
     """Returns the legend of what `draw_regions` draws; empty where the points have neither regions nor intervals."""
     if has_regions(points):
-        return [Patch(facecolor="none", edgecolor=to_rgba(GREY, 0.6), linewidth=0.5, label="95% region, normal errors")]
+        return [Patch(facecolor="none", edgecolor=to_rgba(GREY, 0.6), linewidth=0.5, label="one standard error")]
     if column(points, "safety_delta_low").notna().any():
         return [Line2D([], [], color=GREY, alpha=0.6, linewidth=0.8, label="interval")]
     return []

@@ -11,7 +11,7 @@ import pandas as pd
 from dagster_project.experiment.agents import PAPER
 from dagster_project.report.cases import SECOND_TRAININGS
 from dagster_project.report.page.charts.common import ALL, route
-from dagster_project.report.values import estimate, missing, scorings
+from dagster_project.report.values import estimate, missing, p_value, scorings
 from dagster_project.report.wording import scoring_title
 from dagster_project.results.claims import answers
 from toolemu.terminal import printable
@@ -132,7 +132,7 @@ def _differ(row: Mapping[Any, Any], judges: int) -> str:
         return ""
     p = float(row["judges_differ_p"])
     said = "differ" if row["judges_differ"] else "do not surely differ"
-    return f"The judges' numbers {said}: least p {p:.2g} after Holm, {judges} judges, on all source models."
+    return f"The judges' numbers {said}: least {p_value(p)} after Holm, {judges} judges, on all source models."
 
 
 def _left_out(table: pd.DataFrame, row: Mapping[Any, Any]) -> list[Part]:
@@ -165,7 +165,7 @@ def _evidence(rows: pd.DataFrame, ways: list[Any], claim: str, beta: str | None)
             link = link_of(claim, key[0], None, beta, key[1])
             found[key] = Evidence(*key, expected, [None] * len(ways), link)
         numbers = estimate(row["estimate"], row["low"], row["high"], thresholds(expected))
-        p = "" if missing(row["p"]) else f", p {row['p']:.2g}"
+        p = "" if missing(row["p"]) else f", {p_value(row['p'])}"
         found[key].cells[place] = Cell(f"{numbers}{p}", row["verdict"])
     return list(found.values())
 

@@ -29,10 +29,10 @@ from dagster_project.report.page.data import (
     source_rows,
     tested_cases,
 )
-from dagster_project.report.page.summary import WHOSE, sentences
+from dagster_project.report.page.summary import sentences
 from dagster_project.report.transcript_files import RECEIVE
-from dagster_project.report.values import estimate, missing, number, scorings
-from dagster_project.report.wording import PAGE
+from dagster_project.report.values import WHOSE, estimate, levels, missing, most_telling, number, scorings
+from dagster_project.report.wording import METRIC_TITLES, PAGE
 from toolemu.cases import Case
 from toolemu.terminal import printable
 
@@ -103,6 +103,9 @@ def write_page(
             options={name: options(points, name) for name in FILTERS},
             citation=citation(experiment, tables),
             whose=WHOSE,
+            metrics=METRIC_TITLES,
+            chart_of=WHOSE.get(str(most_telling(tables["judge_agreement"]))) if "judge_agreement" in tables else None,
+            betas=list(levels(point["beta"] for point in tables["frontier_points"].to_dict("records"))),
             changes=change_links(changes),
             pictures={name: picture(spec) for name, spec in specs.items()},
             **shown,

@@ -8,17 +8,22 @@ from typing import Any
 import pandas as pd
 
 from dagster_project.report.runs import METRICS
-from dagster_project.report.values import MAIN_SET, beta_name, estimate, kept_share, missing, scored, scorings
+from dagster_project.report.values import (
+    MAIN_SET,
+    WHOSE,
+    beta_name,
+    estimate,
+    kept_share,
+    missing,
+    p_value,
+    scored,
+    scorings,
+)
 from dagster_project.report.wording import scoring_title
 from dagster_project.results.persistence import GAIN
 from dagster_project.results.statements import MARGIN
 
 Tables = Mapping[str, pd.DataFrame]
-WHOSE = {
-    "source": "of source models on all cases",
-    "source_held_out": "of source models on held-out cases",
-    "trained": "of trained agents on held-out cases",
-}
 AFTER = {"safe": ("safety training", "helpfulness training"), "help": ("helpfulness training", "safety training")}
 
 
@@ -105,7 +110,7 @@ def _disagreement(tables: Tables) -> Iterator[str]:
     tested = main["judges_differ_p"].notna().sum()
     if tested:
         named = "; ".join(
-            f"“{row['statement'].rstrip('.')}” (p {row['judges_differ_p']:.2g})" for row in differ.to_dict("records")
+            f"“{row['statement'].rstrip('.')}” ({p_value(row['judges_differ_p'])})" for row in differ.to_dict("records")
         )
         yield (
             f"Judges differ, beyond chance (p below 0.05 after Holm), in numbers behind {len(differ)} of the {tested} "

@@ -78,7 +78,7 @@ def only_chosen(chart: alt.FacetChart) -> alt.FacetChart:
 
 def in_rows() -> alt.Row:
     """Return panels one below the other, for everyone who scored."""
-    header = alt.Header(labelFontSize=12, labelLimit=400, labelExpr="split(datum.label, ', ')")
+    header = alt.Header(labelFontSize=12, labelLimit=600, labelOrient="top", labelAnchor="start", labelAngle=0)
     return alt.Row("panel:N", title=None, header=header)
 
 

@@ -18,7 +18,8 @@ from dagster_project.report.page.charts.common import (
     scored_rows,
 )
 from dagster_project.report.palette import SCORE_COLOURS
-from dagster_project.report.values import missing, with_agents
+from dagster_project.report.values import missing, most_telling, set_title, with_agents
+from dagster_project.report.wording import METRIC_TITLES
 
 AUDITS = {
     "runaway": "ran on to a limit",
@@ -38,7 +39,7 @@ def fits_chart(table: pd.DataFrame) -> Panels | None:
     if table.empty:
         return None
     rows = scored_rows(table[table["point_set"] != "through_origin"])
-    rows["row"] = [f"{name.replace('_', ' ')} ({n:.0f})" for name, n in zip(rows["point_set"], rows["n"], strict=True)]
+    rows["row"] = [f"{set_title(name)} ({n:.0f})" for name, n in zip(rows["point_set"], rows["n"], strict=True)]
     base = alt.Chart()
     y = alt.Y("row:N", sort=list(dict.fromkeys(rows["row"])), title="points (number)", axis=alt.Axis(labelLimit=260))
     x = alt.X("r2:Q", title="R²", scale=alt.Scale(domain=[0, 1]))
@@ -65,12 +66,17 @@ def agreement_chart(table: pd.DataFrame) -> Panels | None:
     if table.empty:
         return None
     table = table[table["n"] > 0]
-    best = next((whose for whose in ("trained", "source_held_out", "source") if (table["whose"] == whose).any()), None)
-    table = table[table["whose"] == best]
+    table = table[table["whose"] == most_telling(table)]
     if table.empty:
         return None
-    panel = [f"{row['metric']}|rows: {row['judge_a']}|columns: {row['judge_b']}" for row in table.to_dict("records")]
-    rows = table.assign(panel=panel)
+    keys = ["whose", "metric", "judge_a", "judge_b"]
+    pairs = pd.MultiIndex.from_product([range(4), range(4)], names=["score_a", "score_b"])
+    counts = table.set_index([*keys, "score_a", "score_b"])["n"].unstack(["score_a", "score_b"]).reindex(columns=pairs)
+    rows = counts.fillna(0).melt(ignore_index=False, value_name="n").reset_index()
+    rows["panel"] = [
+        f"{METRIC_TITLES.get(row['metric'], row['metric'])}|rows: {row['judge_a']}|columns: {row['judge_b']}"
+        for row in rows.to_dict("records")
+    ]
     rows["share"] = rows["n"] / rows.groupby("panel")["n"].transform("sum")
     most = float(rows["share"].max())
     base = alt.Chart().encode(
@@ -173,7 +179,7 @@ def training_chart(steps: pd.DataFrame, agents: pd.DataFrame) -> Panels | None:
             detail="curve:N",
             tooltip=[alt.Tooltip("curve:N"), alt.Tooltip("step:Q"), alt.Tooltip("value:Q", format=".3f")],
         )
-        .properties(width=170, height=130)
+        .properties(width=140, height=130)
     )
     described = "Loss and reward accuracy over the steps of training, averaged over seeds."
     panels: Panels = (

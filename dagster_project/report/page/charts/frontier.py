@@ -23,6 +23,7 @@ from dagster_project.report.page.charts.common import (
 from dagster_project.report.values import MAIN_SET
 
 FILTERS = ("scoring", "model", "recipe", "beta", "seed")
+TOOLTIPS = {"": "{}", "_delta": "Δ {}", "_delta_low": "Δ {}, from", "_delta_high": "Δ {}, to"}
 SIZE = 110
 """Of a marker, in square pixels."""
 
@@ -68,15 +69,15 @@ def frontier_chart(points: Records, bands: pd.DataFrame) -> Panels | None:
             legend=alt.Legend(symbolFillColor=GREY, symbolStrokeColor=GREY),
         ),
         tooltip=[
-            alt.Tooltip("model:N"),
+            alt.Tooltip("model:N", title="source model"),
             alt.Tooltip("recipe:N", title="trained on"),
             alt.Tooltip("beta:N", title="β"),
             alt.Tooltip("panel:N", title="scored by"),
             alt.Tooltip("seed:N"),
             *(
-                alt.Tooltip(f"{axis}{kind}:Q", title=f"{title}{axis}", format="+.2f" if kind else ".2f")
+                alt.Tooltip(f"{axis}{kind}:Q", title=title.format(axis), format="+.2f" if kind else ".2f")
                 for axis in ("safety", "helpfulness")
-                for kind, title in (("", ""), ("_delta", "Δ "))
+                for kind, title in TOOLTIPS.items()
             ),
             alt.Tooltip("runs:Q"),
         ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import altair as alt
 import pandas as pd
 
@@ -79,6 +81,8 @@ def persistence_chart(table: pd.DataFrame) -> Panels | None:
     colours = model_scale(models)
     low, high = _limits(rows)
     limits = alt.Scale(domain=[low, high], nice=False)
+    most = (high + SHARE_ROOM * low) / (1 + SHARE_ROOM)  # to the right of it there are words alone
+    axis = alt.Axis(values=[tick / 2 for tick in range(math.ceil(2 * low), math.floor(2 * most) + 1)], labelFlush=False)
     base = alt.Chart()
     y = alt.Y("row:N", sort=list(dict.fromkeys(rows["row"])), title=None, axis=alt.Axis(labelLimit=240))
     offset = alt.YOffset("quantity:N", sort=list(QUANTITIES))
@@ -93,10 +97,10 @@ def persistence_chart(table: pd.DataFrame) -> Panels | None:
     layers = [
         base.mark_rule(strokeDash=[3, 3], color=GREY).encode(x=alt.datum(0)),
         base.mark_rule(strokeWidth=1.5, opacity=0.8).encode(
-            x=alt.X("value_low:Q", scale=limits), x2="value_high:Q", y=y, yOffset=offset, color=colour
+            x=alt.X("value_low:Q", scale=limits, axis=axis), x2="value_high:Q", y=y, yOffset=offset, color=colour
         ),
         base.mark_point(filled=False, size=50, opacity=1, strokeWidth=1.4, cursor="pointer").encode(
-            x=alt.X("value:Q", title="points of score against the source model", scale=limits),
+            x=alt.X("value:Q", title="points of score against the source model", scale=limits, axis=axis),
             y=y,
             yOffset=offset,
             color=colour,

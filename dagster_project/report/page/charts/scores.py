@@ -93,17 +93,22 @@ def cases_chart(pairs: pd.DataFrame, transition: Transition) -> Panels | None:
         .mark_line(opacity=0.8)
         .encode(
             x=alt.X("trained:N", sort=[before, after], title=None, axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("score:Q", title="score", scale=alt.Scale(domain=[0, 3]), axis=alt.Axis(values=[0, 1, 2, 3])),
+            y=alt.Y(
+                "score:Q",
+                title=METRICS[transition.metric],
+                scale=alt.Scale(domain=[0, 3]),
+                axis=alt.Axis(values=[0, 1, 2, 3]),
+            ),
             detail="slope:N",
             color=alt.Color("model:N", scale=model_scale(models), legend=None),
             strokeWidth=alt.StrokeWidth(
-                "cases:Q", title="cases", scale=alt.Scale(domainMin=0, range=[0.5, 8]), legend=alt.Legend(orient="top")
+                "cases:Q", title="cases", scale=alt.Scale(domainMin=1, range=[0.5, 8]), legend=alt.Legend(orient="top")
             ),
             tooltip=[
                 alt.Tooltip("panel:N", title="scored by"),
                 alt.Tooltip("model:N"),
                 alt.Tooltip("trained:N", title="trained on"),
-                alt.Tooltip("score:Q"),
+                alt.Tooltip("score:Q", format=".2f"),
                 alt.Tooltip("cases:Q"),
             ],
         )

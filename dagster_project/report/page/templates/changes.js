@@ -97,7 +97,7 @@ function changedView(...parts) {
   const several = data.alone.filter((way) => known.some((row) => row.scoring === way)).length > 1;
   const means = known.filter((row) => (alone(row.scoring) || (several && row.judge === null)) && (asked.scoring === "each" || row.scoring === asked.scoring))
     .sort((a, b) => (a.judge === null) - (b.judge === null) || (b.metric === asked.metric) - (a.metric === asked.metric));
-  const summary = means.map((row) => el("tr", {}, el("th", { scope: "row" }, visible(row.panel)), el("td", {}, metricName(row.metric)), el("td", { class: "number" }, number(row.before)), el("td", { class: "number" }, number(row.after)),
+  const summary = means.map((row) => el("tr", {}, el("th", { scope: "row", class: "name" }, visible(row.panel)), el("td", {}, metricName(row.metric)), el("td", { class: "number" }, number(row.before)), el("td", { class: "number" }, number(row.after)),
     el("td", { class: "number" }, estimate(row.change, row.low, row.high)), el("td", { class: "number" }, row.pairs), el("td", { class: "number" }, row.cases)));
   const cases = rows.map((row) => el("tr", {}, el("th", { scope: "row" }, row.case_idx), el("td", {}, link(visible(instruction(row.case_idx).slice(0, 160)), "compare", runName(exampleCell(row).after), row.case_idx)),
     el("td", { class: "number" }, `${number(row.before)} → ${number(row.after)}`), el("td", { class: "number" }, number(row.change, true)), el("td", { class: "number" }, `${number(row.least, true)} … ${number(row.greatest, true)}`), el("td", { class: "number" }, row.runs)));
