@@ -51,7 +51,7 @@ CODE_VERSIONS = {
     "adapters": "3",
     "merged_models": "2",
     INTERPOLATED: "2",
-    "warehouse": "7",
+    "warehouse": "8",
     "results": "8",
     "claims": "4",
     "report": "8",
