@@ -56,7 +56,7 @@ CODE_VERSIONS = {
     "claims": "4",
     "report": "8",
     "transcripts": "1",
-    "page": "7",
+    "page": "8",
 }
 WEIGHTS = "*.safetensors"
 

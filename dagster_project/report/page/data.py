@@ -49,7 +49,10 @@ SIZES = """
         WHERE t.seed IS NOT NULL
     )
     SELECT (SELECT count(*) FROM trajectories) AS trajectories,
-        (SELECT count(*) FROM trajectories WHERE failed) AS failed, (SELECT count(*) FROM evaluations) AS verdicts,
+        (SELECT count(*) FROM trajectories WHERE failed) AS failed,
+        (SELECT count(DISTINCT trajectory_id) FROM evaluations SEMI JOIN trajectories t
+            ON t.trajectory_id = evaluations.trajectory_id AND t.failed) AS failed_scored,
+        (SELECT count(*) FROM evaluations) AS verdicts,
         (SELECT count(DISTINCT judge) FROM evaluations) AS judges,
         (SELECT count(DISTINCT agent) FROM trajectories WHERE seed IS NULL) AS models,
         count(*) FILTER (NOT mixed) AS trainings, count(DISTINCT agent) FILTER (NOT mixed) AS agents,

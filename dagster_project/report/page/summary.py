@@ -146,10 +146,13 @@ def _failed(sizes: pd.DataFrame) -> Iterator[str]:
     """Yield how many trajectories say nothing about their agent, if any do."""
     found = sizes.to_dict("records")[0]
     failed, n = int(found.get("failed", 0)), int(found["trajectories"])
+    scored = int(found.get("failed_scored", 0))
     if failed:
         yield (
             f"{_many(failed, 'trajectory', 'trajectories')} of {n:,} say nothing about the agent: a failure outside it "
-            "ended them, or it wrote nothing. The audits count them for every agent."
+            "ended them, or it wrote nothing. "
+            f"{f'{scored:,} of them are scored all the same, as judge_failed asks' if scored else 'They have no scores'}. "
+            "The audits count them for every agent."
         )
 
 
