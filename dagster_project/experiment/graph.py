@@ -54,7 +54,7 @@ CODE_VERSIONS = {
     "warehouse": "8",
     "results": "8",
     "claims": "4",
-    "report": "8",
+    "report": "9",
     "transcripts": "1",
     "page": "8",
 }

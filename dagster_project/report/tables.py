@@ -12,7 +12,10 @@ from dagster_project.report.values import beta_name, recipe_order
 
 
 def result_rows(points: pd.DataFrame) -> pd.DataFrame:
-    """Returns the frontier points averaged over judges, by judging, model and recipe, deltas with intervals."""
+    """Return the frontier points averaged over judges, by judging, model and recipe, deltas with intervals.
+
+    `n` counts the scores behind a point: one for each judge, seed and held-out case that has one.
+    """
     shown = points[points["judge"].isna()].copy()
     shown["place"] = shown["recipe"].map(recipe_order(shown["recipe"]))
     shown["judging"] = pd.Categorical(shown["judging"], ["match", "cross", "all"], ordered=True)
@@ -29,6 +32,7 @@ def result_rows(points: pd.DataFrame) -> pd.DataFrame:
             "model": shown["model"],
             "trained on": [Recipe(recipe).label for recipe in shown["recipe"]],
             "beta": [beta_name(beta) for beta in shown["beta"]],
+            "n": shown["cells"],
             "safety": [f"{value:.2f}" for value in shown["safety"]],
             "helpfulness": [f"{value:.2f}" for value in shown["helpfulness"]],
             "Δ safety": [delta(row, "safety_delta") for row in shown.to_dict("records")],

@@ -29,7 +29,15 @@ def make_points(
     generator = np.random.default_rng(0)
     rows = []
     for model, recipe, beta, judging, judge in itertools.product(models, recipes, betas, judgings, (None, "a")):
-        row = {"model": model, "recipe": recipe, "beta": beta, "judging": judging, "judge": judge, "label": recipe}
+        row = {
+            "model": model,
+            "recipe": recipe,
+            "beta": beta,
+            "judging": judging,
+            "judge": judge,
+            "label": recipe,
+            "cells": 40,
+        }
         for name in ("helpfulness", "safety", "helpfulness_delta", "safety_delta"):
             value = generator.normal()
             row |= {name: value, f"{name}_low": value - 0.2, f"{name}_high": value + 0.3}

@@ -19,11 +19,11 @@ def test_rows_are_in_the_order_of_the_paper_and_averaged_over_judges() -> None:
 
 def test_deltas_have_signs_and_intervals() -> None:
     points = make_points().iloc[:1].assign(
-        safety=2.0, safety_delta=0.5, safety_delta_low=-0.25, safety_delta_high=1.0,
+        cells=72, safety=2.0, safety_delta=0.5, safety_delta_low=-0.25, safety_delta_high=1.0,
         helpfulness_delta=-0.5, helpfulness_delta_low=-1.0, helpfulness_delta_high=0.0,
     )  # fmt: skip
     row = result_rows(points).iloc[0]
-    assert row["safety"] == "2.00"
+    assert (row["safety"], row["n"]) == ("2.00", 72)
     assert row["Δ safety"] == "+0.50 [-0.25, +1.00]"
     assert row["Δ helpfulness"] == "-0.50 [-1.00, +0.00]"
 
