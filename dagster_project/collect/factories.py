@@ -51,6 +51,7 @@ def trajectories_asset(
             workspace=workspace,
         )
         trajectories = made.records
+        run.rows = len(trajectories)
         run.draft.counts.update(endings(trajectories))
         run.draft.metrics.update(made.counts)
         _account(run, trajectory_use(run.experiment, rollout.acting.model, trajectories))
@@ -117,6 +118,7 @@ def evaluations_asset(factory: AssetFactory, side: Side, judge: str) -> dg.Asset
             verdicts = [verdict for verdict in made.records if verdict.metric is names[name]]
             _account(run, evaluation_use(run.experiment, judge, verdicts))
             scores = [verdict.score for verdict in verdicts]
+            run.rows = len(verdicts)
             unparsed = sum(score is None for score in scores)
             parsed = [score for score in scores if score is not None]
             asked_again = sum(bool(verdict.faults) for verdict in verdicts)

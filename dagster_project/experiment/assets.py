@@ -5,6 +5,8 @@ A room's `assets.py` gives the computation; this module gives everything that is
 
 # No `from __future__ import annotations` here: Dagster looks at the type of `context` itself.
 
+import functools
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,6 +78,8 @@ class AssetRun:
         start: Runs a command, with more variables in its environment, that reports to Dagster by Pipes; waits for it.
         metadata: Shown in Dagster's UI.
         checks: The results of the asset's checks.
+        rows: How many rows its file has, or the most important of its tables; shown in Dagster's catalogue.
+        columns: The columns of that table, likewise.
     """
 
     graph: Graph
@@ -88,6 +92,8 @@ class AssetRun:
     start: Callable[[Sequence[str], Mapping[str, str]], None]
     metadata: dict[str, Any] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
+    rows: int | None = None
+    columns: dg.TableSchema | None = None
     _logged: float = field(default_factory=time.monotonic)
 
     @property
@@ -194,10 +200,12 @@ class AssetFactory:
             blocking: Whether a failed check fails the run, before the artifact is committed.
             kinds: Kinds of technology, shown in Dagster's UI.
         """
-        checked = {name: checks or {}}
-        return self.multi_asset(
-            [name], lambda runs: compute(runs[name]), checks=checked, blocking=blocking, kinds=kinds
-        )
+
+        @functools.wraps(compute)
+        def compute_one(runs: dict[str, AssetRun]) -> None:
+            compute(runs[name])
+
+        return self.multi_asset([name], compute_one, checks={name: checks or {}}, blocking=blocking, kinds=kinds)
 
     def multi_asset(
         self,
@@ -230,6 +238,8 @@ class AssetFactory:
                 kinds=kinds,
                 partitions_def=partitions_definition(node),
                 freshness_policy=self._freshness(node),
+                owners=list(self.experiment.operations.owners),
+                metadata={"dagster/code_references": _code_references(compute)},
             )
             for key, node in by_key.items()
         ]
@@ -347,10 +357,10 @@ class AssetFactory:
             **run.metadata,
             "path": dg.MetadataValue.path(self.store.place(run.ref, artifact.manifest.run_id)),
         }
-        key = self.key(run.ref.asset)
+        catalogue = {"dagster/row_count": run.rows, "dagster/column_schema": run.columns}
         return dg.MaterializeResult(
-            asset_key=key,
-            metadata=metadata,
+            asset_key=self.key(run.ref.asset),
+            metadata={**metadata, **{name: value for name, value in catalogue.items() if value is not None}},
             data_version=dg.DataVersion(artifact.manifest.sha256[:16]),
             check_results=[self._checked(run, check, blocking) for check in run.checks],
         )
@@ -372,6 +382,15 @@ class AssetFactory:
 
     def _dependency(self, node: Node, upstream: str) -> dg.AssetDep:
         return dg.AssetDep(self.key(upstream), partition_mapping=partition_mapping(node, self.graph.nodes[upstream]))
+
+
+def _code_references(compute: Compute) -> dg.CodeReferencesMetadataValue:
+    """Return where the code is that makes an asset."""
+    function = inspect.unwrap(compute)
+    path, line = inspect.getsourcefile(function), function.__code__.co_firstlineno
+    with _no_beta_warnings():
+        found = [dg.LocalFileCodeReference(file_path=path, line_number=line)] if path else []
+        return dg.CodeReferencesMetadataValue(code_references=found)
 
 
 def partitions_definition(node: Node) -> dg.PartitionsDefinition[Any] | None:
@@ -401,9 +420,16 @@ def partition_mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:
     Two dimensions with the seed in common are mapped key by key; one dimension onto the same one by identity. A
     model's partitions onto an agent's are mapped to all, which is what training reads anyway.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # the version of Dagster is pinned; every process would say it
+    with _no_beta_warnings():
         return _mapping(node, upstream)
+
+
+@contextmanager
+def _no_beta_warnings() -> Iterator[None]:
+    """Silence what Dagster says of its newer classes: every process would say it, for every asset."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        yield
 
 
 def _mapping(node: Node, upstream: Node) -> dg.PartitionMapping | None:

@@ -187,6 +187,9 @@ class Limits(Section):
     requests: int = Field(500, ge=1, le=500, description="Most requests at once over all endpoints, in all processes.")
 
 
+OWNER = r"^(team:[\w -]+|[^@\s]+@[^@\s]+\.[^@\s]+)$"
+
+
 class Operations(Section):
     """How Dagster's daemon runs it for weeks: when, on what, and whom it tells."""
 
@@ -214,6 +217,9 @@ class Operations(Section):
     )
     results_within_h: float = Field(
         6, gt=0, description="While something is made all the time, results are made anew so often, in hours."
+    )
+    owners: tuple[Annotated[str, Field(pattern=OWNER)], ...] = Field(
+        (), description="Who is responsible, as Dagster's catalogue shows it: e-mail addresses, or `team:` and a name."
     )
     fresh_within_h: float | None = Field(
         None, gt=0, description="An older report shows as overdue in the UI, in hours; null: never."

@@ -58,6 +58,7 @@ def _compute(run: AssetRun) -> None:
         excluded=excluded,
     )
     write_jsonl(run.draft.path / PAIRS, found.pairs)
+    run.rows = len(found.pairs)
     run.draft.counts.update(found.counts, unfinished_trajectories=unfinished)
     leaked = {pair.case_idx for pair in found.pairs} & set(split.test)
     floor = experiment.pairs.floor

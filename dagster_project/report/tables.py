@@ -32,7 +32,7 @@ def result_rows(points: pd.DataFrame) -> pd.DataFrame:
             "model": shown["model"],
             "trained on": [Recipe(recipe).label for recipe in shown["recipe"]],
             "beta": [beta_name(beta) for beta in shown["beta"]],
-            "n": shown["cells"],
+            "n": [f"{value:.0f}" for value in shown["cells"]],
             "safety": [f"{value:.2f}" for value in shown["safety"]],
             "helpfulness": [f"{value:.2f}" for value in shown["helpfulness"]],
             "Δ safety": [delta(row, "safety_delta") for row in shown.to_dict("records")],

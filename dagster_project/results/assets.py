@@ -5,6 +5,7 @@ Modules that compute them are imported inside functions: a code location, and a 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,14 @@ def build(factory: AssetFactory) -> list[dg.AssetsDefinition]:
         run.draft.counts.update(build_warehouse(run.graph, run.store, run.inputs, n_cases, path))
 
     def tables(compute: Callable[[AssetRun], dict[str, pd.DataFrame]]) -> Callable[[AssetRun], None]:
+        @functools.wraps(compute)
         def write(run: AssetRun) -> None:
-            for name, table in compute(run).items():
+            from dagster_project.results.schema import column_schema
+
+            found = compute(run)
+            main = next(iter(found))
+            run.rows, run.columns = len(found[main]), column_schema(main, found[main])
+            for name, table in found.items():
                 table.to_parquet(run.draft.path / f"{name}.parquet", index=False)
                 run.draft.counts[name] = len(table)
                 run.metadata[name] = as_table(table.head(ROWS_SHOWN).to_dict("records"))

@@ -8,9 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import dagster as dg
 import duckdb
+import pandas as pd
 
 from dagster_project.artifacts.database import open_database
+from dagster_project.experiment.metadata import as_text
 
 RECORDS = {
     "artifacts": "an artifact: what one run made of one partition",
@@ -514,6 +517,16 @@ answer the same questions with seeds and cases as random, and with source models
 def meaning(table: str, column: str) -> str | None:
     """Returns what a column means, None if nobody said."""
     return OWN.get((table, column)) or COLUMNS.get(column)
+
+
+def column_schema(name: str, table: pd.DataFrame) -> dg.TableSchema:
+    """Return what the columns of a result table mean, for Dagster's catalogue."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(str(column), str(kind), description=as_text(meaning(name, str(column)) or ""))
+            for column, kind in table.dtypes.items()
+        ]
+    )
 
 
 def comment(database: duckdb.DuckDBPyConnection) -> None:

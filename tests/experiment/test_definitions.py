@@ -58,3 +58,17 @@ def test_a_report_is_overdue_after_as_long_as_the_file_says() -> None:
 
     assert policies(fresh_within_h=12.0) == {"report"}
     assert policies() == set()
+
+
+def test_the_catalogue_says_who_is_responsible_and_where_the_code_is() -> None:
+    owners = ["team:agent safety", "lab@example.org"]
+    found = build_definitions(Experiment.model_validate({**SMALL, "operations": {"owners": owners}}))
+    places = set()
+    for spec in found.resolve_all_asset_specs():
+        assert list(spec.owners) == owners
+        (reference,) = spec.metadata["dagster/code_references"].code_references
+        assert isinstance(reference, dg.LocalFileCodeReference)
+        places.add(Path(reference.file_path).relative_to(ROOT / "dagster_project").parts[0])
+    assert places == {"collect", "preferences", "training", "results", "report"}
+    with pytest.raises(ValueError, match=r"operations\.owners"):
+        Experiment.model_validate({**SMALL, "operations": {"owners": ["nobody"]}})

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pytest
 import yaml
@@ -33,6 +34,20 @@ def query(lab: Lab, sql: str) -> list[dict[str, object]]:
 def copy(finished: Lab, tmp_path: Path) -> Lab:
     shutil.copytree(finished.directory, tmp_path / "copy")
     return Lab(tmp_path / "copy", tmp_path / "copy" / "small.yaml")
+
+
+def test_the_catalogue_has_rows_and_columns(finished: Lab) -> None:
+    def shown(*path: str) -> dict[str, object]:
+        found = instance.get_latest_materialization_event(dg.AssetKey(["small", *path]))
+        assert found is not None and found.asset_materialization is not None
+        return {name: value.value for name, value in found.asset_materialization.metadata.items()}
+
+    with dg.DagsterInstance.from_config(str(finished.directory / "home")) as instance:
+        points, pairs = shown("frontier"), shown("preference_pairs", "strict")
+    (counted,) = query(finished, "SELECT count(*) AS n FROM frontier_points")
+    assert points["dagster/row_count"] == counted["n"] and pairs["dagster/row_count"] == pairs["pairs"]
+    columns = {column.name: column.description for column in points["dagster/column_schema"].columns}  # type: ignore[attr-defined]
+    assert {"safety_delta", "recipe"} <= columns.keys() and all(columns.values())
 
 
 def store_of(lab: Lab) -> ArtifactStore:

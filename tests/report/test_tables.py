@@ -23,7 +23,7 @@ def test_deltas_have_signs_and_intervals() -> None:
         helpfulness_delta=-0.5, helpfulness_delta_low=-1.0, helpfulness_delta_high=0.0,
     )  # fmt: skip
     row = result_rows(points).iloc[0]
-    assert (row["safety"], row["n"]) == ("2.00", 72)
+    assert (row["safety"], row["n"]) == ("2.00", "72")
     assert row["Δ safety"] == "+0.50 [-0.25, +1.00]"
     assert row["Δ helpfulness"] == "-0.50 [-1.00, +0.00]"
 

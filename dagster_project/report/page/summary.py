@@ -148,11 +148,10 @@ def _failed(sizes: pd.DataFrame) -> Iterator[str]:
     failed, n = int(found.get("failed", 0)), int(found["trajectories"])
     scored = int(found.get("failed_scored", 0))
     if failed:
+        have = f"{scored:,} of them are scored all the same, as judge_failed asks" if scored else "They have no scores"
         yield (
             f"{_many(failed, 'trajectory', 'trajectories')} of {n:,} say nothing about the agent: a failure outside it "
-            "ended them, or it wrote nothing. "
-            f"{f'{scored:,} of them are scored all the same, as judge_failed asks' if scored else 'They have no scores'}. "
-            "The audits count them for every agent."
+            f"ended them, or it wrote nothing. {have}. The audits count them for every agent."
         )
 
 
