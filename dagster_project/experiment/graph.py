@@ -48,7 +48,7 @@ CODE_VERSIONS = {
     "judge_calibration": "2",
     "preference_pairs": "3",
     "agent_specs": "1",
-    "adapters": "3",
+    "adapters": "4",
     "merged_models": "2",
     INTERPOLATED: "2",
     "warehouse": "8",

@@ -219,11 +219,13 @@ class _TurnStyle(NamedTuple):
         before: What it writes between the request and its words: nothing, a space, or the marker of a channel.
         end: What it writes after its words, up to and with the end-of-turn token.
         thinking: What it writes before and after a thought; None if the template does not tell.
+        keeps_space: Whether later requests keep the white space around its words.
     """
 
     before: str
     end: str
     thinking: tuple[str, str] | None
+    keeps_space: bool
 
     @classmethod
     def of(cls, rendering: _Rendering, prompt: Sequence[Message], ends: frozenset[int]) -> _TurnStyle:
@@ -243,7 +245,9 @@ class _TurnStyle(NamedTuple):
         turn = rendering.text([*prompt, spoken], asks=False, reasoning=_THOUGHT)
         opening, thought, rest = turn.removeprefix(request).partition(_THOUGHT)
         told = turn.startswith(request) and thought and _WORDS in rest
-        return cls(before, end, (opening, rest.partition(_WORDS)[0]) if told else None)
+        spaced = f"\n \t{_WORDS}\t \n"  # which no template writes by itself
+        keeps_space = spaced in rendering.text([*prompt, Message("assistant", spaced), _NEXT])
+        return cls(before, end, (opening, rest.partition(_WORDS)[0]) if told else None, keeps_space)
 
     def reply(self, rendering: _Rendering, messages: Sequence[Message], content: str) -> _Reply:
         """Return one turn as tokens.
@@ -269,7 +273,7 @@ class _TurnStyle(NamedTuple):
         written = content.strip()
         thought, spoken = split_thinking(written)
         if spoken == written:
-            return "", f"{self.before}{written}{self.end}"
+            return "", f"{self.before}{content if self.keeps_space else written}{self.end}"
         if self.thinking is not None and written == _as_served(thought, spoken):
             return thought.join(self.thinking), spoken + self.end
         start = find_spoken(written).spans[-1][0]

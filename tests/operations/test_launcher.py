@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +86,7 @@ class Launched(NamedTuple):
 @pytest.fixture
 def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launched]:
     monkeypatch.setattr("dagster_project.operations.launcher.TRAINING", ())  # nothing is trained
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one of an earlier test has that test's environment
     lab = make_lab(tmp_path / "lab")
     place = Place(lab.directory, {**lab.environment, "FRONTIER_EXPERIMENT": "small.yaml", "STANDIN_SECONDS": "300"})
     place.prepare(LOCATION.format(module="benchmarks.standin", name="small"))

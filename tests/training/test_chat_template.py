@@ -75,6 +75,17 @@ def check_turns(tokens: Tokens, template: str, arguments: Mapping[str, Any], com
     assert turns_of(tokens) == list(zip(requests(template, arguments, completion), written, strict=True))
 
 
+@pytest.mark.parametrize(("template", "kept"), [(PLAIN, True), (TRIMMING, False)])
+def test_white_space_around_words_is_the_agents_where_later_requests_keep_it(template: str, kept: bool) -> None:
+    spaced = [COMPLETION[0]._replace(content=f" \n{CALL}\n "), *COMPLETION[1:]]
+    tokens = tokenize(byte_tokenizer(template), PROMPT, spaced)
+    assert tokens.starts == (), "one sequence"
+    plain = tokenize(byte_tokenizer(template), PROMPT, COMPLETION)
+    assert (len(tokens.completion_ids) - len(plain.completion_ids), sum(tokens.agent_mask) - sum(plain.agent_mask)) == (
+        (4, 4) if kept else (0, 0)
+    )
+
+
 def check_tokens(tokens: Tokens, template: str, arguments: Mapping[str, Any], completion: list[Message]) -> None:
     """Checks that every request is a beginning of the sequence, and that its reply and nothing else is the agent's."""
     assert not tokens.starts
