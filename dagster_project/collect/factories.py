@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -130,14 +130,14 @@ def evaluations_asset(factory: AssetFactory, side: Side, judge: str) -> dg.Asset
             )
             run.metadata["faults"] = dict(Counter(fault for verdict in verdicts for fault in verdict.faults))
             run.metadata["mean_score"] = sum(parsed) / len(parsed) if parsed else None
-            advice = run.experiment.judges[judge].advice([verdict for verdict in verdicts if verdict.score is None])
-            description = (
-                f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may. "
-                f"{as_text(advice)} Or raise limits.max_unparsed and run again. "
-                "If its server was at fault and is mended, give the judge another `revision`, or its replies are kept."
-                if unparsed
-                else f"All {len(scores)} verdicts have a score."
-            )
+            description = f"All {len(scores)} verdicts have a score."
+            if unparsed:
+                advice = run.experiment.judges[judge].advice([one for one in verdicts if one.score is None])
+                description = (
+                    f"{unparsed} of {len(scores)} verdicts have no score; at most {allowed:.0%} may. {as_text(advice)} "
+                    "Or raise limits.max_unparsed and run again. If its server was at fault and is mended, give the "
+                    "judge another `revision`, or its replies are kept."
+                )
             passed = unparsed <= allowed * len(scores)
             run.checks.append(Check("scored", passed, description, metadata={"without_score": unparsed}))
 
@@ -179,30 +179,41 @@ def calibration_asset(factory: AssetFactory, judge: str) -> dg.AssetsDefinition:
         changes = {metric: _changes(first, made.records, metric) for metric in metrics}
         drift = {metric: fmean(found) for metric, found in changes.items() if found}
         run.draft.metrics.update({f"drift_{metric.value}": change for metric, change in drift.items()})
-        unknown = [metric.value for metric, found in changes.items() if not found]
-        worst = max(drift, key=lambda metric: abs(drift[metric]), default=None)
-        if unknown:
-            description = (
-                f"None of {len(sample)} source trajectories has a score for {', '.join(unknown)} both times, "
-                f"so nobody knows whether {judge} has changed. See the errors of its verdicts, and mend its server."
-            )
-        elif worst is not None:
-            description = (
-                f"{judge} scores {worst.value} {drift[worst]:+.2f} points otherwise than at first, on the "
-                f"{len(changes[worst])} of {len(sample)} source trajectories that have a score both times; at most "
-                f"{limits.max_drift:g} either way. Its server may have another model or other settings by now: pin its "
-                "revision, or have everything judged anew (frontier run --update after a change of the judge). Or "
-                "raise limits.max_drift."
-            )
-        largest = 0.0 if worst is None else drift[worst]
-        steady = not unknown and abs(largest) <= limits.max_drift
-        if not steady:  # the next try must ask, and not find what was answered now
+        check = _drift_check(judge, changes, len(sample), limits.max_drift)
+        if not check.passed:  # the next try must ask, and not find what was answered now
             shutil.rmtree(workspace.journal)
             workspace.replies.unlink(missing_ok=True)
-        run.checks.append(Check("steady", steady, description, metadata={"drift": largest}))
+        run.checks.append(check)
 
     described = {"steady": "The judge scores as it did at first."}
     return factory.asset(name_of(calibration_path(judge)), compute, checks=described, kinds={"jsonl"})
+
+
+def _drift_check(judge: str, changes: Mapping[Metric, Sequence[float]], n: int, most: float) -> Check:
+    """Return the check that a judge scores as it did at first.
+
+    Args:
+        judge: The judge's name.
+        changes: By metric, the change of each trajectory's score; see `_changes`.
+        n: How many trajectories were scored again.
+        most: Largest mean change that passes, in points.
+    """
+    unknown = [metric.value for metric, found in changes.items() if not found]
+    if unknown:
+        description = (
+            f"None of {n} source trajectories has a score for {', '.join(unknown)} both times, so nobody knows whether "
+            f"{judge} has changed. See the errors of its verdicts, and mend its server."
+        )
+        return Check("steady", passed=False, description=description)
+    worst, found = max(changes.items(), key=lambda entry: abs(fmean(entry[1])))
+    drift = fmean(found)
+    description = (
+        f"{judge} scores {worst.value} {drift:+.2f} points otherwise than at first, on the {len(found)} of {n} source "
+        f"trajectories that have a score both times; at most {most:g} either way. Its server may have another model or "
+        "other settings by now: pin its revision, or have everything judged anew (frontier run --update after a "
+        "change of the judge). Or raise limits.max_drift."
+    )
+    return Check("steady", abs(drift) <= most, description, metadata={"drift": drift})
 
 
 def _changes(first: Sequence[Evaluation], again: Sequence[Evaluation], metric: Metric) -> list[float]:

@@ -78,7 +78,7 @@ class LMJudgeRole(Role, JudgeKind):
         return ChatRequest((), temperature=settings.temperature, max_tokens=settings.max_tokens, schema=schema)
 
     def advice(self, without_score: Sequence[Evaluation]) -> str:
-        """Return what a user can do about verdicts without a score, by how the last reply to each failed."""
+        """Return advice to a user about verdicts without a score, by the fault of the last reply to each."""
         causes = Counter(verdict.faults[-1] if verdict.faults else "not asked" for verdict in without_score)
         counted = ", ".join(f"{cause.replace('_', ' ')}: {number}" for cause, number in causes.most_common())
         steps = []
@@ -88,7 +88,8 @@ class LMJudgeRole(Role, JudgeKind):
             steps.append(f"raise its max_reasks (now {self.max_reasks})")
             steps += [] if self.structured else ["turn its `structured` on"]
         if "not asked" in causes:
-            steps.append(f"see its server, which said: {shorten(without_score[0].error, 200)}")
+            error = next(verdict.error for verdict in without_score if not verdict.faults)
+            steps.append(f"see its server, which said: {shorten(error, 200)}")
         return f"Causes: {counted}. To mend it, {'; '.join(steps)}."
 
     @property

@@ -38,5 +38,10 @@ def test_advice_fits_how_the_last_reply_failed(verdict: Evaluation, said: list[s
     assert all(part in advice for part in said) and not any(part in advice for part in not_said)
 
 
+def test_the_server_is_quoted_from_a_verdict_that_it_failed() -> None:
+    advice = judge().advice([without_score("missing", error="asked once"), without_score(error="no answer")])
+    assert "no answer" in advice and "asked once" not in advice
+
+
 def test_structured_is_advised_where_it_is_off() -> None:
     assert "`structured` on" in judge(structured=False).advice([without_score("missing")])
