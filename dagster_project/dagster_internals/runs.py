@@ -1,4 +1,4 @@
-"""How runs and steps start: to fork them from a process that has imported the libraries, and to notice dead ones.
+"""Start runs and steps as forks of a process that has imported the libraries, and notice runs whose process died.
 
 A run launcher is a documented extension point of Dagster's, but the types in its signatures are private.
 """
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 MODULES = ("dagster._cli.api", "dagster._core.executor.multiprocess", "dagster._daemon.cli")
-"""What a run imports of Dagster, and what started the process that runs are forked from."""
+"""Modules of Dagster that a run imports, and the one that started the process from which runs are forked."""
 
 
 def execute_run(arguments: str) -> None:

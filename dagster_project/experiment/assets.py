@@ -385,7 +385,7 @@ class AssetFactory:
 
 
 def _code_references(compute: Compute) -> dg.CodeReferencesMetadataValue:
-    """Return where the code is that makes an asset."""
+    """Return references to the code that makes an asset."""
     function = inspect.unwrap(compute)
     path, line = inspect.getsourcefile(function), function.__code__.co_firstlineno
     with _no_beta_warnings():

@@ -1,4 +1,4 @@
-"""What `fidelity: published` stands for: how the paper's released code did it, where that is not the sound way."""
+"""The settings behind `fidelity: published`: those of the paper's released code, where they are not the sound ones."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ class Section(BaseModel):
 
 
 class Sampling(Section):
-    """How trajectories are sampled."""
+    """Settings of sampling trajectories."""
 
     samples: int = Field(1, ge=1, le=10_000, description="Trajectories per case.")
     temperature: float = Field(0.0, ge=0)
 
 
 class TestSampling(Sampling):
-    """How trained agents are tested."""
+    """Settings of testing trained agents."""
 
     split: Literal["test", "all"] = Field("test", description="The seed's held-out half, or every case.")
 
@@ -68,7 +68,7 @@ class Pairing(Section):
     floor: int = Field(20, ge=0, description="Fewer pairs than this fail the asset's check.")
 
     def rules(self, metric: TrainedMetric) -> dict[str, Any]:
-        """Returns what decides the pairs for a metric."""
+        """Return the settings that decide the pairs for a metric."""
         return self.model_dump(exclude=None if metric is TrainedMetric.either else {"either"})
 
     def leaves_out(self, self_observed: int, stop_reason: str, *, unfinished: bool = False) -> bool:
@@ -145,7 +145,7 @@ class Grid(Section):
 
 
 class Statistics(Section):
-    """How uncertainty is computed."""
+    """Settings of how uncertainty is computed."""
 
     n_bootstrap: int = Field(2000, ge=0, le=1_000_000)
     confidence: float = Field(0.95, gt=0, lt=1)
@@ -191,14 +191,16 @@ OWNER = r"^(team:[\w -]+|[^@\s]+@[^@\s]+\.[^@\s]+)$"
 
 
 class Operations(Section):
-    """How Dagster's daemon runs it for weeks: when, on what, and whom it tells."""
+    """Settings of Dagster's daemon: when it runs the experiment, on which hardware, and whom it notifies."""
 
     cron: str = Field(
         "0 * * * *",
         description="When the schedule looks for the next seed to make; it is off until somebody turns it on.",
     )
     timezone: str = Field("UTC", description="Of the schedule, by its name in the tz database: Europe/Berlin.")
-    retries: int = Field(2, ge=0, description="How often a step is tried again after what may pass: a silent server.")
+    retries: int = Field(
+        2, ge=0, description="How often a step is tried again after a retryable error, such as a silent server."
+    )
     retry_after_s: float = Field(300, ge=0, description="How long to wait before that, in seconds.")
     gpu: bool | None = Field(
         None,
@@ -251,12 +253,12 @@ class Operations(Section):
 
 
 class Planning(Section):
-    """What `frontier plan` assumes where nothing was measured yet; it decides nothing else."""
+    """Assumptions of `frontier plan` where nothing was measured yet. They decide nothing else."""
 
     card: str = Field("H100", description="The GPU whose hours are counted: H100, A100, L40S … (NVIDIA's names).")
-    mfu: float = Field(0.4, gt=0, le=1, description="Share of the card's peak that is of use, in training and reading.")
+    mfu: float = Field(0.4, gt=0, le=1, description="Share of the GPU's peak that is of use, in training and reading.")
     generated_per_second: float = Field(
-        2500, gt=0, description="Tokens that a busy server of 8 billion weights writes a second on a card of its own."
+        2500, gt=0, description="Tokens that a busy server of 8 billion weights writes a second on a GPU of its own."
     )
     billions: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {}, description="Weights of models on the hub, by their name there, in billions; those in folders are counted."

@@ -90,7 +90,7 @@ class JudgeKind(BaseModel):
         return None
 
     def advice(self, without_score: Sequence[Evaluation]) -> str:
-        """Return what a user can do about verdicts without a score, one or more of them."""
+        """Return advice to a user about verdicts without a score, of which there is at least one."""
         return ""
 
     def remarks(self, name: str, trajectories: Collection[str]) -> Iterator[str]:

@@ -24,7 +24,7 @@ DESCRIPTION = "model.json"
 
 
 class Making(NamedTuple):
-    """What a model can use while its artifact is made.
+    """The tools of a model while its artifact is made.
 
     Attributes:
         out: The artifact's folder.
@@ -38,7 +38,7 @@ class Making(NamedTuple):
 
 
 class ModelTools(NamedTuple):
-    """What a model can use while it is open.
+    """The tools of a model while it is open.
 
     Attributes:
         artifact: The folder that `make` wrote, or one with the weights that were trained from it.
@@ -78,7 +78,7 @@ class ModelKind(BaseModel):
 
     @property
     def served(self) -> ServerSettings | None:
-        """How vLLM runs it on a leased server; None if it runs elsewhere."""
+        """Settings of its leased vLLM server; None if it runs elsewhere."""
         return None
 
     @property
@@ -104,11 +104,11 @@ class ModelKind(BaseModel):
         return source_version(type(self)) if self.kind == PYTHON else ""
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides its artifact."""
+        """Return the fields that decide its artifact."""
         return self.model_dump(mode="json")
 
     def running(self) -> dict[str, Any]:
-        """Return what decides its replies besides its artifact, as far as it is not the default."""
+        """Return the fields that decide its replies besides its artifact, without defaults."""
         return {}
 
     def template_arguments(self) -> dict[str, Any]:

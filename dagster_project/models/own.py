@@ -12,7 +12,7 @@ from dagster_project.models.kind import ModelKind
 
 
 class OwnAgent(ModelKind):
-    """What any kind of model has besides, if it joins the experiment as an agent that was trained elsewhere."""
+    """Fields that any kind of model has besides its own if it joins the experiment as an agent trained elsewhere."""
 
     of: str = Field(description="The source model that it is compared with.")
     recipe: Recipe = Field(
@@ -23,7 +23,7 @@ class OwnAgent(ModelKind):
     beta: float | None = Field(None, gt=0, description="DPO's beta; null where there was none, or nobody knows.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return what pickles it: its class is made here, so that no module has it."""
+        """Return the parts that pickle it. Its class is made here, so that no module has it."""
         return _blank, (type(self).__bases__[0],), self.__getstate__()
 
 

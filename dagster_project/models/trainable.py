@@ -22,7 +22,7 @@ _TEMPLATE_FIELDS = ("chat_template", "add_generation_prompt", "continue_final_me
 
 
 class LocalSettings(BaseModel):
-    """How transformers run a model in process."""
+    """Settings of a model that transformers run in process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -52,7 +52,7 @@ class TrainableModel(ModelOptions, ModelKind):
 
     @property
     def served(self) -> ServerSettings | None:
-        """How vLLM runs it on a leased server; None if it runs in process."""
+        """Settings of its leased vLLM server; None if it runs in process."""
         return self.server if self.backend == "vllm" else None
 
     def role(self, place: str) -> OpenAIModelSettings | None:
@@ -60,11 +60,11 @@ class TrainableModel(ModelOptions, ModelKind):
         return self._asked_at(place, self.offers.serve.source) if self.offers else None
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the weights."""
+        """Return the fields that decide the weights."""
         return self.model_dump(mode="json", include=self._identity())
 
     def running(self) -> dict[str, Any]:
-        """Return what decides how they are run, as far as it is not the default."""
+        """Return the fields that decide how the weights are run, without defaults."""
         return self.model_dump(mode="json", exclude=self._identity(), exclude_defaults=True)
 
     def check_trainable(self, place: str) -> None:
